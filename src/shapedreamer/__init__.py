@@ -1,0 +1,1 @@
+"""ShapeDreamer: learn image diffusion by building it."""

@@ -1,0 +1,1 @@
+"""The networks: (x_t, t) -> a prediction. They know nothing of diffusion."""

@@ -1,0 +1,120 @@
+"""The parts both networks are made of: time embedding, residual block, attention, down- and up-sampling.
+
+Images are (B, C, H, W). Nothing here knows about diffusion; a "time" is just a number per image to be told about.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Above this many tokens the (tokens x tokens) matrix of plain attention costs more in memory traffic than the fused
+# kernel costs in overhead; measured by benchmarks/attention.py (forward and backward, 2 CPU cores).
+PLAIN_ATTENTION_TOKENS = 256
+
+
+def time_features(t: Tensor, dim: int) -> Tensor:
+    """Sinusoidal features of the time: (B,) numbers -> (B, dim) float32, cosines first, then sines.
+
+    The frequencies fall geometrically from 1 to about 1/10000 (Vaswani et al. 2017, section 3.5; the layout is that of
+    the DDPM code, so that weights can be exchanged with other libraries). `dim` must be even.
+    """
+    half = dim // 2
+    frequency = torch.exp(torch.arange(half, device=t.device, dtype=torch.float32) * (-math.log(10000.0) / half))
+    angle = t.float()[:, None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q kᵀ / √d) v for (B, heads, tokens, d), by the way that was measured faster on this device and size."""
+    if q.device.type == "cpu" and q.shape[2] <= PLAIN_ATTENTION_TOKENS:
+        weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        return weights.softmax(dim=-1) @ v
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+class TimeEmbedding(nn.Module):
+    """A small perceptron on the sinusoidal features: (B,) times -> (B, out_dim)."""
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.linear1 = nn.Linear(dim, out_dim)
+        self.linear2 = nn.Linear(out_dim, out_dim)
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.linear2(F.silu(self.linear1(time_features(t, self.dim))))
+
+
+class ResBlock(nn.Module):
+    """norm, SiLU, conv; the time comes in; norm, SiLU, conv; plus the input (DDPM, appendix B).
+
+    With `scale_shift` the time scales and shifts the second norm's output (Nichol & Dhariwal 2021, "AdaGN");
+    without it, it is added before that norm.
+    """
+
+    def __init__(
+        self, c_in: int, c_out: int, time_dim: int, groups: int = 32, scale_shift: bool = False, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.scale_shift = scale_shift
+        self.norm1 = nn.GroupNorm(groups, c_in)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.time = nn.Linear(time_dim, 2 * c_out if scale_shift else c_out)
+        self.norm2 = nn.GroupNorm(groups, c_out)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        time = self.time(F.silu(time))[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = time.chunk(2, dim=1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + time)
+        return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+
+
+class Attention(nn.Module):
+    """Self-attention over the pixels of an image, with a residual connection: (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, channels: int, head_dim: int, groups: int = 32) -> None:
+        super().__init__()
+        if channels % head_dim:
+            raise ValueError(f"{channels} channels cannot be split into heads of {head_dim}; use a divisor of {channels}")
+        self.heads = channels // head_dim
+        self.norm = nn.GroupNorm(groups, channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, C, H, W = x.shape
+        tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, HW, C): a view, when x is channels_last
+        q, k, v = self.qkv(tokens).view(B, H * W, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = attention(q, k, v).transpose(1, 2).reshape(B, H * W, C)
+        return x + self.out(mixed).transpose(1, 2).view(B, C, H, W)
+
+
+class Downsample(nn.Module):
+    """Half the height and width, by a convolution of stride 2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """Double the height and width: nearest neighbour, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))

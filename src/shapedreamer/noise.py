@@ -1,0 +1,93 @@
+"""Counter-based noise: the normal numbers of (seed, step, image index, pixel), the same in every batch and language.
+
+There is no state. A block cipher with a short key, Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random
+numbers: as easy as 1, 2, 3"), turns a counter into 64 random bits, and Box-Muller turns those into two normal numbers.
+docs/noise.md is the specification that other implementations follow.
+"""
+
+import torch
+from torch import Tensor
+
+_ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
+_MASK = 0xFFFFFFFF
+
+
+def threefry2x32(key: tuple[int, int], counter: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Threefry-2x32-20: two 32-bit words of counter -> two 32-bit random words, under two words of key.
+
+    Words are int64 tensors (any shape, broadcast together) holding 0…2³²−1; torch has no full uint32 arithmetic.
+    """
+    k0, k1 = key
+    keys = (k0, k1, 0x1BD11BDA ^ k0 ^ k1)
+    x0, x1 = torch.broadcast_tensors((counter[0] + k0) & _MASK, (counter[1] + k1) & _MASK)
+    for group in range(5):
+        for i in range(4):
+            r = _ROTATIONS[(4 * group + i) % 8]
+            x0 = (x0 + x1) & _MASK
+            x1 = (((x1 << r) & _MASK) | (x1 >> (32 - r))) ^ x0
+        x0 = (x0 + keys[(group + 1) % 3]) & _MASK
+        x1 = (x1 + keys[(group + 2) % 3] + group + 1) & _MASK
+    return x0, x1
+
+
+def fold(seed: int, *numbers: int) -> int:
+    """A new 64-bit seed for (seed, numbers…): how one seed serves many purposes without their streams meeting.
+
+    seed: 0…2⁶⁴−1; numbers: 0…2³²−1 each. Raises ValueError outside.
+    """
+    _check_seed(seed)
+    for number in numbers:
+        if not 0 <= number <= _MASK:
+            raise ValueError(f"{number} is outside 0…2³²−1")
+        counter = (torch.tensor(number), torch.tensor(len(numbers)))
+        high, low = threefry2x32((seed >> 32, seed & _MASK), counter)
+        seed = int(high) << 32 | int(low)
+    return seed
+
+
+def bits(seed: int, index: Tensor, count: int) -> Tensor:
+    """`count` random 32-bit words for each index: (B,) -> (B, count) int64 in 0…2³²−1."""
+    _check_seed(seed)
+    pairs = torch.arange((count + 1) // 2, device=index.device)
+    words = threefry2x32((seed >> 32, seed & _MASK), (index[:, None], pairs[None]))
+    return torch.stack(words, dim=2).flatten(1)[:, :count]
+
+
+def normal(seed: int, step: int, index: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal numbers for images `index` at `step`: (B,) int64 -> (B, *shape) float64, on the CPU or a GPU.
+
+    Pixels are numbered along the flattened shape. Computed in float64, which every language agrees on up to rounding.
+    """
+    count = 1
+    for n in shape:
+        count *= n
+    words = bits(fold(seed, step), index, count + count % 2).double().view(len(index), -1, 2)
+    u = (words + 0.5) * 2.0**-32  # in (0, 1), never 0: the logarithm is finite
+    radius, angle = (-2 * u[..., 0].log()).sqrt(), 2 * torch.pi * u[..., 1]
+    z = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=2)
+    return z.flatten(1)[:, :count].reshape(len(index), *shape)
+
+
+class Noise:
+    """The noise of a batch of images: `noise(step, like)` -> (B, C, H, W), for any batch that has these images in it.
+
+    seed:  0…2⁶⁴−1
+    first: index of the batch's first image; a batch of B holds the images first…first + B − 1.
+
+    Step 0 is the starting noise x_T; step t ≥ 1 is what a sampler adds when it leaves time t.
+    """
+
+    def __init__(self, seed: int, first: int = 0) -> None:
+        _check_seed(seed)
+        self.seed, self.first = seed, first
+
+    def __call__(self, step: int, like: Tensor) -> Tensor:
+        # float64 does not exist on Apple's GPU; there the numbers are made on the CPU and moved
+        device = torch.device("cpu") if like.device.type == "mps" else like.device
+        index = torch.arange(self.first, self.first + len(like), device=device)
+        return normal(self.seed, step, index, tuple(like.shape[1:])).to(like.dtype).to(like.device)
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"a seed must be between 0 and 2⁶⁴−1, not {seed}")

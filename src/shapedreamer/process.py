@@ -1,0 +1,66 @@
+"""The forward process q, its posterior, and the three ways to say what was predicted.
+
+With α = √ᾱ_t and σ = √(1−ᾱ_t):   x_t = α x₀ + σ ε        (Ho et al. 2020, equation 4)
+                                   v   = α ε − σ x₀        (Salimans & Ho 2022, section 4)
+Any two of (x_t, x₀, ε, v) give the others. Images are (B, C, H, W); t is an int or (B,) int64, 1-based.
+"""
+
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from .schedule import Schedule
+
+Prediction = Literal["eps", "x0", "v"]
+PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
+
+
+def diffuse(x0: Tensor, t: int | Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
+    """x_t ~ q(x_t | x₀): the image x₀ with the noise `eps` ~ N(0, 1) of time t in it."""
+    alpha, sigma = schedule.alpha_sigma(t, like=x0)
+    return alpha * x0 + sigma * eps
+
+
+def transition(x_s: Tensor, s: int, t: int, eps: Tensor, schedule: Schedule) -> Tensor:
+    """x_t ~ q(x_t | x_s) for s < t: go on adding noise, from time s to time t (s = t − 1: one step of the chain)."""
+    ratio = (schedule.alpha_bar[t] / schedule.alpha_bar[s]).item()
+    return ratio**0.5 * x_s + (1 - ratio) ** 0.5 * eps
+
+
+def posterior(x0: Tensor, x_t: Tensor, t: int, s: int, schedule: Schedule) -> tuple[Tensor, float]:
+    """Mean and variance of q(x_s | x_t, x₀) for s < t (Ho et al. 2020, equations 6 and 7, for any stride).
+
+    With β = 1 − ᾱ_t/ᾱ_s, the variance of the step s → t:
+        mean = √ᾱ_s β / (1−ᾱ_t) · x₀ + √(1−β) (1−ᾱ_s) / (1−ᾱ_t) · x_t,    variance = (1−ᾱ_s) / (1−ᾱ_t) · β.
+    At s = 0 the mean is x₀ and the variance exactly 0.
+    """
+    a_t, a_s = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+    beta = 1 - a_t / a_s
+    mean = (a_s**0.5 * beta * x0 + (1 - beta) ** 0.5 * (1 - a_s) * x_t) / (1 - a_t)
+    return mean, (1 - a_s) / (1 - a_t) * beta
+
+
+def target(prediction: Prediction, x0: Tensor, t: int | Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
+    """What a network of this prediction type should have said about x_t = diffuse(x0, t, eps)."""
+    if prediction == "eps":
+        return eps
+    if prediction == "x0":
+        return x0
+    alpha, sigma = schedule.alpha_sigma(t, like=x0)
+    return alpha * eps - sigma * x0
+
+
+def to_x0(prediction: Prediction, output: Tensor, x_t: Tensor, t: int | Tensor, schedule: Schedule) -> Tensor:
+    """x₀ from what was predicted about x_t. For ε it divides by √ᾱ_t, which must not be 0."""
+    if prediction == "x0":
+        return output
+    alpha, sigma = schedule.alpha_sigma(t, like=x_t)
+    if prediction == "eps":
+        return (x_t - sigma * output) / alpha
+    return alpha * x_t - sigma * output
+
+
+def to_eps(x0: Tensor, x_t: Tensor, t: int | Tensor, schedule: Schedule) -> Tensor:
+    """The noise that x_t must hold if x₀ is right: (x_t − α x₀) / σ. t ≥ 1, since at t = 0 there is none."""
+    alpha, sigma = schedule.alpha_sigma(t, like=x_t)
+    return (x_t - alpha * x0) / sigma
