@@ -31,7 +31,7 @@ def loss_weight(weight: Weight, prediction: Prediction, schedule: Schedule, gamm
     """Weight of each time: (T+1,) float64.
 
     "simple" is 1. "min_snr" (Hang et al. 2023) weighs the error of x₀ by min(SNR, γ), so that the easy times of low
-    noise do not drown the rest. Since |x₀ error|² is |ε error|²/SNR or |v error|²/(SNR + 1), the weight of each follows.
+    noise do not drown the rest. |x₀ error|² is |ε error|²/SNR or |v error|²/(SNR + 1): hence the weight of each.
     """
     if weight == "simple":
         return torch.ones_like(schedule.alpha_bar)
@@ -67,6 +67,6 @@ def draw_times(density: Tensor, u: Tensor) -> Tensor:
 
 
 def stratified(n: int, generator: torch.Generator) -> Tensor:
-    """n uniform numbers in [0, 1), one in each n-th of the range, in random order: every batch sees all noise levels."""
+    """n uniform numbers, one in each n-th of [0, 1), in random order: every batch sees all noise levels."""
     u = (torch.arange(n) + torch.rand(n, generator=generator, dtype=torch.float64)) / n
     return u[torch.randperm(n, generator=generator)]

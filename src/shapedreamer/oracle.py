@@ -3,7 +3,6 @@
 Each returns a function (x_t, t) -> E[x₀ | x_t], see denoiser.py. With α = √ᾱ_t, σ² = 1−ᾱ_t.
 """
 
-import torch
 from torch import Tensor
 
 from .denoiser import Denoise

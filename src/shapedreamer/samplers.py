@@ -5,7 +5,7 @@ Each is a pure generator of `Step(t, x, x0)`:
     denoise    (x_t (B, C, H, W), t (B,) int64) -> x̂₀; see denoiser.py
     schedule   ᾱ over 0…T
     x_T        (B, C, H, W) standard normal noise (or an image at the time where `steps` begins)
-    steps      the number of network calls, 1…T, spread by schedule.step_times; or the times themselves, falling, ending in 0
+    steps      the number of network calls, 1…T, spread by schedule.step_times; or the times themselves, falling to 0
     generator  Noise, asked as generator(t, like=x) when leaving time t; needed wherever noise is added
 
 `t` is the time a step landed on, `x` the image there, `x0` the guess that led there. t falls strictly, the last step
@@ -14,6 +14,7 @@ lands on t = 0 and adds no noise. No state outlives the call, and the same argum
 Throughout: a = ᾱ_t of the step's start, b = ᾱ_s of its end.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -73,7 +74,7 @@ def ddim(
     eta: float = 0.0,
     generator: Noise | None = None,
 ) -> Iterator[Step]:
-    """DDIM (Song et al. 2021, equations 12 and 16): eta = 0 adds no noise at all, eta = 1 as much as DDPM's posterior."""
+    """DDIM (Song et al. 2021, equations 12 and 16): eta = 0 adds no noise, eta = 1 as much as DDPM's posterior."""
     x = x_T
     for t, s in _intervals(schedule, steps):
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
@@ -143,10 +144,10 @@ def sample(steps: Iterator[Step]) -> Tensor:
 def _intervals(schedule: Schedule, steps: Steps) -> list[tuple[int, int]]:
     """[(t, s), …]: from which time to which each step goes."""
     times = step_times(schedule.T, steps) if isinstance(steps, int) else list(steps)
-    falling = all(t > s for t, s in zip(times, times[1:], strict=False))
+    falling = all(t > s for t, s in itertools.pairwise(times))
     if len(times) < 2 or times[-1] != 0 or times[0] > schedule.T or not falling:
         raise ValueError(f"times must fall from at most T = {schedule.T} to 0, not {times}")
-    return list(zip(times, times[1:], strict=False))
+    return list(itertools.pairwise(times))
 
 
 def _x0_and_v(denoise: Denoise, x: Tensor, t: int, theta: float) -> tuple[Tensor, Tensor]:

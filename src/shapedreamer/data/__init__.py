@@ -1,1 +1,1 @@
-"""Data sets: (seed, index) or a file -> images (B, C, H, W) in [−1, 1] and labels. One DataSpec describes any of them."""
+"""Data sets: (seed, index) or a file -> images (B, C, H, W) in [−1, 1] and labels. A DataSpec describes any."""

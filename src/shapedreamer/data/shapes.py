@@ -1,8 +1,8 @@
-"""White shapes on black: 32x32 images of 1-3 circles, rectangles, triangles and lines, a pure function of (seed, index).
+"""White shapes on black, 32x32: 1-3 circles, rectangles, triangles and lines; a pure function of (seed, index).
 
-Every number that makes up an image is an integer drawn from a counter-based generator, so that any image can be made at
-any time, alone or in any batch, and the set of all possible shapes is finite. Pixel (x, y) covers [x, x+1] x [y, y+1] of
-the frame and is white when its centre lies in a shape.
+Every number that makes up an image is an integer drawn from a counter-based generator, so that any image can be made
+at any time, alone or in any batch, and the set of all possible shapes is finite. Pixel (x, y) covers the square
+[x, x+1] x [y, y+1] of the frame and is white when its centre lies in a shape.
 """
 
 import math

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Images of `channels` x `height` x `width`, every value within [low, high]; labels are vectors, a number per name."""
+    """Images of `channels` x `height` x `width` with values in [low, high]; labels are vectors, a number per name."""
 
     name: str
     channels: int
@@ -27,7 +27,7 @@ class DataSpec:
         low, high = images.min().item(), images.max().item()
         if not (self.low <= low and high <= self.high):
             raise ValueError(
-                f"{self.name}: values lie in [{low:g}, {high:g}], outside [{self.low:g}, {self.high:g}]; rescale the images"
+                f"{self.name}: values lie in [{low:g}, {high:g}] and must lie in [{self.low:g}, {self.high:g}]"
             )
         return images
 

@@ -84,7 +84,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int, head_dim: int, groups: int = 32) -> None:
         super().__init__()
         if channels % head_dim:
-            raise ValueError(f"{channels} channels cannot be split into heads of {head_dim}; use a divisor of {channels}")
+            raise ValueError(f"{channels} channels cannot be split into heads of {head_dim}, which must divide them")
         self.heads = channels // head_dim
         self.norm = nn.GroupNorm(groups, channels)
         self.qkv = nn.Linear(channels, 3 * channels)

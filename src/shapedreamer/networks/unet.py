@@ -13,13 +13,25 @@ from torch import Tensor, nn
 from .layers import Attention, Downsample, ResBlock, TimeEmbedding, Upsample
 
 
+class Block(nn.Module):
+    """A residual block and, at some levels, attention after it."""
+
+    def __init__(self, res: ResBlock, attend: nn.Module) -> None:
+        super().__init__()
+        self.res, self.attend = res, attend
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return self.attend(self.res(x, time))
+
+
 class UNet(nn.Module):
     """x (B, C, H, W) and t (B,) -> a prediction of x's shape.
 
     in_channels:  C, 1 for grey and 3 for colour
     channels:     width of each level; each level has half the height and width of the one before
     blocks:       residual blocks per level on the way down (one more on the way up)
-    attention:    levels (0 is the finest) whose residual blocks are followed by self-attention; the middle always has it
+    attention:    levels (0 is the finest) whose residual blocks are followed by self-attention; the middle
+                  always has it
     head_dim:     channels per attention head
     groups:       groups of every GroupNorm
     scale_shift:  whether the time scales and shifts (True) or is added (False); see ResBlock
@@ -34,9 +46,9 @@ class UNet(nn.Module):
     def __init__(
         self,
         in_channels: int = 1,
-        channels: Sequence[int] = (32, 64, 128, 128),
+        channels: Sequence[int] = (32, 64, 128),
         blocks: int = 1,
-        attention: Sequence[int] = (2, 3),
+        attention: Sequence[int] = (1, 2),
         head_dim: int = 32,
         groups: int = 32,
         scale_shift: bool = False,
@@ -53,11 +65,9 @@ class UNet(nn.Module):
         self.divisor = patch * 2 ** (levels - 1)
         time_dim = 4 * channels[0]
 
-        def res(c_in: int, c_out: int) -> ResBlock:
-            return ResBlock(c_in, c_out, time_dim, groups, scale_shift, dropout)
-
-        def attend(level: int) -> nn.Module:
-            return Attention(channels[level], head_dim, groups) if level in attention else nn.Identity()
+        def block(c_in: int, level: int, attend: bool) -> Block:
+            res = ResBlock(c_in, channels[level], time_dim, groups, scale_shift, dropout)
+            return Block(res, Attention(channels[level], head_dim, groups) if attend else nn.Identity())
 
         self.time = TimeEmbedding(channels[0], time_dim)
         self.conv_in = nn.Conv2d(in_channels * patch**2, channels[0], 3, padding=1)
@@ -67,19 +77,19 @@ class UNet(nn.Module):
         c = channels[0]
         for level, width in enumerate(channels):
             for _ in range(blocks):
-                self.down.append(nn.ModuleList([res(c, width), attend(level)]))
+                self.down.append(block(c, level, attend=level in attention))
                 c = width
                 skips.append(c)
             if level < levels - 1:
                 self.down.append(Downsample(c))
                 skips.append(c)
 
-        self.middle = nn.ModuleList([res(c, c), Attention(c, head_dim, groups), res(c, c)])
+        self.middle = nn.ModuleList([block(c, -1, attend=True), block(c, -1, attend=False)])
 
         self.up = nn.ModuleList()
         for level, width in reversed(list(enumerate(channels))):
             for _ in range(blocks + 1):
-                self.up.append(nn.ModuleList([res(c + skips.pop(), width), attend(level)]))
+                self.up.append(block(c + skips.pop(), level, attend=level in attention))
                 c = width
             if level > 0:
                 self.up.append(Upsample(c))
@@ -93,22 +103,14 @@ class UNet(nn.Module):
         h = self.conv_in(F.pixel_unshuffle(x, self.patch))
         skips = [h]
         for part in self.down:
-            if isinstance(part, Downsample):
-                h = part(h)
-            else:
-                res, attend = part
-                h = attend(res(h, time))
+            h = part(h, time) if isinstance(part, Block) else part(h)
             skips.append(h)
 
-        before, attend, after = self.middle
-        h = after(attend(before(h, time)), time)
+        for part in self.middle:
+            h = part(h, time)
 
         for part in self.up:
-            if isinstance(part, Upsample):
-                h = part(h)
-            else:
-                res, attend = part
-                h = attend(res(torch.cat([h, skips.pop()], dim=1), time))
+            h = part(torch.cat([h, skips.pop()], dim=1), time) if isinstance(part, Block) else part(h)
 
         return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.patch)
 
@@ -120,7 +122,7 @@ class UNet(nn.Module):
         if H % d or W % d:
             nearest = " or ".join(f"{h}x{w}" for h, w in zip(_multiples(H, d), _multiples(W, d), strict=True))
             raise ValueError(
-                f"images of {H}x{W} do not fit: height and width must be divisible by {d}; the nearest sizes are {nearest}"
+                f"images of {H}x{W} do not fit: height and width must be divisible by {d}; nearest sizes: {nearest}"
             )
 
 
