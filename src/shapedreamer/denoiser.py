@@ -6,12 +6,14 @@ nothing else. Wrap in this order: guide first, then clip (the noise is recompute
 
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from .process import Prediction, to_x0
+from .names import Prediction
+from .process import to_x0
 from .schedule import Schedule
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
+Network = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> a prediction; an nn.Module is one
 
 
 class Denoiser:
@@ -20,7 +22,7 @@ class Denoiser:
     Raises ValueError for ε-prediction on a schedule with ᾱ_T = 0: there x_T holds no image to divide out.
     """
 
-    def __init__(self, network: nn.Module, schedule: Schedule, prediction: Prediction) -> None:
+    def __init__(self, network: Network, schedule: Schedule, prediction: Prediction) -> None:
         if prediction == "eps" and schedule.alpha_bar[-1] == 0:
             raise ValueError(
                 "eps-prediction says nothing about the image at a zero terminal SNR (alpha_bar[T] = 0); "

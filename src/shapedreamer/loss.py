@@ -3,20 +3,17 @@
 DDPM's loss (Ho et al. 2020, equation 14) is the plain mean over uniform times: weight "simple", noise levels "uniform".
 """
 
-from typing import Literal, get_args
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .process import Prediction, diffuse, target
+from .denoiser import Network
+from .names import Prediction, Weight
+from .process import diffuse, target
 from .schedule import Schedule
-
-Weight = Literal["simple", "min_snr"]
-WEIGHTS: tuple[Weight, ...] = get_args(Weight)
 
 
 def denoising_loss(
-    network: nn.Module, x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule, prediction: Prediction
+    network: Network, x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule, prediction: Prediction
 ) -> Tensor:
     """Squared error of each image: (B,). Noise it to time t, let the network predict, compare.
 

@@ -72,13 +72,15 @@ class Noise:
     """The noise of a batch of images: `noise(step, like)` -> (B, C, H, W), for any batch that has these images in it.
 
     seed:  0…2⁶⁴−1
-    first: index of the batch's first image; a batch of B holds the images first…first + B − 1.
+    first: index of the batch's first image, 0…2³²−1; a batch of B holds the images first…first + B − 1.
 
     Step 0 is the starting noise x_T; step t ≥ 1 is what a sampler adds when it leaves time t.
     """
 
     def __init__(self, seed: int, first: int = 0) -> None:
         _check_seed(seed)
+        if not 0 <= first <= _MASK:  # it would wrap around and repeat another image's noise
+            raise ValueError(f"the first image's index must be between 0 and 2³²−1, not {first}")
         self.seed, self.first = seed, first
 
     def __call__(self, step: int, like: Tensor) -> Tensor:

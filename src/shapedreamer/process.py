@@ -5,14 +5,10 @@ With α = √ᾱ_t and σ = √(1−ᾱ_t):   x_t = α x₀ + σ ε        (Ho e
 Any two of (x_t, x₀, ε, v) give the others. Images are (B, C, H, W); t is an int or (B,) int64, 1-based.
 """
 
-from typing import Literal, get_args
-
 from torch import Tensor
 
+from .names import Prediction
 from .schedule import Schedule
-
-Prediction = Literal["eps", "x0", "v"]
-PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
 
 
 def diffuse(x0: Tensor, t: int | Tensor, eps: Tensor, schedule: Schedule) -> Tensor:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from .denoiser import Denoise
+from .names import SamplerName
 from .noise import Noise
 from .process import posterior, to_eps
 from .schedule import Schedule, step_times
@@ -96,12 +97,14 @@ def heun(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps) -> Ite
     looks at v there too, and takes the mean of both. In σ = tan θ the first step would be hundreds long; θ ends at π/2.
 
     A step costs two calls, but for the last, which is DDIM's (at t = 0 there is no v to look at). So n calls make
-    (n + 1) // 2 steps; for an even n the first one, where v hardly changes, is DDIM's too. Times given in a list are
+    n // 2 + 1 steps; for an even n the first one, where v hardly changes, is DDIM's too. Times given in a list are
     each a step.
     """
     x = x_T
     even = isinstance(steps, int) and steps % 2 == 0
-    intervals = _intervals(schedule, steps // 2 + 1 if isinstance(steps, int) else steps)
+    intervals = _intervals(schedule, steps)  # refuses a number of calls outside 1…T, too
+    if isinstance(steps, int):
+        intervals = _intervals(schedule, steps // 2 + 1)
     for t, s in intervals:
         theta, phi = (math.acos(math.sqrt(schedule.alpha_bar[time].item())) for time in (t, s))
         x0, v = _x0_and_v(denoise, x, t, theta)
@@ -131,7 +134,7 @@ def dpmpp_2m(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps) ->
         yield Step(s, x, x0)
 
 
-SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim, "heun": heun, "dpmpp_2m": dpmpp_2m}
+SAMPLERS: dict[SamplerName, Sampler] = {"ddpm": ddpm, "ddim": ddim, "heun": heun, "dpmpp_2m": dpmpp_2m}
 
 
 def sample(steps: Iterator[Step]) -> Tensor:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .names import ScheduleName
+
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
@@ -53,10 +55,11 @@ class Schedule:
         """
         key = (like.device, like.dtype)
         if key not in self._tables:  # computed in float64, cast once; a table a device, since indexing must not copy
-            self._tables[key] = (
-                self.alpha_bar.sqrt().to(like.dtype).to(like.device),
-                (1 - self.alpha_bar).sqrt().to(like.dtype).to(like.device),
-            )
+            with torch.inference_mode(False):  # a table made while sampling must serve training afterwards
+                self._tables[key] = (
+                    self.alpha_bar.sqrt().to(like.dtype).to(like.device),
+                    (1 - self.alpha_bar).sqrt().to(like.dtype).to(like.device),
+                )
         alpha, sigma = self._tables[key]
         if isinstance(t, int):
             if not 0 <= t <= self.T:  # a negative index would silently wrap around
@@ -102,7 +105,7 @@ def linear_zero_snr(T: int = 1000) -> Schedule:
     return zero_terminal_snr(linear(T))
 
 
-SCHEDULES: dict[str, Callable[[int], Schedule]] = {
+SCHEDULES: dict[ScheduleName, Callable[[int], Schedule]] = {
     "linear": linear,
     "cosine": cosine,
     "linear_zero_snr": linear_zero_snr,

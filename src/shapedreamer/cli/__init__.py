@@ -1,0 +1,37 @@
+"""The command `shapedreamer`: one short file a subcommand, which parses its words and calls the library."""
+
+import sys
+
+import tyro
+
+from .. import __version__
+from ..errors import UserError
+from . import conform, data, forward, sample, train
+
+SUBCOMMANDS = {
+    "train": train.run,
+    "sample": sample.run,
+    "forward": forward.run,
+    "data": data.run,
+    "conform": conform.run,
+}
+
+
+def main() -> int:
+    """Run the command line; a mistake of the user's is one line on stderr and exit code 2."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"shapedreamer {__version__}")
+        return 0
+    try:
+        result: int | None = tyro.extras.subcommand_cli_from_dict(
+            SUBCOMMANDS,
+            prog="shapedreamer",
+            description="Train a small diffusion model on your own machine, and watch it dream.",
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return result or 0

@@ -1,0 +1,10 @@
+"""The choices that have names, apart from the code they choose, so that the command line's help needs no torch."""
+
+from typing import Literal
+
+Prediction = Literal["eps", "x0", "v"]
+ScheduleName = Literal["linear", "cosine", "linear_zero_snr"]
+Weight = Literal["simple", "min_snr"]
+SamplerName = Literal["ddpm", "ddim", "heun", "dpmpp_2m"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Which = Literal["ema", "raw"]

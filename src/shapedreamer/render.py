@@ -1,0 +1,116 @@
+"""Everything people look at: grids, strips, animations and plots. The one place where images become 8-bit."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from .checkpoint import naming_disk_errors, write_atomic
+from .errors import UserError, require
+
+BACKGROUND = 96  # the grey between images, told apart from black and from white
+MARGIN = 2  # pixels of background around an image
+WIDTH = 1024  # pixels that a picture is enlarged to, about
+PICTURES = {".png": "PNG", ".gif": "GIF", ".webp": "WEBP", ".jpg": "JPEG"}
+ANIMATIONS = (".gif", ".webp")
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """(B, C, H, W) in [−1, 1] -> (B, H, W, C) uint8; values outside are clipped."""
+    return ((images.float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def grid(images: Tensor, columns: int | None = None, scale: int | None = None) -> Image.Image:
+    """One picture of many images (B, C, H, W), C = 1, 3 or 4: rows of `columns`, each pixel `scale` times as large."""
+    tiles = to_uint8(images)
+    B, H, W, C = tiles.shape
+    columns = min(columns or math.ceil(math.sqrt(B)), B)
+    rows = math.ceil(B / columns)
+    scale = scale or max(1, round(WIDTH / (columns * (W + 1))))
+    height, width = H * scale + 2 * MARGIN, W * scale + 2 * MARGIN
+    canvas = np.full((rows, height, columns, width, C), BACKGROUND, np.uint8)
+    for i, tile in enumerate(tiles.repeat(scale, 1).repeat(scale, 2)):
+        canvas[i // columns, MARGIN:-MARGIN, i % columns, MARGIN:-MARGIN] = tile
+    picture = canvas.reshape(rows * height, columns * width, C)
+    return Image.fromarray(picture[:, :, 0] if C == 1 else picture)
+
+
+def labelled(picture: Image.Image, columns: Sequence[str] = (), rows: Sequence[str] = ()) -> Image.Image:
+    """A grid with a word above each column and to the left of each row."""
+    top, left = (18 if columns else 0), (18 if rows else 0)
+    out = Image.new("RGB", (picture.width + left, picture.height + top), (BACKGROUND,) * 3)
+    out.paste(picture.convert("RGB"), (left, top))
+    draw = ImageDraw.Draw(out)
+    for i, word in enumerate(columns):
+        draw.text((left + (i + 0.5) * picture.width / len(columns), top / 2), word, fill="white", anchor="mm")
+    for i, word in enumerate(rows):
+        tag = Image.new("RGB", (picture.height // len(rows), left), (BACKGROUND,) * 3)
+        ImageDraw.Draw(tag).text((tag.width / 2, left / 2), word, fill="white", anchor="mm")
+        out.paste(tag.rotate(90, expand=True), (0, top + i * picture.height // len(rows)))
+    return out
+
+
+def strip(columns: Sequence[Tensor], titles: Sequence[str], rows: Sequence[str] = ()) -> Image.Image:
+    """Columns of images (B, C, H, W) side by side, each with its title: what happens to B images over time."""
+    images = torch.stack(list(columns), dim=1).flatten(0, 1)
+    return labelled(grid(images, columns=len(columns)), titles, rows)
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture in the format that the path ends in."""
+    write_atomic(path, _encode(path, picture))
+
+
+def save_animation(frames: Sequence[Image.Image], path: Path, frame_ms: int = 80, hold_ms: int = 2000) -> None:
+    """Write an animated .gif or .webp that runs forever and rests on its last frame."""
+    durations = [frame_ms] * (len(frames) - 1) + [hold_ms]
+    options: dict[str, Any] = {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": 0}
+    if path.suffix == ".webp":
+        options["lossless"] = True
+    write_atomic(path, _encode(path, frames[0], **options))
+
+
+def save_array(images: Tensor, path: Path) -> None:
+    """Write images as .npy: (N, C, H, W) float32 in [−1, 1]."""
+    buffer = io.BytesIO()
+    np.save(buffer, images.float().cpu().numpy(), allow_pickle=False)
+    write_atomic(path, buffer.getvalue())
+
+
+def check_ending(path: Path, *others: str) -> None:
+    """UserError unless the path ends like a picture format that can be written (or like one of `others`)."""
+    if path.suffix not in (*PICTURES, *others):
+        raise UserError(f"{path} ends in {path.suffix!r}; it must end in {', '.join((*PICTURES, *others))}")
+
+
+def _encode(path: Path, picture: Image.Image, **options: Any) -> bytes:
+    check_ending(path)
+    buffer = io.BytesIO()
+    picture.save(buffer, format=PICTURES[path.suffix], **options)
+    return buffer.getvalue()
+
+
+def plot_lines(
+    path: Path,
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    log_y: bool = False,
+) -> None:
+    """A plot of named (x, y) lines. Needs the extra `track`."""
+    figure = require("matplotlib.figure", "track").Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for name, (x, y) in lines.items():
+        axes.plot(x, y, label=name, marker="." if len(x) < 30 else "")
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title, yscale="log" if log_y else "linear")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with naming_disk_errors(path):
+        figure.savefig(path, dpi=120)
