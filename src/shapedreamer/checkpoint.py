@@ -111,17 +111,17 @@ def save_checkpoint(
     network: State,
     ema: State,
     best_loss: float,
-    optimizer: Mapping[str, Any] | None = None,
+    optimizers: list[dict[str, Any]] | None = None,
 ) -> None:
-    """Write folder/name.safetensors and, if the state of an optimizer is given, that beside it.
+    """Write folder/name.safetensors and, if states of optimizers are given, those beside it.
 
-    The optimizer's file is new with every step and is written first; the checkpoint names the one it goes with. So
+    The optimizers' file is new with every step and is written first; the checkpoint names the one it goes with. So
     whatever moment the power fails at, the checkpoint that is there has its own optimizer state.
     """
     metadata = {"config": config.to_json(), "step": str(step), "best_loss": repr(best_loss)}
-    if optimizer is not None:
+    if optimizers is not None:
         buffer = io.BytesIO()
-        torch.save(optimizer, buffer)
+        torch.save(optimizers, buffer)
         metadata["optimizer_file"] = f"{name}-{step}.optimizer.pt"
         metadata["optimizer_digest"] = hashlib.sha256(buffer.getvalue()).hexdigest()
         write_atomic(folder / metadata["optimizer_file"], buffer.getvalue())
@@ -132,7 +132,7 @@ def save_checkpoint(
     }
     metadata["digest"] = _digest(tensors, metadata)
     write_atomic(folder / f"{name}.safetensors", save(tensors, metadata))
-    if optimizer is not None:
+    if optimizers is not None:
         for old in folder.glob(f"{name}-*.optimizer.pt"):
             if old.name != metadata["optimizer_file"]:
                 old.unlink(missing_ok=True)
@@ -169,16 +169,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
     )
 
 
-def load_optimizer(folder: Path, checkpoint: Checkpoint) -> dict[str, Any]:
-    """The optimizer's state that goes with a checkpoint; UserError if it is missing or damaged."""
+def load_optimizers(folder: Path, checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """The states of the optimizers that go with a checkpoint; UserError if it is missing or damaged."""
     path = folder / checkpoint.optimizer_file
     if not checkpoint.optimizer_file or not path.is_file():
         raise UserError(f"cannot go on from this checkpoint: its optimizer state {path} is missing")
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != checkpoint.optimizer_digest:
         raise UserError(f"{path} is damaged: its content does not match its digest; it cannot be resumed from")
-    state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
-    return state
+    states: list[dict[str, Any]] = torch.load(io.BytesIO(content), weights_only=True)
+    return states
 
 
 def read_config(run: Path) -> RunConfig:

@@ -51,10 +51,15 @@ def time_density(schedule: Schedule, log_snr: tuple[float, float] | None = None,
     if log_snr is None:
         return even
     mean, std = log_snr
+    if not (std > 0 and 0 <= uniform <= 1):
+        raise ValueError(f"the log-SNR needs std > 0 and the uniform share must be in [0, 1], not {std} and {uniform}")
     level = schedule.snr[1:].log().clamp(-40, 40)  # an SNR of 0 counts as very small
     edges = torch.cat([level[:1], (level[1:] + level[:-1]) / 2, level[-1:]])
     cdf = torch.special.ndtr((edges - mean) / std)  # mass between the edges around each time's own log-SNR
     mass = torch.cat([torch.zeros(1, dtype=torch.float64), cdf[:-1] - cdf[1:]])
+    if mass.sum() == 0:
+        there = f"{level[0]:.3g} at t = 1 to {level[-1]:.3g} at t = T"
+        raise ValueError(f"log_snr={log_snr} never meets the schedule's log-SNR, {there}")
     return uniform * even + (1 - uniform) * mass / mass.sum()
 
 

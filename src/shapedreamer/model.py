@@ -65,12 +65,13 @@ class Model:
             raise UserError(f"eta must be between 0 and 1, not {eta:g}")
         if eta > 0 and sampler != "ddim":
             raise UserError(f"eta belongs to the sampler ddim; {sampler} has none")
+        x_T = self.noise(num, seed, first)
         options: dict[str, Any] = {}
         if sampler in ("ddpm", "ddim"):
             options["generator"] = Noise(seed, first)
         if sampler == "ddim":
             options["eta"] = eta
-        return SAMPLERS[sampler](self.denoiser(), self.schedule, self.noise(num, seed, first), steps, **options)
+        return SAMPLERS[sampler](self.denoiser(), self.schedule, x_T, steps, **options)
 
     def sample(
         self,

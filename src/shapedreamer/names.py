@@ -5,6 +5,7 @@ from typing import Literal
 Prediction = Literal["eps", "x0", "v"]
 ScheduleName = Literal["linear", "cosine", "linear_zero_snr"]
 Weight = Literal["simple", "min_snr"]
+OptimizerName = Literal["adamw", "muon"]
 SamplerName = Literal["ddpm", "ddim", "heun", "dpmpp_2m"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Which = Literal["ema", "raw"]

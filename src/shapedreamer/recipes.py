@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .errors import UserError
-from .names import Prediction, ScheduleName, Weight
+from .names import OptimizerName, Prediction, ScheduleName, Weight
 
 if TYPE_CHECKING:
     from .data.spec import Dataset
@@ -62,10 +62,11 @@ class Recipe:
     weight                            weight of the loss over the noise levels; see loss.py
     noise_levels                      which noise levels to train on; None for uniform times
     epochs                            passes over data.samples images
-    batch_size, lr                    images per step; learning rate of AdamW
+    batch_size                        images per step
+    optimizer, lr, weight_decay       see optim.py
     lr_decay                          whether the learning rate falls linearly to 0 over the run
     warmup                            steps over which the learning rate first grows from 0
-    weight_decay, grad_clip           of AdamW; the largest norm of the gradient
+    grad_clip                         the largest norm of the gradient
     ema_decay                         of the averaged weights, which are the ones to sample with; see ema.py
     seed                              decides the first weights, the order of the images, the times and the noise
     """
@@ -81,10 +82,11 @@ class Recipe:
     noise_levels: NoiseLevels | None = None
     epochs: int = 100
     batch_size: int = 64
+    optimizer: OptimizerName = "adamw"
     lr: float = 2e-4
+    weight_decay: float = 0.0
     lr_decay: bool = False
     warmup: int = 0
-    weight_decay: float = 0.0
     grad_clip: float = 1.0
     ema_decay: float = 0.999
     seed: int = 0
@@ -152,12 +154,14 @@ _SHAPES_QUICK = Recipe(
     name="shapes",
     network=UNetConfig(channels=(64, 128, 192), patch=2),
     schedule="cosine",
-    prediction="v",
+    prediction="x0",
     noise_levels=NoiseLevels(mean=-2.0, std=1.8, uniform=0.25),
-    epochs=10,
-    lr=1e-3,
+    epochs=3,
+    batch_size=32,
+    optimizer="muon",
+    lr=2e-3,
+    weight_decay=0.01,
     lr_decay=True,
     warmup=50,
-    weight_decay=0.01,
     ema_decay=0.998,
 )

@@ -142,6 +142,8 @@ class RunLog:
             "predicting nothing": ([0, steps[-1]["step"] if steps else 1], [self.nothing, self.nothing]),
         }
         render.plot_lines(self.out / "loss.png", lines, "step", "loss", f"{self.recipe.name}: loss", log_y=True)
+        if not self.held_out:
+            return
         chosen = self.held_out[:: max(1, len(self.held_out) // 4)]
         by_time = {
             f"epoch {r['epoch']}": ([t for t, _ in r["by_time"]], [loss for _, loss in r["by_time"]])

@@ -26,7 +26,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from .checkpoint import RunConfig, load_checkpoint, load_optimizer, read_config, save_checkpoint, write_atomic
+from .checkpoint import RunConfig, load_checkpoint, load_optimizers, read_config, save_checkpoint, write_atomic
 from .data.spec import Dataset
 from .denoiser import Network
 from .device import autocast, has_fast_bf16, pick_device
@@ -36,6 +36,7 @@ from .loss import denoising_loss, draw_times, loss_weight, stratified, time_dens
 from .model import Model
 from .names import DeviceName
 from .noise import fold
+from .optim import make_optimizers
 from .recipes import Recipe
 from .runlog import RunLog
 
@@ -69,7 +70,7 @@ def train(
     data = recipe.make_data()
     run = _Run(recipe, out, RunConfig(recipe, data.spec), pick_device(device))
     start = run.resume() if resume else run.begin()
-    network, optimizer, schedule, weight, density = run.network, run.optimizer, run.schedule, run.weight, run.density
+    network, optimizers, schedule, weight, density = run.network, run.optimizers, run.schedule, run.weight, run.density
 
     with RunLog(out, recipe, start, run.loss_of_nothing, max_minutes) as log, _signals() as caught:
         for step in range(start, recipe.steps):
@@ -79,12 +80,15 @@ def train(
             loss = (weight[t] * error).mean()
 
             run.fabric.backward(loss)
-            norm = run.fabric.clip_gradients(network, optimizer, max_norm=recipe.grad_clip, error_if_nonfinite=False)
+            norm = run.fabric.clip_gradients(
+                network, optimizers[0], max_norm=recipe.grad_clip, error_if_nonfinite=False
+            )
             run.check_finite(step, t, error, norm)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(recipe, step)
-            optimizer.step()
-            optimizer.zero_grad()
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(recipe, step)
+                optimizer.step()
+                optimizer.zero_grad()
             run.ema.update(run.bare, step)
 
             log.step(step + 1, loss.item(), learning_rate(recipe, step))
@@ -92,7 +96,7 @@ def train(
             if (step + 1) % recipe.steps_per_epoch == 0:
                 run.end_epoch((step + 1) // recipe.steps_per_epoch, log, sample_every, save_every)
             elif caught or out_of_time:
-                run.save("latest", step + 1, with_optimizer=True)
+                run.save("latest", step + 1, with_optimizers=True)
             if (caught or out_of_time) and step + 1 < recipe.steps:
                 log.say(f"stopped and saved at step {step + 1} of {recipe.steps}; --resume goes on from there")
                 break
@@ -143,10 +147,8 @@ class _Run:
             self.bare = recipe.make_network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.bare.to(device)
         self.ema = EMA(self.bare, recipe.ema_decay)
-        optimizer = torch.optim.AdamW(
-            self.bare.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
-        )
-        self.network, self.optimizer = self.fabric.setup(self.bare, optimizer)
+        optimizers = make_optimizers(self.bare, recipe.optimizer, recipe.lr, recipe.weight_decay)
+        self.network, *self.optimizers = self.fabric.setup(self.bare, *optimizers)
 
         self.schedule = recipe.make_schedule()
         levels = recipe.noise_levels
@@ -161,7 +163,7 @@ class _Run:
         if (self.checkpoints / "latest.safetensors").exists():
             raise UserError(f"{self.out} already holds a run: go on with it by --resume, or choose another --out")
         write_atomic(self.out / "config.json", self.config.to_json().encode())
-        self.save("latest", 0, with_optimizer=True)
+        self.save("latest", 0, with_optimizers=True)
         return 0
 
     def resume(self) -> int:
@@ -170,15 +172,16 @@ class _Run:
         before = load_checkpoint(self.checkpoints / "latest.safetensors")
         self.bare.load_state_dict(before.network)
         self.ema.network.load_state_dict(before.ema)
-        self.optimizer.load_state_dict(load_optimizer(self.checkpoints, before))
+        for optimizer, state in zip(self.optimizers, load_optimizers(self.checkpoints, before), strict=True):
+            optimizer.load_state_dict(state)
         self.best_loss = before.best_loss
         write_atomic(self.out / "config.json", self.config.to_json().encode())
         return before.step
 
-    def save(self, name: str, step: int, with_optimizer: bool = False) -> None:
-        optimizer = self.optimizer.state_dict() if with_optimizer else None
+    def save(self, name: str, step: int, with_optimizers: bool = False) -> None:
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers] if with_optimizers else None
         states = self.bare.state_dict(), self.ema.network.state_dict()
-        save_checkpoint(self.checkpoints, name, self.config, step, *states, self.best_loss, optimizer)
+        save_checkpoint(self.checkpoints, name, self.config, step, *states, self.best_loss, optimizers)
 
     def end_epoch(self, epoch: int, log: RunLog, sample_every: int, save_every: int) -> None:
         """Score the averaged weights, keep the best, save, and now and then sample."""
@@ -197,8 +200,9 @@ class _Run:
             raw, ema = (self.model(net).sample(PREVIEW_IMAGES) for net in (self.bare, self.ema.network))
             self.bare.train()
             log.samples(step, raw, ema)
-            log.plots()
-        self.save("latest", step, with_optimizer=True)
+            if not last:
+                log.plots()
+        self.save("latest", step, with_optimizers=True)
 
     @torch.inference_mode()
     def held_out_losses(self, network: Network) -> Tensor:

@@ -1,0 +1,33 @@
+# Each of these does all its own set-up on a machine that has Python 3.10 or newer and make:
+#   make dream   train on this machine, from nothing, and look at what the network dreams
+#   make test    the default test suite
+PYTHON ?= python3
+BIN := .venv/bin
+RUN ?= runs/dream
+
+.PHONY: dream test setup clean
+
+dream: setup
+	@if [ -f $(RUN)/checkpoints/latest.safetensors ]; then \
+	    $(BIN)/shapedreamer train shapes --resume --out $(RUN); \
+	else \
+	    $(BIN)/shapedreamer train shapes --quick --out $(RUN); \
+	fi
+	@$(BIN)/python -m shapedreamer.cli sample $(RUN) --out dream.png
+	@$(BIN)/shapedreamer sample $(RUN) --out dream.gif
+	@$(BIN)/python -c "import webbrowser"
+
+test: setup
+	$(BIN)/python -m pytest
+
+setup: .venv/installed
+
+# made again when what it installs has changed
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; this is " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[track,diffusers,dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv runs dream.png dream.gif

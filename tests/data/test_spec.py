@@ -1,0 +1,59 @@
+"""DataSpec: it passes images that are what it says, and names what is wrong with others."""
+
+from dataclasses import FrozenInstanceError, asdict
+
+import pytest
+import torch
+from torch import Tensor
+
+from shapedreamer.data.spec import DataSpec
+
+SPEC = DataSpec(name="test", channels=3, height=4, width=6, labels=("a", "b"))
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_images_that_fit_come_back_as_they_are(batch: int, dtype: torch.dtype) -> None:
+    images = torch.linspace(-1, 1, batch * 72).view(batch, 3, 4, 6).to(dtype)
+    assert SPEC.check(images) is images
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.zeros(2, 1, 4, 6),
+        torch.zeros(2, 3, 6, 4),
+        torch.zeros(2, 3, 4, 7),
+        torch.zeros(3, 4, 6),
+        torch.zeros(2, 1, 3, 4, 6),
+        torch.zeros(2, 3, 4, 6, dtype=torch.uint8),
+        torch.zeros(2, 3, 4, 6, dtype=torch.int64),
+    ],
+)
+def test_another_shape_or_type_is_refused(images: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"test: images are .* not \(B, \*\(3, 4, 6\)\) floats"):
+        SPEC.check(images)
+
+
+@pytest.mark.parametrize("value", [-1.001, 1.001, 255.0, float("inf"), float("nan")])
+def test_values_outside_the_range_are_refused(value: float) -> None:
+    images = torch.zeros(2, 3, 4, 6)
+    images[1, 2, 3, 5] = value
+    with pytest.raises(ValueError, match=r"must lie in \[-1, 1\]"):
+        SPEC.check(images)
+
+
+def test_the_range_is_the_specs_own() -> None:
+    spec = DataSpec(name="unit", channels=1, height=1, width=1, labels=(), low=0.0, high=1.0)
+    assert spec.check(torch.ones(1, 1, 1, 1)).item() == 1
+    with pytest.raises(ValueError, match=r"values lie in \[-0.5, -0.5\] and must lie in \[0, 1\]"):
+        spec.check(torch.full((1, 1, 1, 1), -0.5))
+
+
+def test_a_spec_is_a_frozen_value() -> None:
+    assert DataSpec(**asdict(SPEC)) == SPEC
+    assert hash(DataSpec(**asdict(SPEC))) == hash(SPEC)
+    assert DataSpec(**{**asdict(SPEC), "width": 7}) != SPEC
+    assert (SPEC.low, SPEC.high) == (-1, 1)
+    with pytest.raises(FrozenInstanceError):
+        SPEC.width = 7  # type: ignore[misc]

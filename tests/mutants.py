@@ -1,0 +1,508 @@
+"""The mistakes that people make, as code: each a plausible function with one line wrong, marked by a comment.
+
+They are written in several styles, as learners write: with our Noise or with torch.randn, as generators of steps or as
+loops that return the image, with tables that begin at 0 or at 1.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from shapedreamer.denoiser import Denoise
+from shapedreamer.noise import Noise
+from shapedreamer.process import to_eps
+from shapedreamer.samplers import Step
+from shapedreamer.schedule import Schedule, step_times
+
+
+def _pairs(schedule: Schedule, steps: int) -> list[tuple[int, int]]:
+    times = step_times(schedule.T, steps)
+    return list(zip(times[:-1], times[1:], strict=True))
+
+
+def _times(t: int, x: Tensor) -> Tensor:
+    return torch.full((len(x),), t, dtype=torch.int64)
+
+
+def _sigma(a: float, b: float, eta: float) -> float:
+    return eta * math.sqrt(max((1 - b) / (1 - a) * (1 - a / b), 0.0))
+
+
+def _ddim_step(x: Tensor, x0: Tensor, a: float, b: float, sigma: float = 0.0) -> Tensor:
+    """The right one, but for the noise."""
+    eps = (x - math.sqrt(a) * x0) / math.sqrt(1 - a)
+    return math.sqrt(b) * x0 + math.sqrt(max(1 - b - sigma**2, 0.0)) * eps
+
+
+# The forward process
+
+
+def diffuse_without_root(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
+    """As in a well-known course."""
+    ab = schedule.alpha_bar[t].view(-1, 1, 1, 1)
+    return ab.sqrt() * x0 + (1 - ab) * eps  # no √
+
+
+def diffuse_with_precomputed_tables(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
+    """The same, behind tables."""
+    signal, noise = schedule.alpha_bar.sqrt(), 1 - schedule.alpha_bar  # no √
+    return signal[t][:, None, None, None] * x0 + noise[t][:, None, None, None] * eps
+
+
+def diffuse_from_zero(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
+    """Takes t for a 1-based count into a table that has an entry for t = 0."""
+    ab = schedule.alpha_bar[t - 1].view(-1, 1, 1, 1)  # t − 1
+    return ab.sqrt() * x0 + (1 - ab).sqrt() * eps
+
+
+def diffuse_one_late(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
+    """Runs past the end of the table at t = T."""
+    ab = schedule.alpha_bar[t + 1].view(-1, 1, 1, 1)  # t + 1
+    return ab.sqrt() * x0 + (1 - ab).sqrt() * eps
+
+
+def diffuse_from_table_of_T(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
+    """A table without t = 0, indexed as if it had one."""
+    ab = (1 - schedule.beta[1:]).cumprod(0)[t.clamp(max=schedule.T - 1)].view(-1, 1, 1, 1)
+    return ab.sqrt() * x0 + (1 - ab).sqrt() * eps
+
+
+def loss_without_root(
+    network: Callable[[Tensor, Tensor], Tensor], x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule, prediction: str
+) -> Tensor:
+    """The training loop of that course."""
+    x_t = diffuse_without_root(x0, t, eps, schedule)
+    return (network(x_t, t) - eps).square().flatten(1).mean(1)
+
+
+def loss_told_t_minus_one(
+    network: Callable[[Tensor, Tensor], Tensor], x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule, prediction: str
+) -> Tensor:
+    """The network learns the times of a 0-based library."""
+    ab = schedule.alpha_bar[t].view(-1, 1, 1, 1)
+    x_t = ab.sqrt() * x0 + (1 - ab).sqrt() * eps
+    return (network(x_t, t - 1) - eps).square().flatten(1).mean(1)  # t − 1
+
+
+# σ used as the direction coefficient
+
+
+def ddim_sigma_as_direction(
+    denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, eta: float = 0.0, generator: Noise
+) -> Iterator[Step]:
+    """Where √(1−ᾱ_s−σ²) belongs."""
+    x = x_T
+    for t, s in _pairs(schedule, steps):
+        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+        x0 = denoise(x, _times(t, x))
+        sigma = _sigma(a, b, eta)
+        x = math.sqrt(b) * x0 + sigma * to_eps(x0, x, t, schedule)  # σ
+        if s > 0:
+            x = x + sigma * generator(t, like=x)
+        yield Step(s, x, x0)
+
+
+def ddpm_sigma_as_direction(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+    """η is 1 and the noise is torch's; only the image comes back."""
+    x = x_T
+    for t, s in _pairs(schedule, steps):
+        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+        z = torch.randn_like(x) if s > 0 else torch.zeros_like(x)
+        x0 = denoise(x, _times(t, x))
+        sigma = _sigma(a, b, 1.0)
+        x = math.sqrt(b) * x0 + sigma * to_eps(x0, x, t, schedule) + sigma * z  # σ
+    return x
+
+
+# ᾱ_s = ᾱ₁ instead of 1 at the last step
+
+
+def ddim_stops_at_one(
+    denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, eta: float = 0.0, generator: Noise
+) -> Iterator[Step]:
+    """A guard against the index 0."""
+    x = x_T
+    for t, s in _pairs(schedule, steps):
+        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[max(s, 1)].item()  # ᾱ₁
+        x0 = denoise(x, _times(t, x))
+        sigma = _sigma(a, b, eta)
+        x = _ddim_step(x, x0, a, b, sigma) + sigma * generator(t, like=x)
+        yield Step(s, x, x0)
+
+
+def ddim_final_alpha_of_first(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+    """As with set_alpha_to_one=False in other libraries."""
+    final = schedule.alpha_bar[1].item()  # ᾱ₁
+    x = x_T
+    for t, s in _pairs(schedule, steps):
+        b = schedule.alpha_bar[s].item() if s > 0 else final
+        x = _ddim_step(x, denoise(x, _times(t, x)), schedule.alpha_bar[t].item(), b)
+    return x
+
+
+def dpmpp_2m_stops_at_one(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Iterator[Step]:
+    """Its λ is infinite at t = 0, so someone went to t = 1 instead."""
+
+    def half_log_snr(t: int) -> float:
+        a = schedule.alpha_bar[max(t, 1)].item()  # ᾱ₁
+        return 0.5 * math.log(a / (1 - a))
+
+    x, previous, h_before = x_T, None, math.nan
+    for t, s in _pairs(schedule, steps):
+        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[max(s, 1)].item()
+        x0 = denoise(x, _times(t, x))
+        h = half_log_snr(s) - half_log_snr(t)
+        guess = x0 if previous is None else x0 + h / (2 * h_before) * (x0 - previous)
+        x = math.sqrt((1 - b) / (1 - a)) * x - math.sqrt(b) * math.expm1(-h) * guess
+        previous, h_before = x0, h
+        yield Step(s, x, x0)
+
+
+# Noise added on the last step
+
+
+def ddpm_noise_to_the_end(
+    denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, variance: str = "posterior", generator: Noise
+) -> Iterator[Step]:
+    """No guard. With the posterior variance, which is 0 there, nobody notices; with β one sees the grain."""
+    x = x_T
+    for t, s in _pairs(schedule, steps):
+        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+        x0 = denoise(x, _times(t, x))
+        var = 1 - a / b if variance == "beta" else _sigma(a, b, 1.0) ** 2
+        x = _ddim_step(x, x0, a, b, _sigma(a, b, 1.0)) + math.sqrt(var) * generator(t, like=x)  # also at s = 0
+        yield Step(s, x, x0)
+
+
+def ddim_noise_floor(
+    denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, eta: float = 1.0
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """σ is kept away from 0, as a logarithm of it would need."""
+    x = x_T
+    for t, s in _pairs(schedule, steps):
+        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+        x0 = denoise(x, _times(t, x))
+        sigma = _sigma(a, b, eta)
+        x = _ddim_step(x, x0, a, b, sigma)
+        if eta > 0:
+            x = x + max(sigma, 1e-3) * torch.randn_like(x)  # 0.001 at s = 0
+        yield s, x, x0
+
+
+# t off by one
+
+
+def ddim_told_t_minus_one(
+    denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, eta: float = 0.0, generator: Noise
+) -> Iterator[Step]:
+    """The numbering of other libraries."""
+    x = x_T
+    for t, s in _pairs(schedule, steps):
+        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+        x0 = denoise(x, _times(t - 1, x))  # t − 1
+        sigma = _sigma(a, b, eta)
+        x = _ddim_step(x, x0, a, b, sigma)
+        if sigma > 0:
+            x = x + sigma * generator(t, like=x)
+        yield Step(s, x, x0)
+
+
+def ddim_told_the_end(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+    """The network hears the time that the step goes to."""
+    x = x_T
+    for t, s in _pairs(schedule, steps):
+        x0 = denoise(x, _times(s, x))  # s
+        x = _ddim_step(x, x0, schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item())
+    return x
+
+
+def ddim_from_T_minus_one(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Iterator[Step]:
+    """Counts the steps from T − 1."""
+    x = x_T
+    stride = (schedule.T - 1) / steps  # T − 1
+    times = [round(schedule.T - 1 - i * stride) for i in range(steps)] + [0]
+    for t, s in zip(times[:-1], times[1:], strict=True):
+        x0 = denoise(x, _times(t, x))
+        x = _ddim_step(x, x0, schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item())
+        yield Step(s, x, x0)
+
+
+def ddim_tables_one_early(
+    denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, eta: float = 0.0, generator: Noise
+) -> Iterator[Step]:
+    """Both ᾱ are those of the time before."""
+    x = x_T
+    for t, s in _pairs(schedule, steps):
+        a, b = schedule.alpha_bar[t - 1].item(), schedule.alpha_bar[max(s - 1, 0)].item()  # t − 1, s − 1
+        x0 = denoise(x, _times(t, x))
+        if a == 1:
+            x = x0
+        else:
+            sigma = _sigma(a, b, eta)
+            x = _ddim_step(x, x0, a, b, sigma) + sigma * generator(t, like=x) * (s > 0)
+        yield Step(s, x, x0)
+
+
+def ddim_tables_one_late(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+    """Runs past the end of the table at t = T."""
+    x = x_T
+    for t, s in _pairs(schedule, steps):
+        x = _ddim_step(
+            x, denoise(x, _times(t, x)), schedule.alpha_bar[t + 1].item(), schedule.alpha_bar[s].item()
+        )  # t + 1
+    return x
+
+
+# Stale ε after a clip
+
+
+def ddim_stale_eps(
+    denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, eta: float = 0.0, generator: Noise
+) -> Iterator[Step]:
+    """ε is taken before x̂₀ is clipped, and not again after."""
+    x = x_T
+    for t, s in _pairs(schedule, steps):
+        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+        x0 = denoise(x, _times(t, x))
+        eps = to_eps(x0, x, t, schedule)
+        x0 = x0.clamp(-1, 1)  # eps stays
+        sigma = _sigma(a, b, eta)
+        x = math.sqrt(b) * x0 + math.sqrt(1 - b - sigma**2) * eps
+        if sigma > 0:
+            x = x + sigma * generator(t, like=x)
+        yield Step(s, x, x0)
+
+
+def ddim_stale_eps_on_request(
+    denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, clip: bool = False
+) -> Tensor:
+    """The same, where clipping is asked for, and only the image comes back."""
+    x = x_T
+    for t, s in _pairs(schedule, steps):
+        x0 = denoise(x, _times(t, x))
+        eps = to_eps(x0, x, t, schedule)
+        if clip:
+            x0 = x0.clamp(-1, 1)  # eps stays
+        alpha, sigma = schedule.alpha_sigma(s, like=x)
+        x = alpha * x0 + sigma * eps
+    return x
+
+
+# β_t as the variance of a strided step
+
+
+def ddpm_beta_of_table(
+    denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, variance: str = "posterior", generator: Noise
+) -> Iterator[Step]:
+    """The mean knows of the stride, the noise does not."""
+    x = x_T
+    for t, s in _pairs(schedule, steps):
+        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+        x0 = denoise(x, _times(t, x))
+        x = _ddim_step(x, x0, a, b, _sigma(a, b, 1.0))
+        if s > 0:
+            var = schedule.beta[t].item() if variance == "beta" else _sigma(a, b, 1.0) ** 2  # β_t of one step
+            x = x + math.sqrt(var) * generator(t, like=x)
+        yield Step(s, x, x0)
+
+
+def ddpm_skipping(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+    """Algorithm 2 of DDPM as printed, over every k-th time only."""
+    x = x_T
+    for t, s in _pairs(schedule, steps):
+        beta = schedule.beta[t].item()  # of one step
+        eps = to_eps(denoise(x, _times(t, x)), x, t, schedule)
+        x = (x - beta / math.sqrt(1 - schedule.alpha_bar[t].item()) * eps) / math.sqrt(1 - beta)
+        if s > 0:
+            x = x + math.sqrt(beta) * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    return x
+
+
+def ddim_table_sigma(
+    denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, eta: float = 0.0, generator: Noise
+) -> Iterator[Step]:
+    """η² β̃_t from a table that was made for single steps."""
+    x = x_T
+    for t, s in _pairs(schedule, steps):
+        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+        x0 = denoise(x, _times(t, x))
+        sigma = _sigma(a, schedule.alpha_bar[t - 1].item(), eta) if s > 0 else 0.0  # β̃ of one step
+        x = _ddim_step(x, x0, a, b, sigma) + sigma * generator(t, like=x) * (sigma > 0)
+        yield Step(s, x, x0)
+
+
+def posterior_of_one_step(x0: Tensor, x_t: Tensor, t: int, s: int, schedule: Schedule) -> tuple[Tensor, float]:
+    """β_t from the table, whatever the stride."""
+    a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+    whole = 1 - a / b
+    mean = (math.sqrt(b) * whole * x0 + math.sqrt(1 - whole) * (1 - b) * x_t) / (1 - a)
+    return mean, (1 - b) / (1 - a) * schedule.beta[t].item()  # of one step
+
+
+# Negative index wraparound in the step list
+
+
+def ddim_wraps_by_stride(
+    denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, eta: float = 0.0, generator: Noise
+) -> Iterator[Step]:
+    """s = t − stride, also where that is below 0: T = 1000 in 53 steps ends at 10 − 18 = −8."""
+    x = x_T
+    stride = schedule.T // steps
+    for t in range(schedule.T, 0, -stride):
+        s = t - stride  # below 0
+        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+        x0 = denoise(x, _times(t, x))
+        sigma = _sigma(a, b, eta)
+        x = _ddim_step(x, x0, a, b, sigma)
+        if sigma > 0:
+            x = x + sigma * generator(t, like=x)
+        yield Step(s, x, x0)
+
+
+def ddim_wraps_silently(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+    """The same, and nothing but the image tells of it."""
+    x = x_T
+    stride = schedule.T // steps
+    for t in range(schedule.T, 0, -stride):
+        x = _ddim_step(x, denoise(x, _times(t, x)), schedule.alpha_bar[t].item(), schedule.alpha_bar[t - stride].item())
+    return x
+
+
+def ddim_wrong_stop(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Iterator[Step]:
+    """arange one stride too far; alpha_sigma refuses the negative time."""
+    stride = schedule.T // steps
+    times = torch.arange(schedule.T, -stride, -stride).tolist()  # stops below 0
+    x = x_T
+    for t, s in zip(times[:-1], times[1:], strict=True):
+        x0 = denoise(x, _times(t, x))
+        alpha, sigma = schedule.alpha_sigma(s, like=x)
+        x = alpha * x0 + sigma * to_eps(x0, x, t, schedule)
+        yield Step(s, x, x0)
+
+
+def ddim_sentinel(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Iterator[Step]:
+    """−1 for "clean", as 0-based libraries have it, used as an index."""
+    times = [*step_times(schedule.T, steps)[:-1], -1]  # −1
+    x = x_T
+    for t, s in zip(times[:-1], times[1:], strict=True):
+        x0 = denoise(x, _times(t, x))
+        x = _ddim_step(x, x0, schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item())
+        yield Step(max(s, 0), x, x0)
+
+
+def step_times_below_zero(T: int, steps: int) -> list[int]:
+    """steps + 1 numbers, but the last is not 0."""
+    stride = math.ceil(T / steps)
+    return [T - i * stride for i in range(steps + 1)]
+
+
+def step_times_by_stride(T: int, steps: int) -> list[int]:
+    """A stride, and one more to be sure."""
+    stride = T // steps
+    return list(range(T, -stride, -stride))  # stops below 0
+
+
+# The average of the weights
+
+
+class EMAOfEverything:
+    """Averages all that is in the state dict."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network, self.decay = copy.deepcopy(network), decay
+
+    def update(self, network: nn.Module, n: int) -> None:
+        decay = min(self.decay, (1 + n) / (10 + n))
+        theirs = network.state_dict()
+        for name, mine in self.network.state_dict().items():  # buffers too
+            mine.mul_(decay).add_(theirs[name], alpha=1 - decay)
+
+
+class EMAOfBuffers:
+    """Averages the parameters, and then the buffers."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network, self.decay = copy.deepcopy(network), decay
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, n: int) -> None:
+        decay = min(self.decay, (1 + n) / (10 + n))
+        for mine, theirs in zip(self.network.parameters(), network.parameters(), strict=True):
+            mine.lerp_(theirs, 1 - decay)
+        for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
+            mine.lerp_(theirs, 1 - decay)  # buffers too
+
+
+def samples_raw(raw_network: nn.Module, ema_network: nn.Module) -> Tensor:
+    """The average is made, and never used."""
+    x = torch.zeros(2, 1, 4, 4)
+    for t in (3, 2, 1):
+        x = raw_network(x, torch.full((2,), t))
+    return x
+
+
+def samples_what_was_loaded(raw_network: nn.Module, ema_network: nn.Module) -> Tensor:
+    """A fresh copy, with the wrong weights loaded into it."""
+    network = copy.deepcopy(ema_network)
+    network.load_state_dict(raw_network.state_dict())  # raw
+    x: Tensor = network(torch.zeros(2, 1, 4, 4), torch.ones(2, dtype=torch.int64))
+    return x
+
+
+# Data and labels
+
+
+@dataclass
+class FromZeroToOne:
+    """A data set whose images were divided by 255, and that is all."""
+
+    size: int = 20
+
+    def __len__(self) -> int:
+        return self.size
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        images = torch.stack([torch.linspace(0, 1, 64).roll(int(i)).view(1, 8, 8) for i in index])  # no · 2 − 1
+        return images, torch.zeros(len(index), 3)
+
+
+def drop_all_or_none(labels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """One number for the whole batch."""
+    return labels * (torch.rand(1, generator=generator) >= probability)  # of shape (1,)
+
+
+def drop_with_if(labels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """The same, as an if."""
+    if torch.rand((), generator=generator).item() < probability:  # once a batch
+        return torch.zeros_like(labels)
+    return labels
+
+
+def guided_away(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise:
+    """∅ − scale · (label − ∅)."""
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        base = unconditional(x_t, t)
+        return base - scale * (conditional(x_t, t) - base)  # −
+
+    return denoise
+
+
+def guided_swapped(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise:
+    """Label and ∅ in each other's place."""
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        base = conditional(x_t, t)
+        return base + scale * (unconditional(x_t, t) - base)  # the other way round
+
+    return denoise
+
+
+def guided_lerp(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise:
+    """(1 + w) ε(label) − w ε(∅) with w = scale − 1, from memory."""
+    w = scale - 1
+    return lambda x_t, t: (1 + w) * unconditional(x_t, t) - w * conditional(x_t, t)  # label and ∅ swapped

@@ -1,0 +1,220 @@
+"""The U-Net: what goes in, what comes out, how its parts are wired, and what it refuses."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from shapedreamer.networks.layers import Attention, Downsample, Upsample
+from shapedreamer.networks.unet import Block, UNet
+
+SMALL: Mapping[str, Any] = {"channels": (8, 16), "attention": (1,), "head_dim": 8, "groups": 4}
+
+
+def small(**changes: Any) -> UNet:
+    torch.manual_seed(0)
+    return UNet(**{**SMALL, **changes}).double()
+
+
+def images(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape"),
+    [
+        ({}, (2, 1, 8, 8)),
+        ({}, (1, 1, 6, 10)),
+        ({"in_channels": 3}, (2, 3, 8, 4)),
+        ({"patch": 2}, (2, 1, 8, 12)),
+        ({"patch": 4, "in_channels": 3}, (2, 3, 16, 8)),
+        ({"attention": (0, 1)}, (2, 1, 8, 8)),
+        ({"attention": ()}, (2, 1, 8, 8)),
+        ({"blocks": 3}, (2, 1, 4, 4)),
+        ({"scale_shift": True}, (2, 1, 8, 8)),
+        ({"channels": (8,), "attention": (0,)}, (2, 1, 5, 7)),
+        ({"channels": (8, 8, 16, 24), "attention": (0, 1, 2, 3)}, (2, 1, 16, 8)),
+        ({"channels": (16, 8), "dropout": 0.1}, (2, 1, 8, 8)),
+    ],
+)
+def test_the_prediction_has_the_shape_of_the_images(settings: dict[str, Any], shape: tuple[int, ...]) -> None:
+    network = small(**settings)
+    out = network(images(*shape), torch.arange(1, shape[0] + 1))
+    assert out.shape == shape
+    assert out.dtype == torch.float64
+    assert out.isfinite().all()
+    assert out.std() > 0
+
+
+def test_the_default_has_2_to_4_million_parameters() -> None:
+    network = UNet()
+    assert 2e6 <= sum(p.numel() for p in network.parameters()) <= 4e6
+    assert network.divisor == 4
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 1, 32, 32), torch.tensor([1])).shape == (1, 1, 32, 32)
+
+
+@pytest.mark.parametrize(("blocks", "levels"), [(1, 1), (1, 3), (2, 2), (3, 3)])
+def test_the_number_of_blocks(blocks: int, levels: int) -> None:
+    network = small(channels=(8,) * levels, blocks=blocks, attention=(levels - 1,))
+    down, up = list(network.down), list(network.up)
+    assert sum(isinstance(part, Block) for part in down) == blocks * levels
+    assert sum(isinstance(part, Block) for part in up) == (blocks + 1) * levels
+    assert sum(isinstance(part, Downsample) for part in down) == levels - 1
+    assert sum(isinstance(part, Upsample) for part in up) == levels - 1
+    attending = [
+        isinstance(part.attend, Attention) for part in (*down, *network.middle, *up) if isinstance(part, Block)
+    ]
+    # the last level on the way down, the first block of the middle, and the last level on the way up, which comes first
+    expected = [False] * (blocks * (levels - 1)) + [True] * blocks + [True, False] + [True] * (blocks + 1)
+    assert attending == expected + [False] * ((blocks + 1) * (levels - 1))
+
+
+def test_every_output_of_the_way_down_comes_back_on_the_way_up_last_first() -> None:
+    network = small(channels=(8, 16, 8), blocks=2, attention=(0, 2))
+    pushed: list[Tensor] = []
+    received: list[tuple[Tensor, Tensor]] = []  # what came out of the part before, and what went in
+    before: list[Tensor] = []
+
+    network.conv_in.register_forward_hook(lambda module, inputs, out: pushed.append(out))
+    for part in network.down:
+        part.register_forward_hook(lambda module, inputs, out: pushed.append(out))
+    for part in (*network.middle, *network.up):
+        if isinstance(part, Block) and part not in list(network.middle):
+            part.register_forward_pre_hook(lambda module, inputs: received.append((before[-1], inputs[0])))
+        part.register_forward_hook(lambda module, inputs, out: before.append(out))
+    network(images(2, 1, 8, 8), torch.tensor([1, 2]))
+
+    assert len(pushed) == len(received) == 9
+    for (previous, got), skip in zip(received, reversed(pushed), strict=True):
+        assert torch.equal(got, torch.cat([previous, skip], dim=1))
+
+
+def test_every_block_is_told_the_time_alone() -> None:
+    network = small()
+    told: list[Tensor] = []
+    for part in (*network.down, *network.middle, *network.up):
+        if isinstance(part, Block):
+            part.register_forward_pre_hook(lambda module, inputs: told.append(inputs[1]))
+    t = torch.tensor([3, 700])
+    network(images(2, 1, 8, 8), t)
+    assert len(told) == 2 + 2 + 4
+    for time in told:
+        assert torch.equal(time, network.time(t))
+
+
+@pytest.mark.parametrize("settings", [{}, {"scale_shift": True}, {"patch": 2, "attention": (0, 1)}])
+def test_the_time_changes_the_output(settings: dict[str, Any]) -> None:
+    network, x = small(**settings), images(1, 1, 8, 8)
+    outputs = [network(x, torch.tensor([t])) for t in (1, 2, 500, 1000)]
+    for i, one in enumerate(outputs):
+        for other in outputs[:i]:
+            assert not torch.allclose(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"scale_shift": True}, {"patch": 2}])
+def test_an_image_does_not_see_the_others_of_its_batch(settings: dict[str, Any]) -> None:
+    network, x, t = small(**settings), images(4, 1, 8, 8), torch.tensor([1, 10, 100, 1000])
+    together = network(x, t)
+    for i in range(4):
+        assert_close(network(x[i : i + 1], t[i : i + 1])[0], together[i], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("settings", [{}, {"scale_shift": True}, {"blocks": 2, "attention": (0, 1), "patch": 2}])
+def test_the_gradient_reaches_every_parameter(settings: dict[str, Any]) -> None:
+    network = small(**settings)
+    out = network(images(2, 1, 8, 8), torch.tensor([5, 900]))
+    (out * images(2, 1, 8, 8, seed=1)).sum().backward()
+    for name, p in network.named_parameters():
+        assert p.grad is not None, name
+        assert p.grad.isfinite().all(), name
+        assert p.grad.abs().max() > 0, name
+
+
+def test_a_pixel_far_away_is_seen() -> None:
+    network, x = small(), images(1, 1, 16, 16).requires_grad_()
+    network(x, torch.tensor([50]))[0, 0, 0, 0].backward()
+    assert x.grad is not None
+    assert (x.grad != 0).all()
+
+
+def test_the_seed_decides_the_weights() -> None:
+    first, again = small(), small()
+    torch.manual_seed(1)
+    other = UNet(**SMALL).double()
+    x, t = images(1, 1, 8, 8), torch.tensor([7])
+    assert torch.equal(first(x, t), again(x, t))
+    assert not torch.allclose(first(x, t), other(x, t))
+
+
+def test_dropout_works_in_training_only() -> None:
+    network, x, t = small(dropout=0.5), images(1, 1, 8, 8), torch.tensor([7])
+    assert not torch.equal(network(x, t), network(x, t))
+    network.eval()
+    assert torch.equal(network(x, t), network(x, t))
+
+
+def test_patches_are_folded_and_unfolded_in_place() -> None:
+    # when the last layer says what the first was given, the image must come back
+    network = small(channels=(4,), attention=(), groups=1, head_dim=4, patch=2)
+    x = images(1, 1, 6, 4)
+    seen: list[Tensor] = []
+    network.conv_in.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    network.conv_out.register_forward_hook(lambda module, inputs, out: seen[0])
+    out = network(x, torch.tensor([1]))
+    assert seen[0].shape == (1, 4, 3, 2)
+    assert torch.equal(seen[0][0, :, 1, 1], x[0, 0, 2:4, 2:4].flatten())  # a square becomes the channels of one pixel
+    assert torch.equal(out, x)
+
+
+def test_the_memory_layout_changes_nothing() -> None:
+    network, x, t = small(attention=(0, 1)), images(2, 1, 8, 8), torch.tensor([7, 8])
+    expected = network(x, t)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert_close(network(x.contiguous(memory_format=torch.channels_last), t), expected, rtol=1e-9, atol=1e-11)
+
+
+# what is refused
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "nearest"),
+    [
+        ({}, (7, 8), "6x8 or 8x8"),
+        ({}, (8, 9), "8x8 or 8x10"),
+        ({"channels": (8, 8, 8), "patch": 2}, (28, 28), "24x24 or 32x32"),
+        ({"channels": (8, 8, 8), "patch": 2}, (5, 33), "8x32 or 8x40"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused_with_the_nearest_that_do(
+    settings: dict[str, Any], size: tuple[int, int], nearest: str
+) -> None:
+    network = small(**settings)
+    H, W = size
+    with pytest.raises(ValueError, match=f"images of {H}x{W} do not fit.*divisible by {network.divisor}.*{nearest}"):
+        network(images(1, 1, H, W), torch.tensor([1]))
+    for legal in nearest.split(" or "):
+        h, w = map(int, legal.split("x"))
+        assert network(images(1, 1, h, w), torch.tensor([1])).shape == (1, 1, h, w)
+
+
+def test_images_with_other_channels_are_refused() -> None:
+    with pytest.raises(ValueError, match="images have 3 channels, this network was built for 1"):
+        small()(images(1, 3, 8, 8), torch.tensor([1]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"attention": (2,)}, r"attention=\(2,\) names a level outside 0...1"),
+        ({"attention": (-1,)}, r"attention=\(-1,\) names a level outside 0...1"),
+        ({"channels": (8, 15)}, r"channels=\(8, 15\) must all be divisible by groups=4"),
+        ({"channels": (8, 20)}, "20 channels cannot be split into heads of 8"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        small(**settings)

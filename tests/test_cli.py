@@ -1,0 +1,164 @@
+"""The command line: what it writes, what it refuses, and how."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shapedreamer import cli
+from shapedreamer.process import diffuse
+from shapedreamer.render import MARGIN
+from shapedreamer.train import train
+
+from .tiny import FALLING
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "run"
+    train(FALLING, out, sample_every=0, save_every=0)
+    return out
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def shapedreamer(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """Run the command in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["shapedreamer", *map(str, words)])
+    try:
+        return cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+@pytest.mark.parametrize("words", [[], *([name] for name in cli.SUBCOMMANDS)])
+def test_help_names_every_option_and_loads_no_torch(words: list[str]) -> None:
+    code = (
+        "import sys; from shapedreamer import cli; sys.argv = ['shapedreamer', *sys.argv[1:], '--help']\n"
+        "try: cli.main()\n"
+        "except SystemExit: sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage: shapedreamer" in done.stdout
+
+
+def test_sample_writes_a_grid_a_strip_numbers_and_animations(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = ("--num", 5, "--steps", 4, "--seed", 2)
+    assert shapedreamer(monkeypatch, "sample", run, *quick, "--show-process") == 0
+    assert shapedreamer(monkeypatch, "sample", run, *quick, "--out", "a.npy") == 0
+    assert shapedreamer(monkeypatch, "sample", run, *quick, "--out", "a.gif") == 0
+    assert shapedreamer(monkeypatch, "sample", run, *quick, "--out", "a.webp", "--which", "raw") == 0
+    images = np.load("a.npy")
+    assert images.shape == (5, 1, 32, 32)
+    assert images.dtype == np.float32
+    assert np.abs(images).max() <= 1
+    with Image.open("samples.png") as grid:
+        assert grid.mode == "L"
+        scale = (grid.width // 3 - 2 * MARGIN) // 32
+        first = np.asarray(grid)[MARGIN : MARGIN + 32 * scale : scale, MARGIN : MARGIN + 32 * scale : scale]
+        assert (first == np.round((images[0, 0] + 1) * 127.5)).all()  # the same seed, the same picture
+        size = grid.size
+    for name in ("a.gif", "a.webp"):
+        with Image.open(name) as movie:
+            assert movie.n_frames == 5
+            assert movie.size == size
+    assert Path("samples-process.png").exists()
+
+
+def test_forward_shows_what_diffuse_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from shapedreamer.dream import forward_picture
+    from shapedreamer.noise import Noise
+    from shapedreamer.recipes import shapes
+    from shapedreamer.schedule import linear
+
+    assert shapedreamer(monkeypatch, "forward", "shapes", "--num", 2, "--times", 0, 999) == 0
+    data = shapes().make_data()
+    with Image.open("forward.png") as picture:
+        shown = np.asarray(picture.convert("L"))
+    assert (shown == np.asarray(forward_picture(data, linear(), 2, (0, 999)).convert("L"))).all()
+    x0, _ = data.batch(torch.arange(2))
+    noisy = diffuse(x0, 999, Noise(0)(0, like=x0), linear())
+    scale = (shown.shape[1] // 2 - 2 * MARGIN) // 32
+    side = 32 * scale + 2 * MARGIN
+    top = shown.shape[0] - 2 * side
+    corner = shown[top + MARGIN : top + side - MARGIN : scale, side + MARGIN : 2 * side - MARGIN : scale]
+    assert (corner == ((noisy[0, 0].clamp(-1, 1) + 1) * 127.5).round().byte().numpy()).all()
+
+
+def test_data_tells_counts_range_labels_and_duplicates(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from shapedreamer.data.shapes import Shapes
+
+    assert shapedreamer(monkeypatch, "data", "shapes", "--samples", 500, "--inspect") == 0
+    told = capsys.readouterr().out
+    images, labels = Shapes(500).batch(torch.arange(500))
+    distinct = len({image.numpy().tobytes() for image in images})
+    assert "500 images, 1 x 32 x 32, values in [-1, 1]" in told
+    assert f"duplicates: {500 - distinct} " in told
+    assert f"mean {images.mean():.4f}" in told
+    assert all(
+        f"{name}" in told and f"{count:g}" in told
+        for name, count in zip(("circle", "rectangle", "triangle", "line"), labels.sum(0).tolist(), strict=True)
+    )
+    with Image.open("contact.png") as sheet:
+        assert sheet.width > 500
+
+
+def test_train_resumes_with_the_stored_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ("--samples", 64, "--batch-size", 32, "--timesteps", 20, "--sample-every", 0, "--out", "r")
+    assert shapedreamer(monkeypatch, "train", "shapes", "--epochs", 1, *small) == 0
+    assert shapedreamer(monkeypatch, "train", "shapes", "--epochs", 2, "--resume", "--out", "r") == 0
+    assert Path("r/checkpoints/latest-4.optimizer.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["sample", "nowhere"], "there is no run or checkpoint nowhere"),
+        (["sample", "RUN", "--num", "0"], "num must be at least 1"),
+        (["sample", "RUN", "--steps", "51"], "steps must be between 1 and 50"),
+        (["sample", "RUN", "--eta", "2"], "eta must be between 0 and 1"),
+        (["sample", "RUN", "--out", "a.txt"], "must end in .png"),
+        (["sample", "RUN", "--out", "/proc/nothing/a.png"], "cannot write"),
+        (["train", "shapes", "--epochs", "0"], "epochs must be at least 1"),
+        (["train", "shapes", "--resume"], "runs/shapes is not a run"),
+        (["train", "shapes", "--schedule", "linear_zero_snr"], "use prediction v or x0"),
+        (["train", "shapes", "--resume", "--lr", "1", "--out", "RUN"], "was begun with lr = 0.001, not 1.0"),
+        (["train", "shapes", "--out", "RUN"], "already holds a run"),
+        (["forward", "shapes", "--times", "1001"], "times must lie between 0 and T = 1000"),
+        (["forward", "shapes", "--num", "0"], "num must be between 1 and"),
+    ],
+)
+def test_a_mistake_is_one_clear_line_and_exit_code_2(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    assert shapedreamer(monkeypatch, *(run if word == "RUN" else word for word in words)) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert says in told
+    assert len(told.splitlines()) == 1
+    assert not list(Path().iterdir())  # nothing half-written
+
+
+@pytest.mark.parametrize("words", [["dream"], ["train", "cats"], ["sample"], ["sample", "x", "--sampler", "euler"]])
+def test_words_that_are_no_command_are_refused(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    assert shapedreamer(monkeypatch, *words) == 2
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import shapedreamer as sd
+
+    assert shapedreamer(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"shapedreamer {sd.__version__}\n"

@@ -1,0 +1,281 @@
+"""The loss by hand, its weights by the identity that defines them, and which times are drawn how often."""
+
+import itertools
+import math
+from typing import get_args
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from shapedreamer.loss import denoising_loss, draw_times, loss_weight, stratified, time_density
+from shapedreamer.names import Prediction
+from shapedreamer.oracle import finite_data, gaussian
+from shapedreamer.process import target, to_eps
+from shapedreamer.schedule import Schedule, cosine, from_beta, linear, linear_zero_snr
+
+PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
+
+
+def float64(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def images(n: int, seed: int) -> Tensor:
+    return torch.randn(n, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+# the loss
+
+
+def test_the_loss_by_hand() -> None:
+    schedule = Schedule(float64(1, 0.64, 0.36))  # (α, σ) = (0.8, 0.6) at t = 1 and (0.6, 0.8) at t = 2
+    x0 = float64(1, 2, -1, 0).view(2, 1, 1, 2)
+    eps = float64(3, -1, 2, 1).view(2, 1, 1, 2)
+    t = torch.tensor([1, 2])
+    x_t = float64(0.8 * 1 + 0.6 * 3, 0.8 * 2 - 0.6, -0.6 + 0.8 * 2, 0.8).view(2, 1, 1, 2)
+    seen: list[Tensor] = []
+
+    def network(x: Tensor, times: Tensor) -> Tensor:
+        seen.extend((x, times))
+        return torch.full_like(x, 0.5)
+
+    expected = {
+        "eps": [(2.5**2 + 1.5**2) / 2, (1.5**2 + 0.5**2) / 2],
+        "x0": [(0.5**2 + 1.5**2) / 2, (1.5**2 + 0.5**2) / 2],
+        # v = (0.8·3 − 0.6·1, −0.8 − 0.6·2) and (0.6·2 + 0.8·1, 0.6)
+        "v": [(1.3**2 + 2.5**2) / 2, (1.5**2 + 0.1**2) / 2],
+    }
+    for prediction in PREDICTIONS:
+        loss = denoising_loss(network, x0, t, eps, schedule, prediction)
+        assert loss.shape == (2,)
+        assert_close(loss, float64(*expected[prediction]), rtol=1e-6, atol=0)
+        assert_close(seen[-2], x_t, rtol=1e-14, atol=1e-15)
+        assert torch.equal(seen[-1], t)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_a_perfect_network_has_no_loss(prediction: Prediction) -> None:
+    schedule, x0 = linear(100), images(1, 0)
+    oracle = finite_data(x0, schedule)
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        found = oracle(x, t)
+        return target(prediction, found, t, to_eps(found, x, t, schedule), schedule)
+
+    t = torch.tensor([1, 50, 100])
+    loss = denoising_loss(network, x0.expand(3, 2, 3, 3), t, images(3, 1), schedule, prediction)
+    assert loss.max() < 1e-12
+
+
+@pytest.mark.parametrize(("std", "floor"), [(1.0, 0.27551), (0.5, 0.17305)])
+def test_the_floor_of_the_eps_loss(std: float, floor: float) -> None:
+    # the best network is linear in x₀ and ε here, so its mean loss is the loss at (x₀ = std, ε = 0) plus that at (0, 1)
+    schedule = linear(1000)
+    oracle = gaussian(0.0, std, schedule)
+    t = torch.arange(1, 1001)
+    zero = torch.zeros(1000, 1, 1, 1, dtype=torch.float64)
+
+    def network(x: Tensor, times: Tensor) -> Tensor:
+        return to_eps(oracle(x, times), x, times, schedule)
+
+    loss = denoising_loss(network, zero + std, t, zero, schedule, "eps")
+    loss = loss + denoising_loss(network, zero, t, zero + 1, schedule, "eps")
+    assert loss.mean().item() == pytest.approx(floor, abs=6e-6)
+
+
+def test_half_precision_answers_are_compared_in_full() -> None:
+    x0 = torch.full((2, 1, 8, 8), 0.25)
+    t = torch.tensor([1, 2])
+
+    def network(x: Tensor, times: Tensor) -> Tensor:
+        return torch.full_like(x, 0.251953125).bfloat16()  # a number of bfloat16
+
+    loss = denoising_loss(network, x0, t, torch.zeros_like(x0), linear(10), "x0")
+    assert loss.dtype == torch.float32
+    assert_close(loss, torch.full((2,), 0.001953125**2))
+
+
+def test_the_gradient_reaches_the_network() -> None:
+    network = nn.Conv2d(1, 1, 1)
+    x0 = torch.zeros(2, 1, 2, 2)
+    loss = denoising_loss(lambda x, t: network(x), x0, torch.tensor([3, 9]), torch.ones_like(x0), linear(10), "eps")
+    loss.mean().backward()
+    assert network.bias is not None
+    assert network.bias.grad is not None
+    with torch.no_grad():
+        _, sigma = linear(10).alpha_sigma(torch.tensor([3, 9]), x0)
+        expected = 2 * (network(sigma * torch.ones_like(x0)) - 1).mean()
+    assert_close(network.bias.grad, expected[None])
+
+
+# its weights
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_simple_is_1_everywhere(prediction: Prediction) -> None:
+    assert torch.equal(loss_weight("simple", prediction, linear(7)), torch.ones(8, dtype=torch.float64))
+
+
+def test_min_snr_by_hand() -> None:
+    schedule = Schedule(float64(1, 0.9, 0.8, 0.5, 0.2))  # SNR 9, 4, 1, 1/4
+    expected: dict[Prediction, tuple[float, ...]] = {
+        "eps": (5 / 9, 1, 1, 1),
+        "x0": (5, 4, 1, 1 / 4),
+        "v": (5 / 10, 4 / 5, 1 / 2, (1 / 4) / (5 / 4)),
+    }
+    for prediction, values in expected.items():
+        weight = loss_weight("min_snr", prediction, schedule)
+        assert weight.dtype == torch.float64
+        assert_close(weight[1:], float64(*values), rtol=1e-12, atol=0)
+        assert weight[0].isfinite()
+    assert_close(loss_weight("min_snr", "x0", schedule, gamma=2.0)[1:], float64(2, 2, 1, 1 / 4), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("schedule", [linear(200), cosine(200)])
+def test_min_snr_says_the_same_of_the_same_x0_whatever_was_predicted(schedule: Schedule) -> None:
+    T = schedule.T
+    t, x0, eps, guess = torch.arange(1, T + 1), images(T, 0), images(T, 1), images(T, 2)
+    alpha, sigma = schedule.alpha_sigma(t, x0)
+    x_t = alpha * x0 + sigma * eps
+    weighted = []
+    for prediction in PREDICTIONS:
+        answer = target(prediction, guess, t, to_eps(guess, x_t, t, schedule), schedule)
+        error = (answer - target(prediction, x0, t, eps, schedule)).square().flatten(1).mean(1)
+        weighted.append(loss_weight("min_snr", prediction, schedule)[1:] * error)
+    expected = schedule.snr[1:].clamp(max=5) * (guess - x0).square().flatten(1).mean(1)
+    for loss in weighted:
+        assert_close(loss, expected, rtol=1e-6, atol=0)
+
+
+def test_min_snr_with_zero_terminal_snr_is_finite() -> None:
+    without_eps: tuple[Prediction, ...] = ("x0", "v")
+    for prediction in without_eps:
+        weight = loss_weight("min_snr", prediction, linear_zero_snr(100))
+        assert weight.isfinite().all()
+        assert (weight >= 0).all()
+
+
+# which times
+
+
+def moments_of_log_snr(density: Tensor, schedule: Schedule) -> tuple[float, float]:
+    level = schedule.snr[1:].log().clamp(-1e3, 1e3)
+    mean = (density[1:] * level).sum().item()
+    return mean, math.sqrt((density[1:] * (level - mean) ** 2).sum().item())
+
+
+@pytest.mark.parametrize("schedule", [linear(1000), cosine(1000), linear_zero_snr(1000), linear(50)])
+@pytest.mark.parametrize("log_snr", [None, (0.0, 2.0), (-3.0, 0.5), (2.4, 2.4)])
+@pytest.mark.parametrize("uniform", [0.0, 0.3, 1.0])
+def test_a_density_is_a_density(schedule: Schedule, log_snr: tuple[float, float] | None, uniform: float) -> None:
+    density = time_density(schedule, log_snr, uniform)
+    assert density.shape == (schedule.T + 1,)
+    assert density.dtype == torch.float64
+    assert density[0] == 0
+    assert (density >= 0).all()
+    assert density.sum().item() == pytest.approx(1, rel=1e-12)
+
+
+def test_times_are_uniform_unless_told_otherwise() -> None:
+    assert_close(time_density(linear(20))[1:], torch.full((20,), 0.05, dtype=torch.float64), rtol=1e-14, atol=0)
+    assert torch.equal(time_density(linear(20), uniform=0.5), time_density(linear(20)))
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.5), (2.4, 1.0), (-3.0, 0.5)])
+def test_the_log_snr_of_the_times_is_normal(mean: float, std: float) -> None:
+    schedule = cosine(4000)
+    found = moments_of_log_snr(time_density(schedule, (mean, std)), schedule)
+    assert found == pytest.approx((mean, std), abs=2e-3)
+
+
+def test_a_time_has_the_mass_of_the_levels_nearest_to_it() -> None:
+    # log-SNR 3, 1, 0, −4: the cells are cut half-way, and end at the first and the last level
+    level = float64(3, 1, 0, -4)
+    schedule = Schedule(torch.cat([float64(1), torch.sigmoid(level)]))
+    mean, std = 0.5, 2.0
+    edges = [3, 2, 0.5, -2, -4]
+    cdf = [0.5 * (1 + math.erf((edge - mean) / std / math.sqrt(2))) for edge in edges]
+    mass = float64(*(high - low for high, low in itertools.pairwise(cdf)))
+    assert_close(time_density(schedule, (mean, std))[1:], mass / mass.sum(), rtol=1e-10, atol=0)
+
+
+def test_a_share_of_the_times_stays_uniform() -> None:
+    schedule = linear(100)
+    even, normal = time_density(schedule), time_density(schedule, (0.0, 1.0))
+    assert_close(time_density(schedule, (0.0, 1.0), uniform=0.25), 0.25 * even + 0.75 * normal, rtol=1e-12, atol=0)
+    assert torch.equal(time_density(schedule, (0.0, 1.0), uniform=1.0), even)
+
+
+@pytest.mark.parametrize(
+    ("log_snr", "uniform", "complaint"),
+    [
+        ((0.0, 0.0), 0.0, "std > 0"),
+        ((0.0, -1.0), 0.0, "std > 0"),
+        ((0.0, 1.0), -0.1, r"\[0, 1\]"),
+        ((0.0, 1.0), 1.1, r"\[0, 1\]"),
+        ((60.0, 0.5), 0.5, "never meets"),  # would divide by a mass of 0
+        ((-300.0, 0.5), 0.0, "never meets"),
+    ],
+)
+def test_impossible_densities_are_refused(log_snr: tuple[float, float], uniform: float, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        time_density(linear(100), log_snr, uniform)
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=30).filter(lambda values: sum(values) > 0.01))
+def test_even_numbers_draw_the_times_of_the_density(values: list[float]) -> None:
+    density = torch.cat([float64(0), float64(*values) / sum(values)])
+    n = 2000
+    times = draw_times(density, (torch.arange(n) + 0.5) / n)
+    assert times.dtype == torch.int64
+    assert times.min() >= 1
+    count = times.bincount(minlength=len(density))
+    assert len(count) == len(density)
+    assert ((count - n * density).abs() <= 1 + 1e-6).all()
+
+
+def test_random_numbers_draw_the_times_of_the_density() -> None:
+    density, n = time_density(cosine(40), (0.0, 2.0), uniform=0.2), 20_000
+    u = torch.rand(n, generator=torch.Generator().manual_seed(0))
+    count = draw_times(density, u).bincount(minlength=41)
+    chi_squared = ((count[1:] - n * density[1:]) ** 2 / (n * density[1:])).sum().item()
+    assert chi_squared < 39 + 4 * math.sqrt(2 * 39)
+    assert count[0] == 0
+
+
+def test_the_ends_of_the_unit_interval() -> None:
+    density = time_density(linear(10))
+    u = float64(0, 0.0999, 0.1001, 1 - 2**-53, 1)
+    assert draw_times(density, u).tolist() == [1, 1, 2, 10, 10]
+    # a schedule whose first times are never trained on
+    assert draw_times(float64(0, 0, 0, 0.5, 0.5), float64(0, 0.6)).tolist() == [3, 4]
+    # every boundary belongs to the time above it
+    halves = float64(0, 0.5, 0.25, 0.25)
+    assert draw_times(halves, float64(0.5, 0.75)).tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("n", [1, 2, 64, 1000])
+def test_stratified_puts_one_number_in_each_part(n: int) -> None:
+    u = stratified(n, torch.Generator().manual_seed(5))
+    assert u.shape == (n,)
+    assert u.dtype == torch.float64
+    assert torch.equal((u.sort().values * n).floor(), torch.arange(n).double())
+
+
+def test_stratified_is_shuffled_and_a_function_of_its_generator() -> None:
+    first, again, other = (stratified(64, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, first.sort().values)
+    place = torch.stack([stratified(8, torch.Generator().manual_seed(seed))[0] for seed in range(400)])
+    assert place.mean().item() == pytest.approx(0.5, abs=4 * math.sqrt(1 / 12 / 400))  # any part can come first
+
+
+def test_stratified_batches_see_all_noise_levels() -> None:
+    density = time_density(from_beta(torch.full((16,), 0.1, dtype=torch.float64)))
+    times = draw_times(density, stratified(16, torch.Generator().manual_seed(0)))
+    assert times.sort().values.tolist() == list(range(1, 17))

@@ -1,0 +1,112 @@
+"""A loaded model gives the pictures that its seed, and nothing else, decides."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import shapedreamer as sd
+from shapedreamer.checkpoint import load_checkpoint
+from shapedreamer.errors import UserError
+from shapedreamer.model import Model
+from shapedreamer.names import SamplerName
+from shapedreamer.train import train
+
+from .tiny import FALLING
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("model") / "run"
+    train(replace(FALLING, epochs=2), out, sample_every=0, save_every=1)
+    return out
+
+
+@pytest.fixture(scope="module")
+def model(run: Path) -> Model:
+    return sd.load(run)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "heun", "dpmpp_2m"])
+def test_images_are_as_the_spec_says(model: Model, sampler: SamplerName) -> None:
+    images = model.sample(3, sampler=sampler, steps=5, seed=1)
+    assert images.shape == (3, 1, 32, 32)
+    assert images.dtype == torch.float32
+    assert model.spec.check(images) is images
+    assert torch.equal(images, model.sample(3, sampler=sampler, steps=5, seed=1))
+    assert not torch.equal(images, model.sample(3, sampler=sampler, steps=5, seed=2))
+
+
+@pytest.mark.parametrize("how", [{"eta": 0.0}, {"eta": 1.0}, {"sampler": "ddpm"}])
+def test_the_batch_size_does_not_change_the_pictures(model: Model, how: dict[str, float]) -> None:
+    """Kernels round differently at other batch sizes; the 8-bit pictures differ in no more than a shade or two."""
+    whole = model.sample(10, steps=10, seed=3, **how)  # type: ignore[arg-type]
+    for batch_size in (1, 3, 64):
+        again = model.sample(10, steps=10, seed=3, batch_size=batch_size, **how)  # type: ignore[arg-type]
+        assert (whole - again).abs().max() < 0.03
+        assert (whole - again).abs().mean() < 1e-3
+
+
+def test_the_stream_ends_in_the_sample_and_leaves_ordinary_tensors(model: Model) -> None:
+    steps = list(model.stream(2, steps=7, seed=4))
+    assert [s.t for s in steps][-1] == 0
+    assert len(steps) == 7
+    assert torch.equal(steps[-1].x, model.sample(2, steps=7, seed=4))
+    steps[0].x.add_(1)  # a learner may write on what comes out
+    steps[0].x0.requires_grad_()
+
+
+def test_sampling_uses_the_averaged_weights(run: Path, model: Model) -> None:
+    """The averaged weights are the default and differ from the raw ones, which can be asked for."""
+    checkpoint = load_checkpoint(run / "checkpoints" / "best.safetensors")
+    for which, state in (("ema", checkpoint.ema), ("raw", checkpoint.network)):
+        loaded = sd.load(run, which=which).network.state_dict()  # type: ignore[arg-type]
+        assert all(torch.equal(loaded[key], state[key]) for key in state)
+    assert torch.equal(model.sample(2, steps=3), sd.load(run, which="ema").sample(2, steps=3))
+    assert not torch.equal(model.sample(2, steps=3), sd.load(run, which="raw").sample(2, steps=3))
+
+
+def test_a_checkpoint_can_be_moved_away_and_loaded_alone(run: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "mine.safetensors"
+    alone.write_bytes((run / "checkpoints" / "epoch-0002.safetensors").read_bytes())
+    assert sd.load(alone).spec == sd.load(run).spec
+
+
+def test_a_run_without_best_loads_its_latest(run: Path, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "run" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "latest.safetensors").write_bytes((run / "checkpoints" / "latest.safetensors").read_bytes())
+    assert sd.load(tmp_path / "run").sample(1, steps=2).shape == (1, 1, 32, 32)
+
+
+def test_x0_is_clipped_to_the_range_of_the_data(model: Model) -> None:
+    denoise = model.denoiser()
+    x = 50 * torch.randn(2, 1, 32, 32)
+    x0: Tensor = denoise(x, torch.tensor([50, 1]))
+    assert x0.abs().max() <= 1
+
+
+def test_wrong_words_are_named(model: Model, tmp_path: Path) -> None:
+    for wrong, says in (
+        ({"sampler": "euler"}, "no sampler 'euler'"),
+        ({"steps": 51}, "between 1 and 50"),
+        ({"steps": 0}, "between 1 and 50"),
+        ({"num": 0}, "num"),
+        ({"eta": 1.5}, "eta"),
+        ({"sampler": "heun", "eta": 0.5}, "heun has none"),
+        ({"seed": -1}, "seed"),
+    ):
+        with pytest.raises(UserError, match=says):
+            model.sample(**wrong)
+    with pytest.raises(UserError, match="there is no run"):
+        sd.load(tmp_path / "nothing")
+    with pytest.raises(UserError, match="there is no checkpoint"):
+        sd.load(tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
+def test_a_device_that_is_not_there_is_named(run: Path) -> None:
+    with pytest.raises(UserError, match=r"cuda is not available.*cpu"):
+        sd.load(run, device="cuda")

@@ -1,0 +1,308 @@
+"""Our samplers against Hugging Face Diffusers' schedulers: the same network and noise, every step of the way.
+
+Where the two differ by definition, the difference itself is computed and asserted:
+
+- Diffusers counts times from 0. The converter of weights deals with that; here the network is called with t + 1.
+- Its numbers of trailing times suffer from rounding (test_times).
+- Its DDPM adds noise in the last step too, unless it begins at its t = 0 (Pair.last_noise).
+- Its DDIM finds the end of a step by subtracting T // steps, not in its list of times (test_ddim_where_steps_…).
+- Its DDIM keeps the ε of before the clipping, unless told otherwise (test_ddim_keeps_a_stale_eps_…).
+- Its DPM-Solver takes ᾱ_T = 2⁻²⁴ for a zero terminal SNR (test_dpmpp_2m_of_zero_terminal_snr).
+- Its tables are float32 (test_as_shipped_in_float32).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from shapedreamer.denoiser import Denoise, Denoiser, Network, clipped
+from shapedreamer.names import Prediction, ScheduleName
+from shapedreamer.networks.unet import UNet
+from shapedreamer.noise import Noise
+from shapedreamer.process import to_eps
+from shapedreamer.samplers import Step, ddim, ddpm, dpmpp_2m
+from shapedreamer.schedule import SCHEDULES, Schedule, linear, linear_zero_snr, step_times
+
+diffusers = pytest.importorskip("diffusers", reason="needs the extra 'diffusers'")
+
+# DPM-Solver's set_timesteps calls np.array(tensor); NumPy 2 wishes that torch's __array__ took one more argument
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+T = 1000
+CLOSE = 1e-9  # in float64, for pictures up to 2e4: unclipped ε-prediction divides by √ᾱ_T = 5e-5
+
+
+class CachedNoise(Noise):
+    """The same noise serves both sides of every comparison, and Threefry in Python takes longer than they do."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.cache: dict[int, Tensor] = {}
+
+    def __call__(self, step: int, like: Tensor) -> Tensor:
+        if step not in self.cache:
+            self.cache[step] = super().__call__(step, like.double())
+        return self.cache[step].to(like.dtype)
+
+
+NOISE = CachedNoise(3)
+X_T = NOISE(0, like=torch.zeros(2, 1, 8, 8, dtype=torch.float64))
+
+
+def toy_network(x: Tensor, t: Tensor) -> Tensor:
+    """Smooth, nonlinear, mixes neighbours, and heeds the time: off by one it answers 2e-3 differently."""
+    phase = (2 * t.to(x.dtype) / T).view(-1, 1, 1, 1)
+    return torch.sin(1.5 * x.roll(1, dims=3) + phase) + 0.3 * x
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One of our samplers and the scheduler of Diffusers that should do the same.
+
+    clip:       options of the scheduler that stand for clipped() around our denoiser
+    last_noise: ᾱ at the start of the last step -> standard deviation of the noise that Diffusers adds there, if that
+                step does not begin at its t = 0
+    """
+
+    ours: Callable[..., Iterator[Step]]
+    scheduler: str
+    options: dict[str, Any] = field(default_factory=dict)
+    clip: dict[str, Any] = field(default_factory=lambda: {"clip_sample": True})
+    step: dict[str, Any] = field(default_factory=dict)
+    last_noise: Callable[[float], float] = lambda alpha_bar: 0.0
+
+
+REDO_EPS = {"use_clipped_model_output": True}
+PAIRS = {
+    "ddpm": Pair(
+        partial(ddpm, generator=NOISE),
+        "DDPMScheduler",
+        {"variance_type": "fixed_small", "clip_sample": False},
+        last_noise=lambda alpha_bar: 1e-10,  # the variance, 0, is clamped at 1e-20
+    ),
+    "ddpm beta": Pair(
+        partial(ddpm, variance="beta", generator=NOISE),
+        "DDPMScheduler",
+        {"variance_type": "fixed_large", "clip_sample": False},
+        last_noise=lambda alpha_bar: (1 - alpha_bar) ** 0.5,
+    ),
+    "ddim": Pair(ddim, "DDIMScheduler", {"clip_sample": False}, step=REDO_EPS),
+    "ddim eta 1": Pair(
+        partial(ddim, eta=1.0, generator=NOISE), "DDIMScheduler", {"clip_sample": False}, step=REDO_EPS | {"eta": 1.0}
+    ),
+    "dpmpp_2m": Pair(
+        dpmpp_2m,
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
+        clip={"thresholding": True, "sample_max_value": 1.0},  # the threshold is at least 1 and at most this
+    ),
+}
+SCHEDULE_OPTIONS: dict[ScheduleName, dict[str, Any]] = {
+    "linear": {"beta_schedule": "linear"},
+    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+    "linear_zero_snr": {"beta_schedule": "linear", "rescale_betas_zero_snr": True},
+}
+PREDICTION_TYPES: dict[Prediction, str] = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+COMBINATIONS = [(s, p) for s in SCHEDULE_OPTIONS for p in PREDICTION_TYPES if (s, p) != ("linear_zero_snr", "eps")]
+
+every_schedule = pytest.mark.parametrize("schedule", SCHEDULE_OPTIONS)
+every_pair = pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
+
+
+@contextmanager
+def library_in(dtype: torch.dtype, noise: Tensor | None = None) -> Iterator[None]:
+    """Diffusers computing in `dtype` throughout, and drawing `noise` when it draws any.
+
+    It names float32 by hand for its tables, for σ and for DPM-Solver's sample. Finding float64 under that name it runs
+    its own formulas, and no rounding is left that could hide a small mistake.
+    """
+    with (
+        mock.patch.object(torch, "float32", dtype),
+        mock.patch.object(np, "float32", np.float64 if dtype == torch.float64 else np.float32),
+        mock.patch("diffusers.schedulers.scheduling_ddpm.randn_tensor", return_value=noise),
+        mock.patch("diffusers.schedulers.scheduling_ddim.randn_tensor", return_value=noise),
+    ):
+        yield
+
+
+def make_scheduler(name: str, dtype: torch.dtype = torch.float64, **options: Any) -> Any:
+    with library_in(dtype):
+        return getattr(diffusers, name)(num_train_timesteps=T, timestep_spacing="trailing", **options)
+
+
+def scheduler_of(
+    pair: Pair, schedule: ScheduleName, prediction: Prediction, clip: bool = False, dtype: torch.dtype = torch.float64
+) -> Any:
+    options = SCHEDULE_OPTIONS[schedule] | pair.options | (pair.clip if clip else {})
+    return make_scheduler(pair.scheduler, dtype, prediction_type=PREDICTION_TYPES[prediction], **options)
+
+
+def denoiser_of(
+    schedule: Schedule, prediction: Prediction, clip: bool = False, network: Network = toy_network
+) -> Denoise:
+    denoise = Denoiser(network, schedule, prediction)
+    return clipped(denoise) if clip else denoise
+
+
+@torch.inference_mode()
+def their_steps(
+    scheduler: Any, x: Tensor, steps: int, network: Network = toy_network, **options: Any
+) -> list[tuple[int, Tensor]]:
+    """What the loop of a pipeline of Diffusers goes through: (1-based time left, image after the step)."""
+    with library_in(x.dtype):
+        scheduler.set_timesteps(steps)
+    seen = []
+    for t in (scheduler.timesteps + 1).tolist():
+        output = network(x, torch.full((len(x),), t))
+        with library_in(x.dtype, NOISE(t, like=x)):
+            x = scheduler.step(output, t - 1, x, **options).prev_sample
+        seen.append((t, x))
+    return seen
+
+
+def assert_same_steps(
+    pair: Pair,
+    scheduler: Any,
+    schedule: Schedule,
+    denoise: Denoise,
+    steps: int,
+    x_T: Tensor = X_T,
+    network: Network = toy_network,
+    atol: float = CLOSE,
+) -> None:
+    """Every image of ours is theirs, but for the noise that they add at the end. (In a failure index 0 is the step.)"""
+    with torch.inference_mode():
+        ours = list(pair.ours(denoise, schedule, x_T, steps))
+    times, images = zip(*their_steps(scheduler, x_T, steps, network, **pair.step), strict=True)
+    assert times == tuple(step_times(T, steps)[:-1])
+    expected = torch.stack([step.x for step in ours])
+    if times[-1] > 1:
+        expected[-1] += pair.last_noise(schedule.alpha_bar[times[-1]].item()) * NOISE(times[-1], like=x_T)
+    assert_close(torch.stack(images), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("scheduler", ["DDPMScheduler", "DDIMScheduler"])
+@every_schedule
+def test_tables(scheduler: str, schedule: ScheduleName) -> None:
+    ours = SCHEDULES[schedule](T).alpha_bar[1:]
+    theirs = make_scheduler(scheduler, **SCHEDULE_OPTIONS[schedule]).alphas_cumprod
+    assert_close(theirs, ours, rtol=0, atol=1e-14)
+    as_shipped = make_scheduler(scheduler, torch.float32, **SCHEDULE_OPTIONS[schedule]).alphas_cumprod
+    assert_close(as_shipped.double(), ours, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted({pair.scheduler for pair in PAIRS.values()}))
+def test_times(name: str) -> None:
+    """The same for 10, 50 and 1000 steps, and for others up to their rounding.
+
+    They round np.arange(T, 0, -T / steps): the sum of the steps can miss 0, and then there is one time more, their −1,
+    ours 0; and where T − i T / steps is a half, it may fall to either side.
+    """
+    scheduler = make_scheduler(name)
+    for steps in range(1, T + 1):
+        scheduler.set_timesteps(steps)
+        ours, theirs = step_times(T, steps), (scheduler.timesteps + 1).tolist()
+        assert theirs[steps:] in ([], [0])
+        assert steps not in (10, 50, T) or theirs == ours[:-1]
+        for i, (t, s) in enumerate(zip(ours[:-1], theirs, strict=False)):
+            assert t == s or (abs(t - s) == 1 and Fraction(T * (steps - i), steps).denominator == 2)
+
+
+@pytest.mark.parametrize("steps", [10, 50])
+@pytest.mark.parametrize("clip", [False, True], ids=["free", "clipped"])
+@pytest.mark.parametrize(("schedule", "prediction"), COMBINATIONS)
+@every_pair
+def test_every_step_of_few(pair: Pair, schedule: ScheduleName, prediction: Prediction, clip: bool, steps: int) -> None:
+    table = SCHEDULES[schedule](T)
+    if pair is PAIRS["dpmpp_2m"] and schedule == "linear_zero_snr":
+        table = almost_zero_snr()
+    scheduler = scheduler_of(pair, schedule, prediction, clip)
+    assert_same_steps(pair, scheduler, table, denoiser_of(table, prediction, clip), steps)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "prediction", "clip"), [("linear", "eps", False), ("cosine", "v", True)], ids=["linear", "cosine"]
+)
+@every_pair
+def test_every_step_of_1000(pair: Pair, schedule: ScheduleName, prediction: Prediction, clip: bool) -> None:
+    table = SCHEDULES[schedule](T)
+    scheduler = scheduler_of(pair, schedule, prediction, clip)
+    assert_same_steps(pair, scheduler, table, denoiser_of(table, prediction, clip), T)
+
+
+@every_pair
+def test_every_step_with_a_unet(pair: Pair) -> None:
+    torch.manual_seed(0)
+    network = UNet(channels=(8, 16), attention=(1,), head_dim=8, groups=4).double()
+    schedule = linear(T)
+    denoise = denoiser_of(schedule, "v", network=network)
+    assert_same_steps(pair, scheduler_of(pair, "linear", "v"), schedule, denoise, 20, network=network)
+
+
+@every_pair
+def test_as_shipped_in_float32(pair: Pair) -> None:
+    """With its float32 tables Diffusers stays within 1e-5 in 50 steps. (In 1000 steps they cost it 2e-4.)"""
+    schedule = linear(T)
+    scheduler = scheduler_of(pair, "linear", "v", dtype=torch.float32)
+    assert_same_steps(pair, scheduler, schedule, denoiser_of(schedule, "v"), 50, x_T=X_T.float(), atol=1e-5)
+
+
+def test_ddim_where_steps_do_not_divide_the_times() -> None:
+    """Of 53 steps each goes 1000 // 53 = 18 times down, yet the next begins 18.87 down: it leaves from a wrong time.
+
+    So their last image is one of time 1, with noise in it. Ours is of time 0, and each of their steps is one of ours.
+    """
+    schedule = linear(T)
+    denoise = denoiser_of(schedule, "v")
+    x = X_T
+    for t, image in their_steps(scheduler_of(PAIRS["ddim"], "linear", "v"), X_T, 53):
+        end = t - T // 53
+        step = next(ddim(denoise, schedule, x, [t, end, 0]))
+        assert_close(image, step.x, rtol=0, atol=CLOSE)
+        x = image
+    assert end == 1
+
+
+def test_ddim_keeps_a_stale_eps_by_default() -> None:
+    """After clipping x̂₀ they go on with the network's ε, which with the clipped x̂₀ does not add up to x_t any more."""
+    schedule = linear(T)
+    t, s = step_times(T, 10)[:2]
+    scheduler = scheduler_of(PAIRS["ddim"], "linear", "eps", clip=True)
+    _, theirs = their_steps(scheduler, X_T, 10)[0]
+    ours = next(ddim(denoiser_of(schedule, "eps", clip=True), schedule, X_T, 10))
+    stale = toy_network(X_T, torch.full((2,), t))
+    gap = (1 - schedule.alpha_bar[s]).sqrt() * (stale - to_eps(ours.x0, X_T, t, schedule))
+    assert_close(theirs, ours.x + gap, rtol=0, atol=CLOSE)
+    assert gap.abs().max() > 0.1
+
+
+def almost_zero_snr() -> Schedule:
+    """Zero terminal SNR as their DPM-Solver has it: ᾱ_T = 2⁻²⁴, so that its σ = √((1−ᾱ)/ᾱ) is finite.
+
+    That is more than ᾱ of the three times before T. Few steps visit none of those, but a Schedule must fall throughout.
+    """
+    alpha_bar = linear_zero_snr(T).alpha_bar.clone()
+    alpha_bar[-5:] = torch.linspace(alpha_bar[-5].item(), 2**-24, 5, dtype=torch.float64)
+    return Schedule(alpha_bar)
+
+
+def test_dpmpp_2m_of_zero_terminal_snr() -> None:
+    """At an ᾱ_T of exactly 0, ours begins with two steps of first order: an infinite step gives no slope.
+
+    Theirs sees √ᾱ_T = 2⁻¹² of an image in x_T and a slope over the first step, and ends up a little elsewhere;
+    test_every_step_of_few holds it to almost_zero_snr.
+    """
+    pair, schedule = PAIRS["dpmpp_2m"], linear_zero_snr(T)
+    *_, (_, theirs) = their_steps(scheduler_of(pair, "linear_zero_snr", "v"), X_T, 50)
+    *_, ours = pair.ours(denoiser_of(schedule, "v"), schedule, X_T, 50)
+    assert 1e-4 < (theirs - ours.x).abs().max() < 1e-2

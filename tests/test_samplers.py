@@ -1,0 +1,454 @@
+"""The four samplers: the contract that they share, and what each must compute, with exact denoisers and no training."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from shapedreamer.denoiser import Denoise, Denoiser, clipped
+from shapedreamer.names import SamplerName
+from shapedreamer.noise import Noise
+from shapedreamer.oracle import finite_data, gaussian
+from shapedreamer.process import diffuse, posterior, to_eps
+from shapedreamer.samplers import SAMPLERS, Step, Steps, ddim, ddpm, dpmpp_2m, heun, sample
+from shapedreamer.schedule import Schedule, cosine, linear, linear_zero_snr, step_times
+
+Run = Callable[[Denoise, Schedule, Tensor, Steps, Noise], Iterator[Step]]
+RUNS: dict[str, Run] = {
+    "ddpm": lambda d, s, x, n, noise: ddpm(d, s, x, n, generator=noise),
+    "ddpm beta": lambda d, s, x, n, noise: ddpm(d, s, x, n, variance="beta", generator=noise),
+    "ddim": lambda d, s, x, n, noise: ddim(d, s, x, n),
+    "ddim 0.5": lambda d, s, x, n, noise: ddim(d, s, x, n, eta=0.5, generator=noise),
+    "ddim 1": lambda d, s, x, n, noise: ddim(d, s, x, n, eta=1.0, generator=noise),
+    "heun": lambda d, s, x, n, noise: heun(d, s, x, n),
+    "dpmpp_2m": lambda d, s, x, n, noise: dpmpp_2m(d, s, x, n),
+}
+ODE = ("ddim", "heun", "dpmpp_2m")
+NOISY = ("ddpm", "ddpm beta", "ddim 0.5", "ddim 1")
+
+every_sampler = pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+
+
+def start(n: int, first: int = 0) -> Tensor:
+    """x_T of the images first…first + n − 1 of seed 1."""
+    return Noise(1, first)(0, like=torch.zeros(n, 1, 2, 2, dtype=torch.float64))
+
+
+class Recorded:
+    """A denoiser that remembers what it was asked and what it answered."""
+
+    def __init__(self, denoise: Denoise) -> None:
+        self.denoise = denoise
+        self.times: list[int] = []
+        self.answers: list[Tensor] = []
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        assert t.shape == (len(x_t),)
+        assert t.dtype == torch.int64
+        assert (t == t[0]).all()
+        self.times.append(int(t[0]))
+        self.answers.append(self.denoise(x_t, t))
+        return self.answers[-1]
+
+
+class Asked(Noise):
+    """Noise that remembers at which steps it was asked."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.steps: list[int] = []
+
+    def __call__(self, step: int, like: Tensor) -> Tensor:
+        self.steps.append(step)
+        return super().__call__(step, like)
+
+
+# the contract of them all
+
+
+def test_every_named_sampler_is_tested_here() -> None:
+    assert set(SAMPLERS) == set(get_args(SamplerName)) == {name.split()[0] for name in RUNS}
+    assert SAMPLERS["ddpm"] is ddpm
+    assert SAMPLERS["ddim"] is ddim
+    assert SAMPLERS["heun"] is heun
+    assert SAMPLERS["dpmpp_2m"] is dpmpp_2m
+
+
+@every_sampler
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 10, 53, 100])
+def test_n_steps_are_n_calls_that_fall_to_0(run: Run, n: int) -> None:
+    schedule = linear(100)
+    denoise = Recorded(gaussian(0.1, 0.5, schedule))
+    steps = list(run(denoise, schedule, start(2), n, Noise(0)))
+    assert len(denoise.times) == n
+    assert denoise.times[0] == 100
+    assert all(1 <= t <= 100 for t in denoise.times)
+    landings = [step.t for step in steps]
+    assert landings[-1] == 0
+    assert all(a > b for a, b in itertools.pairwise([100, *landings]))
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name != "heun"])
+@pytest.mark.parametrize("n", [1, 2, 9, 100])
+def test_a_step_a_call_visits_the_times_of_step_times(name: str, n: int) -> None:
+    schedule = linear(100)
+    denoise = Recorded(gaussian(0.1, 0.5, schedule))
+    steps = list(RUNS[name](denoise, schedule, start(2), n, Noise(0)))
+    assert [*denoise.times, 0] == step_times(100, n)
+    assert [step.t for step in steps] == step_times(100, n)[1:]
+    for step, answer in zip(steps, denoise.answers, strict=True):
+        assert torch.equal(step.x0, answer)
+
+
+@pytest.mark.parametrize(("n", "steps"), [(1, 1), (2, 2), (3, 2), (4, 3), (9, 5), (10, 6), (99, 50), (100, 51)])
+def test_heun_looks_at_both_ends_of_a_step(n: int, steps: int) -> None:
+    schedule = linear(100)
+    denoise = Recorded(gaussian(0.1, 0.5, schedule))
+    run = list(heun(denoise, schedule, start(2), n))
+    times = step_times(100, steps)
+    assert [step.t for step in run] == times[1:]
+    single = {steps - 1} | ({0} if n % 2 == 0 else set())  # the last step is DDIM's, and for even n the first
+    expected = [time for i in range(steps) for time in (times[i : i + 1] if i in single else times[i : i + 2])]
+    assert denoise.times == expected
+    first_calls = itertools.accumulate([0] + [1 if i in single else 2 for i in range(steps - 1)])
+    for step, call in zip(run, first_calls, strict=True):
+        assert torch.equal(step.x0, denoise.answers[call])
+
+
+@every_sampler
+@pytest.mark.parametrize("n", [1, 2, 5, 20])
+def test_the_last_step_lands_on_the_prediction(run: Run, n: int) -> None:
+    schedule = cosine(100)
+    *_, last = run(gaussian(0.1, 0.5, schedule), schedule, start(3), n, Noise(0))
+    assert_close(last.x, last.x0, rtol=0, atol=1e-13)
+
+
+@every_sampler
+def test_data_that_is_one_point_comes_out_as_that_point(run: Run) -> None:
+    point = torch.tensor([[[0.3, -0.7], [1.0, 0.0]]], dtype=torch.float64)
+    schedule = linear(100)
+    x = sample(run(lambda x_t, t: point.expand_as(x_t), schedule, start(5), 10, Noise(0)))
+    assert_close(x, point.expand(5, 1, 2, 2), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddpm beta", "ddim", "ddim 0.5", "ddim 1"])
+def test_one_point_comes_out_with_no_spread_at_all(name: str) -> None:
+    schedule = linear(100)
+    x = sample(RUNS[name](lambda x_t, t: torch.full_like(x_t, 0.3), schedule, start(5), 10, Noise(0)))
+    assert (x == x[0, 0, 0, 0]).all()
+
+
+@pytest.mark.parametrize("name", NOISY)
+@pytest.mark.parametrize("n", [1, 2, 10])
+def test_noise_is_asked_for_when_leaving_a_time_but_never_for_the_last_step(name: str, n: int) -> None:
+    schedule, noise = linear(100), Asked(0)
+    sample(RUNS[name](gaussian(0.0, 0.5, schedule), schedule, start(2), n, noise))
+    assert noise.steps == step_times(100, n)[:-2]
+
+
+def test_ddim_with_eta_0_asks_for_no_noise() -> None:
+    schedule, noise = linear(100), Asked(0)
+    with_noise = sample(ddim(gaussian(0.0, 0.5, schedule), schedule, start(2), 10, eta=0.0, generator=noise))
+    assert noise.steps == []
+    assert torch.equal(with_noise, sample(ddim(gaussian(0.0, 0.5, schedule), schedule, start(2), 10)))
+
+
+@every_sampler
+def test_a_sampler_is_pure(run: Run) -> None:
+    schedule, x_T = linear(100), start(2)
+    before, state = x_T.clone(), torch.random.get_rng_state()
+
+    def steps() -> Iterator[Step]:
+        return run(gaussian(0.1, 0.5, schedule), schedule, x_T, 9, Noise(3))
+
+    expected = list(steps())
+    abandoned = steps()
+    next(abandoned)
+    for first, second, known in zip(steps(), steps(), expected, strict=True):  # two runs, step by step in turn
+        for step in (first, second):
+            assert step.t == known.t
+            assert torch.equal(step.x, known.x)
+            assert torch.equal(step.x0, known.x0)
+    assert torch.equal(x_T, before)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@every_sampler
+def test_an_image_is_the_same_in_any_batch(run: Run) -> None:
+    schedule = linear(100)
+    images = torch.randn(6, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for denoise in (gaussian(0.1, 0.5, schedule), finite_data(images, schedule)):
+        together = sample(run(denoise, schedule, start(8), 7, Noise(2)))
+        for first, n in ((0, 8), (0, 3), (3, 5), (7, 1)):
+            part = sample(run(denoise, schedule, start(n, first), 7, Noise(2, first)))
+            assert_close(part, together[first : first + n], rtol=0, atol=1e-11)
+
+
+@every_sampler
+def test_the_steps_of_a_later_start_are_those_of_the_whole_run(run: Run) -> None:
+    # no state passes from step to step but x — except for dpmpp_2m, whose first step remembers nothing
+    schedule = linear(100)
+    denoise = gaussian(0.1, 0.5, schedule)
+    times = [100, 60, 30, 10, 0]
+    whole = list(run(denoise, schedule, start(2), times, Noise(2)))
+    later = list(run(denoise, schedule, whole[0].x, times[1:], Noise(2)))
+    assert [step.t for step in later] == [step.t for step in whole[1:]]
+    if run is not RUNS["dpmpp_2m"]:
+        for one, other in zip(later, whole[1:], strict=True):
+            assert torch.equal(one.x, other.x)
+
+
+@every_sampler
+def test_the_times_can_be_given(run: Run) -> None:
+    schedule = linear(100)
+    denoise = gaussian(0.1, 0.5, schedule)
+    times = [90, 41, 7, 0]
+    steps = list(run(denoise, schedule, start(2), times, Noise(0)))
+    assert [step.t for step in steps] == times[1:]
+    if run is not RUNS["heun"]:  # which makes fewer steps of as many calls
+        by_number = sample(run(denoise, schedule, start(2), 11, Noise(0)))
+        assert torch.equal(sample(run(denoise, schedule, start(2), step_times(100, 11), Noise(0))), by_number)
+    as_tuple = sample(run(denoise, schedule, start(2), tuple(times), Noise(0)))
+    assert torch.equal(as_tuple, steps[-1].x)
+
+
+@every_sampler
+@pytest.mark.parametrize(
+    "steps",
+    [0, -1, 101, [], [0], [100], [100, 50], [50, 50, 0], [50, 60, 0], [101, 0], [50, -1], [50, -1, 0], [50, 0, 0]],
+)
+def test_bad_times_are_refused(run: Run, steps: Steps) -> None:
+    schedule = linear(100)
+    denoise = Recorded(gaussian(0.1, 0.5, schedule))
+    with pytest.raises(ValueError, match="T = 100"):
+        sample(run(denoise, schedule, start(1), steps, Noise(0)))
+    assert denoise.times == []
+
+
+def test_sample_is_the_last_image() -> None:
+    steps = [Step(t, torch.full((1,), float(t)), torch.zeros(1)) for t in (5, 2, 0)]
+    assert sample(iter(steps)).item() == 0
+    assert sample(iter(steps[:2])).item() == 2
+
+
+# what each computes
+
+
+@pytest.mark.parametrize("variance", ["posterior", "beta"])
+def test_a_ddpm_step_is_the_posterior(variance: str) -> None:
+    schedule, x, noise = linear(100), start(3), Noise(4)
+    denoise = gaussian(0.1, 0.5, schedule)
+    step = next(RUNS["ddpm" if variance == "posterior" else "ddpm beta"](denoise, schedule, x, [70, 30, 0], noise))
+    x0 = denoise(x, torch.full((3,), 70))
+    mean, posterior_variance = posterior(x0, x, 70, 30, schedule)
+    strided_beta = 1 - (1 - schedule.beta[31:71]).prod().item()  # of all the steps that this one skips
+    var = posterior_variance if variance == "posterior" else strided_beta
+    assert_close(step.x, mean + math.sqrt(var) * noise(70, x), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+def test_a_ddim_step_is_equation_12(eta: float) -> None:
+    schedule, x, noise = cosine(100), start(3), Noise(4)
+    denoise = gaussian(0.1, 0.5, schedule)
+    step = next(ddim(denoise, schedule, x, [70, 30, 0], eta=eta, generator=noise))
+    a, b = schedule.alpha_bar[70].item(), schedule.alpha_bar[30].item()
+    eps = (x - math.sqrt(a) * step.x0) / math.sqrt(1 - a)
+    sigma = eta * math.sqrt((1 - b) / (1 - a)) * math.sqrt(1 - a / b)
+    expected = math.sqrt(b) * step.x0 + math.sqrt(1 - b - sigma**2) * eps + sigma * noise(70, x)
+    assert_close(step.x, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_ddim_with_noise_needs_a_generator() -> None:
+    schedule = linear(100)
+    with pytest.raises(ValueError, match="needs a generator"):
+        sample(ddim(gaussian(0.0, 0.5, schedule), schedule, start(1), 5, eta=0.5))
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 10, 100])
+@pytest.mark.parametrize("schedule", [linear(100), cosine(100), linear_zero_snr(100)])
+def test_ddpm_is_ddim_with_eta_1(n: int, schedule: Schedule) -> None:
+    images = torch.randn(5, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for denoise in (gaussian(0.3, 0.5, schedule), finite_data(images, schedule)):
+        one = ddpm(denoise, schedule, start(4), n, generator=Noise(6))
+        other = ddim(denoise, schedule, start(4), n, eta=1.0, generator=Noise(6))
+        for a, b in zip(one, other, strict=True):
+            # where ᾱ_t is (nearly) 0, ddim's radicand 1 − ᾱ_s − σ² is all rounding, of which it takes the square root
+            assert_close(a.x, b.x, rtol=0, atol=1e-7 if schedule.alpha_bar[-1] < 1e-3 else 1e-11)
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpmpp_2m"])
+def test_a_clipped_prediction_carries_its_own_noise_along(name: str) -> None:
+    # x̂₀ is clipped to 1; the direction must be (x − √ᾱ·1)/σ, not the noise that went with the unclipped x̂₀
+    schedule, x = linear(100), 3 + start(3).abs()
+    unclipped = gaussian(0.0, 1.0, schedule)
+    assert unclipped(x, torch.full((3,), 40)).min() > 1
+    step = next(RUNS[name](clipped(unclipped), schedule, x, [40, 20, 0], Noise(0)))
+    one = torch.ones_like(x)
+    assert_close(step.x, diffuse(one, 20, to_eps(one, x, 40, schedule), schedule), rtol=1e-12, atol=0)
+
+
+def test_a_heun_step_is_the_mean_of_two_slopes() -> None:
+    schedule, x = cosine(100), start(3)
+    denoise = gaussian(0.1, 0.5, schedule)
+    step = next(heun(denoise, schedule, x, [70, 30, 0]))
+    theta, phi = (math.atan2(*(value.item() for value in schedule.alpha_sigma(t, x)[::-1])) for t in (70, 30))
+
+    def slope(x: Tensor, t: int) -> Tensor:
+        x0 = denoise(x, torch.full((3,), t))
+        alpha, sigma = schedule.alpha_sigma(t, x)
+        return alpha * to_eps(x0, x, t, schedule) - sigma * x0
+
+    first = slope(x, 70)
+    end = math.cos(phi - theta) * x + math.sin(phi - theta) * first
+    assert_close(step.x, x + (phi - theta) * (first + slope(end, 30)) / 2, rtol=1e-11, atol=1e-12)
+
+
+def test_dpmpp_2m_is_algorithm_2() -> None:
+    schedule, x = cosine(100), start(3)
+    denoise = gaussian(0.1, 0.5, schedule)
+    times = [80, 60, 25, 10, 0]
+    steps = list(dpmpp_2m(denoise, schedule, x, times))
+    alpha = [math.sqrt(schedule.alpha_bar[t].item()) for t in times]
+    sigma = [math.sqrt(1 - schedule.alpha_bar[t].item()) for t in times]
+    lam = [math.log(a / s) if s else math.inf for a, s in zip(alpha, sigma, strict=True)]
+    before = None
+    for i in range(1, 4):
+        h = lam[i] - lam[i - 1]
+        x0 = denoise(x, torch.full((3,), times[i - 1]))
+        D = x0
+        if before is not None:
+            r = (lam[i - 1] - lam[i - 2]) / h
+            D = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * before
+        x = sigma[i] / sigma[i - 1] * x - alpha[i] * (math.exp(-h) - 1) * D
+        before = x0
+        assert_close(steps[i - 1].x, x, rtol=1e-11, atol=1e-12)
+    assert_close(steps[3].x, denoise(x, torch.full((3,), 10)), rtol=1e-11, atol=1e-12)
+
+
+def test_the_first_step_of_heun_and_dpmpp_2m_is_ddims() -> None:
+    schedule = linear(100)
+    denoise = gaussian(0.1, 0.5, schedule)
+    for n in (2, 4, 10):
+        steps = n // 2 + 1
+        expected = next(ddim(denoise, schedule, start(3), steps)).x
+        assert_close(next(heun(denoise, schedule, start(3), n)).x, expected, rtol=0, atol=1e-12)
+        assert_close(next(dpmpp_2m(denoise, schedule, start(3), steps)).x, expected, rtol=0, atol=1e-12)
+
+
+# the spread of the output, and how fast it becomes right
+
+
+class Impulse(Noise):
+    """Noise of 1 for image i when leaving the i-th time, and 0 elsewhere: what one draw does to the output."""
+
+    def __init__(self, times: list[int]) -> None:
+        super().__init__(0)
+        self.times = times
+
+    def __call__(self, step: int, like: Tensor) -> Tensor:
+        out = torch.zeros_like(like)
+        out[self.times.index(step)] = 1
+        return out
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "std"),
+    [
+        ("ddim", 1000, 0.498495),
+        ("ddim", 50, 0.471403),
+        ("ddim", 10, 0.369955),
+        ("ddpm", 1000, 0.496110),
+        ("ddpm", 50, 0.444100),
+        ("ddpm", 10, 0.333475),
+        ("ddim 1", 50, 0.444100),
+        ("ddpm beta", 1000, 0.500752),
+        ("ddpm beta", 50, 0.511719),
+        ("ddpm beta", 10, 0.493901),
+    ],
+)
+def test_the_exact_spread_of_gaussian_data(name: str, n: int, std: float) -> None:
+    # with data N(0, s²) a sampler is linear in x_T and in each draw of noise, so the variance of its output is the sum
+    # of the squares of what each of them, set to 1 alone, makes of the output
+    schedule = linear(1000)
+    times = step_times(1000, n)[:-1]
+    x_T = torch.zeros(n + 1, 1, 1, 1, dtype=torch.float64)
+    x_T[-1] = 1
+    output = sample(RUNS[name](gaussian(0.0, 0.5, schedule), schedule, x_T, n, Impulse(times)))
+    assert math.sqrt((output**2).sum().item()) == pytest.approx(std, abs=6e-7)
+
+
+def exact_flow(x_T: Tensor, std: float, start: int, end: int, schedule: Schedule) -> Tensor:
+    v = [(schedule.alpha_bar[t] * std**2 + 1 - schedule.alpha_bar[t]).item() for t in (start, end)]
+    return x_T * math.sqrt(v[1] / v[0])
+
+
+@pytest.mark.parametrize("name", ODE)
+@pytest.mark.parametrize("schedule", [linear(1000), cosine(1000)])
+def test_samplers_without_noise_follow_the_exact_flow(name: str, schedule: Schedule) -> None:
+    std, x_T = 0.5, start(3)
+    exact = exact_flow(x_T, std, 1000, 0, schedule)
+    error = [
+        (sample(RUNS[name](gaussian(0.0, std, schedule), schedule, x_T, n, Noise(0))) / exact - 1).abs().max().item()
+        for n in (10, 100, 1000)
+    ]
+    assert error[0] > error[1] > error[2]
+    assert error[2] < 0.004
+
+
+def errors_at_100(name: str, steps: int) -> float:
+    schedule, std = linear(1000), 0.5
+    times = [1000 - i * 900 // steps for i in range(steps + 1)]
+    assert times[-1] == 100
+    x_T = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    run = RUNS[name](gaussian(0.0, std, schedule), schedule, x_T, [*times, 0], Noise(0))
+    x = next(step.x for step in run if step.t == 100)
+    return abs((x - exact_flow(x_T, std, 1000, 100, schedule)).item())
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("ddim", 0.9, 1.1), ("heun", 1.9, 2.2), ("dpmpp_2m", 1.8, 3.5)])
+def test_order_of_convergence(name: str, low: float, high: float) -> None:
+    order = math.log(errors_at_100(name, 20) / errors_at_100(name, 100)) / math.log(5)
+    assert low <= order <= high
+
+
+@every_sampler
+@pytest.mark.parametrize("schedule", [linear(1000), cosine(1000)])
+def test_fifty_steps_land_on_an_image_of_a_finite_data_set(run: Run, schedule: Schedule) -> None:
+    images = torch.randint(0, 2, (6, 1, 4, 4), generator=torch.Generator().manual_seed(5)).double() * 2 - 1
+    x_T = Noise(9)(0, like=torch.zeros(24, 1, 4, 4, dtype=torch.float64))
+    x = sample(run(finite_data(images, schedule), schedule, x_T, 50, Noise(9)))
+    distance = torch.cdist(x.flatten(1), images.flatten(1))
+    assert distance.min(1).values.max() < 1e-6
+    assert len(distance.argmin(1).unique()) > 3  # and not always on the same one
+
+
+# zero terminal signal-to-noise ratio
+
+
+@every_sampler
+@pytest.mark.parametrize("n", [1, 2, 3, 10])
+def test_zero_terminal_snr_stays_finite_with_v(run: Run, n: int) -> None:
+    schedule = linear_zero_snr(100)
+    oracle = gaussian(0.2, 0.5, schedule)
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = schedule.alpha_sigma(t, x)
+        return (alpha * x - oracle(x, t)) / sigma
+
+    steps = list(run(Denoiser(network, schedule, "v"), schedule, start(4), n, Noise(0)))
+    for step in steps:
+        assert step.x.isfinite().all()
+        assert step.x0.isfinite().all()
+    assert_close(steps[0].x0, torch.full_like(steps[0].x0, 0.2), rtol=0, atol=1e-12)  # x_T says nothing
+
+
+@pytest.mark.parametrize("name", ODE)
+def test_zero_terminal_snr_follows_the_exact_flow(name: str) -> None:
+    schedule, x_T = linear_zero_snr(1000), start(3)
+    x = sample(RUNS[name](gaussian(0.0, 0.5, schedule), schedule, x_T, 500, Noise(0)))
+    assert_close(x, exact_flow(x_T, 0.5, 1000, 0, schedule), rtol=0.02, atol=0)

@@ -1,0 +1,243 @@
+"""Schedules: the published numbers, the times of the samplers' steps, and what is refused."""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError
+from fractions import Fraction
+from typing import get_args
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.testing import assert_close
+
+from shapedreamer.names import ScheduleName
+from shapedreamer.schedule import (
+    SCHEDULES,
+    Schedule,
+    cosine,
+    from_beta,
+    linear,
+    linear_zero_snr,
+    step_times,
+    zero_terminal_snr,
+)
+
+IMAGES = torch.zeros(2, 1, 4, 4, dtype=torch.float64)
+
+
+def float64(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("make", "T", "last", "root"),
+    [
+        (linear, 1000, 4.035829765e-5, 0.006352818),
+        (linear, 500, 6.352710797e-3, 0.079703894),
+        (linear, 200, 0.132182754, 0.363569463),
+        (cosine, 1000, 2.428766907e-9, 4.928252e-5),
+        (cosine, 500, 9.715044036e-9, 9.856492e-5),
+    ],
+)
+def test_alpha_bar_ends_at_the_published_value(
+    make: Callable[[int], Schedule], T: int, last: float, root: float
+) -> None:
+    schedule = make(T)
+    assert schedule.T == T
+    assert len(schedule.alpha_bar) == T + 1
+    assert schedule.alpha_bar.dtype == torch.float64
+    assert schedule.alpha_bar[0] == 1
+    assert schedule.alpha_bar[-1].item() == pytest.approx(last, rel=1e-8, abs=0)
+    assert schedule.alpha_sigma(T, IMAGES)[0].item() == pytest.approx(root, rel=2e-7, abs=0)
+
+
+def test_linear_500_leaves_the_published_signal_to_noise_ratio() -> None:
+    assert linear(500).snr[-1].item() == pytest.approx(0.006393, abs=5e-7)
+
+
+def test_linear_is_the_product_of_its_steps() -> None:
+    T, product = 1000, 0.0
+    table = linear(T).alpha_bar
+    for t in range(1, T + 1):
+        product += math.log1p(-(1e-4 + (0.02 - 1e-4) * (t - 1) / (T - 1)))
+        assert table[t].item() == pytest.approx(math.exp(product), rel=1e-12)
+
+
+def test_cosine_numbers() -> None:
+    schedule = cosine(1000)
+    assert schedule.beta[1].item() == pytest.approx(4.128422482e-5, rel=1e-8, abs=0)
+    assert schedule.alpha_bar[500].item() == pytest.approx(0.49384359, rel=1e-8)
+    clipped = schedule.beta > 0.999 - 1e-12
+    assert clipped.sum() == 1
+    assert clipped[-1]
+
+
+def test_cosine_follows_the_squared_cosine_until_the_clip() -> None:
+    T, s = 250, 0.008
+    table = cosine(T).alpha_bar
+    start = math.cos(s / (1 + s) * math.pi / 2) ** 2
+    for t in range(T):
+        assert table[t].item() == pytest.approx(math.cos((t / T + s) / (1 + s) * math.pi / 2) ** 2 / start, rel=1e-9)
+    assert (1 - table[T] / table[T - 1]).item() == pytest.approx(0.999, rel=1e-12)
+
+
+def test_beta_and_snr_belong_to_alpha_bar() -> None:
+    schedule = Schedule(float64(1, 0.8, 0.2, 0))
+    assert_close(schedule.beta, float64(0, 0.2, 0.75, 1), rtol=1e-14, atol=1e-16)
+    assert_close(schedule.snr, float64(math.inf, 4, 0.25, 0), rtol=1e-14, atol=0)
+
+
+@given(st.lists(st.floats(1e-6, 0.999), min_size=1, max_size=40))
+def test_from_beta_gives_the_beta_back(values: list[float]) -> None:
+    schedule = from_beta(float64(*values))
+    assert schedule.T == len(values)
+    assert_close(schedule.beta[1:], float64(*values), rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("make", [linear, cosine, lambda: linear(500), lambda: linear(2)])
+def test_zero_terminal_snr_is_exact(make: Callable[[], Schedule]) -> None:
+    before = make()
+    table = before.alpha_bar.clone()
+    after = zero_terminal_snr(before)
+    assert torch.equal(before.alpha_bar, table)
+    assert after.T == before.T
+    assert after.alpha_bar[-1] == 0
+    assert after.alpha_bar[0] == 1
+    assert after.alpha_bar[1].item() == pytest.approx(table[1].item(), rel=1e-14)
+    # algorithm 1 is affine in √ᾱ for t ≥ 1: equal ratios of differences
+    root, old = after.alpha_bar.sqrt()[1:], table.sqrt()[1:]
+    assert_close((root - root[-1]) / (root[0] - root[-1]), (old - old[-1]) / (old[0] - old[-1]), rtol=1e-12, atol=1e-14)
+
+
+def test_registered_schedules_are_what_their_names_say() -> None:
+    assert set(SCHEDULES) == set(get_args(ScheduleName))
+    assert torch.equal(SCHEDULES["linear"](300).alpha_bar, linear(300).alpha_bar)
+    assert torch.equal(SCHEDULES["cosine"](300).alpha_bar, cosine(300).alpha_bar)
+    assert torch.equal(SCHEDULES["linear_zero_snr"](300).alpha_bar, zero_terminal_snr(linear(300)).alpha_bar)
+    assert torch.equal(linear_zero_snr().alpha_bar, zero_terminal_snr(linear(1000)).alpha_bar)
+
+
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        (torch.tensor([1.0, 0.5]), "float64"),
+        (torch.ones(2, 2, dtype=torch.float64), "shape"),
+        (float64(1), "shape"),
+        (float64(0.99, 0.5), "clean data"),
+        (float64(1, 0.5, 0.5), "fall"),
+        (float64(1, 0.5, 0.6), "fall"),
+        (float64(1, 0.5, -0.1), "below 0"),
+        (float64(1, math.nan, 0.1), "fall"),
+        (float64(1, 0.5, math.nan), "fall"),
+    ],
+)
+def test_invalid_tables_are_refused(table: Tensor, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        Schedule(table)
+
+
+def test_a_schedule_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        linear(10).alpha_bar = cosine(10).alpha_bar  # type: ignore[misc]
+
+
+# alpha_sigma
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_alpha_sigma_is_the_float64_table_cast_once(dtype: torch.dtype) -> None:
+    schedule = linear(100)
+    t = torch.tensor([0, 1, 57, 100])
+    alpha, sigma = schedule.alpha_sigma(t, like=torch.zeros(4, 3, 2, 2, dtype=dtype))
+    assert alpha.shape == sigma.shape == (4, 1, 1, 1)
+    assert alpha.dtype == sigma.dtype == dtype
+    for i, time in enumerate(t.tolist()):
+        a = schedule.alpha_bar[time].item()
+        assert alpha[i].item() == torch.tensor(math.sqrt(a), dtype=torch.float64).to(dtype).item()
+        assert sigma[i].item() == torch.tensor(math.sqrt(1 - a), dtype=torch.float64).to(dtype).item()
+
+
+def test_one_schedule_serves_several_dtypes() -> None:
+    schedule = cosine(50)
+    for dtype in (torch.float32, torch.float64, torch.float32):
+        assert schedule.alpha_sigma(7, like=IMAGES.to(dtype))[1].dtype == dtype
+    assert schedule.alpha_sigma(7, like=IMAGES)[0].item() == schedule.alpha_bar[7].sqrt().item()
+
+
+def test_alpha_sigma_follows_the_device_of_the_images() -> None:
+    images = torch.empty(2, 1, 4, 4, device="meta")
+    for value in (*linear(10).alpha_sigma(3, images), *linear(10).alpha_sigma(torch.tensor([3, 4]), images)):
+        assert value.device.type == "meta"
+
+
+def test_alpha_sigma_of_an_int_is_a_scalar_and_agrees_with_the_tensor() -> None:
+    schedule = linear(20)
+    for t in range(21):
+        one, many = schedule.alpha_sigma(t, IMAGES), schedule.alpha_sigma(torch.tensor([t, t]), IMAGES)
+        for scalar, column in zip(one, many, strict=True):
+            assert scalar.ndim == 0
+            assert torch.equal(column, scalar.expand(2, 1, 1, 1))
+
+
+def test_alpha_sigma_broadcasts_over_any_number_of_dimensions() -> None:
+    t = torch.tensor([1, 2, 3])
+    assert linear(10).alpha_sigma(t, torch.zeros(3, 5))[0].shape == (3, 1)
+    assert linear(10).alpha_sigma(t, torch.zeros(3))[0].shape == (3,)
+    assert linear(10).alpha_sigma(t[:0], torch.zeros(0, 1, 2, 2))[0].shape == (0, 1, 1, 1)
+
+
+@pytest.mark.parametrize("t", [-1, 11, torch.tensor([3, -1]), torch.tensor([0, 11])])
+def test_alpha_sigma_refuses_times_outside(t: int | Tensor) -> None:
+    with pytest.raises(IndexError, match="outside 0…10"):
+        linear(10).alpha_sigma(t, IMAGES)
+
+
+def test_a_table_made_while_sampling_serves_training() -> None:
+    schedule = linear(10)
+    with torch.inference_mode():
+        schedule.alpha_sigma(3, IMAGES)
+    parameter = torch.ones_like(IMAGES, requires_grad=True)
+    alpha, _ = schedule.alpha_sigma(3, IMAGES)
+    (parameter * alpha).sum().backward()
+    assert parameter.grad is not None
+    assert_close(parameter.grad, alpha.expand_as(IMAGES))
+
+
+# step_times
+
+
+def test_step_times_fall_from_T_to_0_for_every_number_of_steps() -> None:
+    T = 1000
+    for n in range(1, T + 1):
+        times = step_times(T, n)
+        assert len(times) == n + 1
+        assert times[0] == T
+        assert times[-1] == 0
+        assert all(a > b for a, b in itertools.pairwise(times))
+
+
+@given(st.integers(1, 3000).flatmap(lambda T: st.tuples(st.just(T), st.integers(1, T))))
+def test_step_times_are_the_rounded_even_spacing(case: tuple[int, int]) -> None:
+    T, n = case
+    assert step_times(T, n) == [round(Fraction(T * (n - i), n)) for i in range(n + 1)]
+
+
+def test_step_times_of_53_of_1000() -> None:
+    times = step_times(1000, 53)
+    assert times[:6] == [1000, 981, 962, 943, 925, 906]
+    assert times[-5:] == [75, 57, 38, 19, 0]
+
+
+def test_step_times_with_all_steps_visit_every_time() -> None:
+    assert step_times(7, 7) == [7, 6, 5, 4, 3, 2, 1, 0]
+    assert step_times(7, 1) == [7, 0]
+
+
+@pytest.mark.parametrize("steps", [0, -1, 11])
+def test_step_times_refuse_an_impossible_number(steps: int) -> None:
+    with pytest.raises(ValueError, match="between 1 and T = 10"):
+        step_times(10, steps)

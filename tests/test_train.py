@@ -1,0 +1,349 @@
+"""Training: it learns, it is a function of the recipe alone, and it survives being stopped in every way."""
+
+import errno
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import shapedreamer as sd
+from shapedreamer import oracle, runlog
+from shapedreamer.checkpoint import load_checkpoint, load_optimizers, read_metrics
+from shapedreamer.errors import UserError
+from shapedreamer.loss import time_density
+from shapedreamer.recipes import Recipe, shapes
+from shapedreamer.train import held_out_batch, learning_rate, train, training_batch
+
+from .tiny import FALLING, TINY
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Weights, averaged weights, optimizer, best and metrics, all to the last bit."""
+    assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
+    for name in ("latest", "best"):
+        one, two = (load_checkpoint(run / "checkpoints" / f"{name}.safetensors") for run in (a, b))
+        assert (one.step, one.best_loss, one.config) == (two.step, two.best_loss, two.config)
+        for x, y in ((one.network, two.network), (one.ema, two.ema)):
+            assert x.keys() == y.keys()
+            assert all(torch.equal(x[key], y[key]) for key in x)
+    one, two = (load_checkpoint(run / "checkpoints" / "latest.safetensors") for run in (a, b))
+    first, second = (load_optimizers(run / "checkpoints", c) for run, c in ((a, one), (b, two)))
+    for state, other in zip(first, second, strict=True):
+        assert state["param_groups"] == other["param_groups"]
+        for i in state["state"]:
+            assert all(torch.equal(state["state"][i][key], other["state"][i][key]) for key in state["state"][i])
+
+
+def run_of(recipe: Recipe, out: Path) -> Path:
+    train(recipe, out, sample_every=0, save_every=0)
+    return out
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_of(FALLING, tmp_path_factory.mktemp("runs") / "unbroken")
+
+
+def test_a_run_is_a_folder_with_everything_in_it(tmp_path: Path) -> None:
+    train(TINY, tmp_path / "run", sample_every=1, save_every=2)
+    files = {str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    events = {f for f in files if f.startswith("tensorboard/events")}
+    assert len(events) == 1
+    assert files - events == {
+        "config.json",
+        "metrics.jsonl",
+        "loss.png",
+        "loss_by_time.png",
+        "checkpoints/latest.safetensors",
+        "checkpoints/latest-12.optimizer.pt",
+        "checkpoints/best.safetensors",
+        "checkpoints/epoch-0002.safetensors",
+        "samples/epoch-0001.png",
+        "samples/epoch-0002.png",
+        "samples/epoch-0003.png",
+    }
+
+
+def test_tensorboard_holds_losses_and_samples(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(TINY, tmp_path, sample_every=1)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"loss/train", "loss/held_out", "speed/images_per_second"} <= set(tags["scalars"])
+    assert tags["images"] == ["samples"]
+    recorded = [r["loss"] for r in read_metrics(tmp_path) if "loss" in r]
+    assert [s.value for s in events.Scalars("loss/train")] == pytest.approx(recorded)
+
+
+def test_the_same_recipe_gives_the_same_bits(unbroken: Path, tmp_path: Path) -> None:
+    torch.manual_seed(123)  # what ran before must not matter
+    assert_same_run(unbroken, run_of(FALLING, tmp_path / "again"))
+
+
+def test_training_does_not_touch_the_global_generator(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    run_of(replace(TINY, epochs=1), tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_another_seed_gives_other_weights_and_batches(tmp_path: Path) -> None:
+    schedule = TINY.make_schedule()
+    density = time_density(schedule)
+    one, two = (training_batch(replace(TINY, seed=s), TINY.make_data(), density, 0) for s in (0, 1))
+    assert not torch.equal(one[0], two[0])
+    assert not torch.equal(one[2], two[2])
+
+
+def test_an_epoch_shows_every_image_once_in_a_new_order() -> None:
+    data, density = TINY.make_data(), time_density(TINY.make_schedule())
+    epochs = [torch.cat([training_batch(TINY, data, density, 4 * e + i)[0] for i in range(4)]) for e in range(2)]
+    everything = data.batch(torch.arange(64))[0]
+    for epoch in epochs:
+        assert torch.equal(*(x.flatten(1).sort(0).values for x in (epoch, everything)))
+    assert not torch.equal(*epochs)
+
+
+def test_the_held_out_batch_is_fixed_and_not_from_the_training_set() -> None:
+    density = time_density(TINY.make_schedule())
+    batch, again = (held_out_batch(TINY, TINY.make_data(held_out=True), density) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
+    training = {image.numpy().tobytes() for image in TINY.make_data().batch(torch.arange(64))[0]}
+    shared = [image for image in batch[0] if image.numpy().tobytes() in training]
+    assert len(shared) <= 3  # a tiny shape can come up twice by chance
+
+
+def test_the_learning_rate_warms_up_and_falls() -> None:
+    recipe = replace(FALLING, warmup=3, lr=1.0)
+    rates = [learning_rate(recipe, step) for step in range(recipe.steps)]
+    assert rates[:4] == pytest.approx([0.25, 0.5 * 11 / 12, 0.75 * 10 / 12, 9 / 12])
+    assert rates[-1] == pytest.approx(1 / 12)
+    assert {learning_rate(replace(recipe, lr_decay=False, warmup=0), step) for step in range(12)} == {1.0}
+
+
+def test_n_and_n_more_epochs_are_2n(tmp_path: Path) -> None:
+    run_of(replace(TINY, epochs=1), tmp_path / "grown")
+    train(TINY, tmp_path / "grown", resume=True, sample_every=0, save_every=0)
+    assert_same_run(run_of(TINY, tmp_path / "whole"), tmp_path / "grown")
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from shapedreamer import runlog
+from shapedreamer.train import train
+sys.path.insert(0, {root!r})
+from tests.tiny import FALLING
+runlog.SECONDS_BETWEEN_LINES = -1  # a line a step, for the test to read
+train(FALLING, Path({out!r}), resume={resume}, sample_every=0, save_every=0)
+"""
+
+
+def start(out: Path, resume: bool) -> subprocess.Popen[str]:
+    code = SCRIPT.format(root=str(Path(__file__).parents[1]), out=str(out), resume=resume)
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+
+
+def kill_after(out: Path, resume: bool, lines: int, number: int) -> int:
+    """Start a real process on the run, send it a signal when it has told of so many steps, return its exit code."""
+    with start(out, resume) as process:
+        assert process.stderr is not None
+        for _ in range(lines):
+            if not process.stderr.readline():
+                break
+        process.send_signal(number)
+        process.stderr.read()
+    return process.returncode
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 9))])
+def test_killed_at_random_moments_and_resumed_it_is_the_unbroken_run(unbroken: Path, tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    out = tmp_path / "killed"
+    kill_after(out, False, rng.randrange(1, 6), signal.SIGKILL)
+    for _ in range(2):
+        load_checkpoint(out / "checkpoints" / "latest.safetensors")  # never unreadable
+        kill_after(out, True, rng.randrange(1, 6), signal.SIGKILL)
+    with start(out, True) as process:
+        assert process.stderr is not None
+        errors = process.stderr.read()
+    assert process.returncode == 0, errors
+    assert_same_run(unbroken, out)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, None), (signal.SIGTERM, 143)])
+def test_asked_to_stop_it_saves_and_goes_on_to_the_same_end(
+    unbroken: Path, tmp_path: Path, number: int, code: int | None
+) -> None:
+    out = tmp_path / "stopped"
+    returned = kill_after(out, False, 2, number)
+    assert returned == code or (code is None and returned in (1, -signal.SIGINT, 130))
+    stopped_at = load_checkpoint(out / "checkpoints" / "latest.safetensors").step
+    assert stopped_at == [r["step"] for r in read_metrics(out) if "loss" in r][-1] > 0
+    train(FALLING, out, resume=True, sample_every=0, save_every=0)
+    assert_same_run(unbroken, out)
+
+
+def test_out_of_time_it_saves_and_goes_on_to_the_same_end(unbroken: Path, tmp_path: Path) -> None:
+    train(FALLING, tmp_path, max_minutes=0.0, sample_every=0, save_every=0)
+    assert load_checkpoint(tmp_path / "checkpoints" / "latest.safetensors").step == 1
+    train(FALLING, tmp_path, resume=True, sample_every=0, save_every=0)
+    assert_same_run(unbroken, tmp_path)
+
+
+def test_training_works_outside_the_main_thread(tmp_path: Path) -> None:
+    """Where no signals can be listened to, as in a notebook's or a server's worker."""
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            run_of(replace(TINY, epochs=1), tmp_path)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert failed == []
+    assert read_metrics(tmp_path)
+
+
+def test_resuming_says_what_is_wrong(unbroken: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="already holds a run"):
+        train(FALLING, unbroken)
+    with pytest.raises(UserError, match=r"lr = 0\.001, not 0\.01"):
+        train(replace(FALLING, lr=0.01), unbroken, resume=True)
+    with pytest.raises(UserError, match=r"network\.channels"):
+        train(replace(FALLING, network=replace(FALLING.network, channels=(16, 16))), unbroken, resume=True)
+    with pytest.raises(UserError, match=r"epochs = 3, not 4"):  # the learning rate falls towards another end
+        train(replace(FALLING, epochs=4), unbroken, resume=True)
+    with pytest.raises(UserError, match="not a run"):
+        train(FALLING, tmp_path / "nowhere", resume=True)
+
+
+def test_a_run_whose_checkpoint_is_gone_or_damaged_is_not_resumed(tmp_path: Path) -> None:
+    run_of(TINY, tmp_path)
+    latest = tmp_path / "checkpoints" / "latest.safetensors"
+    content = latest.read_bytes()
+    latest.write_bytes(content[:-5])
+    with pytest.raises(UserError, match="damaged"):
+        train(TINY, tmp_path, resume=True)
+    latest.unlink()
+    with pytest.raises(UserError, match="there is no checkpoint"):
+        train(TINY, tmp_path, resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    """The error names step, epoch, batch and noise level; the weights of the last checkpoint are finite."""
+    with pytest.raises(UserError, match=r"no longer finite at step \d+ \(epoch \d+, batch \d+, noise level t = \d+"):
+        train(replace(TINY, lr=1e30, epochs=30), tmp_path)
+    kept = load_checkpoint(tmp_path / "checkpoints" / "latest.safetensors")
+    assert all(torch.isfinite(w).all() for w in kept.network.values())
+
+
+@pytest.mark.parametrize("fatal", range(8))
+def test_a_full_disk_at_any_write_leaves_a_run_to_go_on_with(
+    unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fatal: int
+) -> None:
+    real, calls = os.fsync, 0
+
+    def full(handle: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 2 * fatal + 8:  # past the first checkpoint: each write syncs a file and a folder
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match="no room on the disk"):
+            train(FALLING, tmp_path, sample_every=0, save_every=0)
+    train(FALLING, tmp_path, resume=True, sample_every=0, save_every=0)
+    assert_same_run(unbroken, tmp_path)
+
+
+def test_the_yardstick_and_the_exact_floor_frame_the_loss(tmp_path: Path) -> None:
+    """The held-out loss falls from that of predicting nothing, and can never pass the exact denoiser's."""
+    recipe = replace(TINY, epochs=30, lr=5e-3)
+    train(recipe, tmp_path, sample_every=0, save_every=0)
+    held_out = [r["held_out"] for r in read_metrics(tmp_path) if "held_out" in r]
+    schedule = recipe.make_schedule()
+    x0, t, eps = held_out_batch(recipe, recipe.make_data(held_out=True), time_density(schedule))
+    nothing = eps.square().mean().item()
+    assert held_out[-1] < 0.85 * nothing
+
+    ideal = oracle.finite_data(x0, schedule)  # it knows the held-out images themselves
+
+    def exact(x_t: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = schedule.alpha_sigma(t, like=x_t)
+        return (x_t - alpha * ideal(x_t, t)) / sigma
+
+    floor = sd.train.denoising_loss(exact, x0, t, eps, schedule, "eps").mean().item()  # type: ignore[attr-defined]
+    assert floor < held_out[-1]
+
+
+def test_loss_by_time_covers_all_noise_levels(unbroken: Path) -> None:
+    records = [r for r in read_metrics(unbroken) if "held_out" in r]
+    assert [r["epoch"] for r in records] == [1, 2, 3]
+    times = [t for t, _ in records[-1]["by_time"]]
+    assert len(times) == 10
+    assert times == sorted(times)
+    assert min(times) < 10
+    assert max(times) > 40
+
+
+def test_best_is_the_lowest_held_out_loss(tmp_path: Path) -> None:
+    """With a rate that ruins the network, the best is not the last."""
+    train(replace(TINY, lr=0.3, epochs=6), tmp_path, sample_every=0, save_every=0)
+    held_out = {r["step"]: r["held_out"] for r in read_metrics(tmp_path) if "held_out" in r}
+    best = load_checkpoint(tmp_path / "checkpoints" / "best.safetensors")
+    assert held_out[best.step] == min(held_out.values()) == best.best_loss
+
+
+@pytest.mark.parametrize(("elapsed", "done", "total", "left"), [(30, 10, 40, 90), (5, 40, 40, 0)])
+def test_the_eta_is_the_rest_at_the_speed_so_far(elapsed: float, done: int, total: int, left: float) -> None:
+    assert runlog.eta(elapsed, done, total) == left
+    assert math.isnan(runlog.eta(1, 0, 10))
+
+
+def test_clock() -> None:
+    assert [runlog.clock(s) for s in (12.3, 75, 4000, math.nan)] == ["12s", "1m15s", "1h06m", "?"]
+
+
+def test_metrics_hold_only_what_the_recipe_decides(unbroken: Path) -> None:
+    lines = [json.loads(line) for line in (unbroken / "metrics.jsonl").read_text().splitlines()]
+    assert {frozenset(line) for line in lines} == {
+        frozenset({"step", "epoch", "loss", "lr"}),
+        frozenset({"step", "epoch", "held_out", "by_time"}),
+    }
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 13))
+
+
+@pytest.mark.slow
+def test_the_command_line_and_python_give_the_same_bits(tmp_path: Path) -> None:
+    words = "--epochs 1 --samples 128 --batch-size 32 --timesteps 100 --seed 3 --sample-every 0"
+    command = [
+        sys.executable,
+        "-m",
+        "shapedreamer.cli",
+        "train",
+        "shapes",
+        *words.split(),
+        "--out",
+        str(tmp_path / "a"),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    recipe = shapes(epochs=1, samples=128, batch_size=32, timesteps=100, seed=3)
+    assert_same_run(tmp_path / "a", run_of(recipe, tmp_path / "b"))
