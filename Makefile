@@ -13,9 +13,14 @@ dream: setup
 	else \
 	    $(BIN)/shapedreamer train shapes --quick --out $(RUN); \
 	fi
-	@$(BIN)/python -m shapedreamer.cli sample $(RUN) --out dream.png
-	@$(BIN)/shapedreamer sample $(RUN) --out dream.gif
-	@$(BIN)/python -c "import webbrowser"
+	@$(BIN)/shapedreamer sample $(RUN) --steps 60 --eta 1 --out dream.png
+	@$(BIN)/shapedreamer sample $(RUN) --steps 60 --eta 1 --num 16 --out dream.gif
+	@echo "dreamt by the network in $(RUN): $(CURDIR)/dream.png and, from noise to shapes, $(CURDIR)/dream.gif"
+	@case "$$(uname)" in \
+	    Darwin) open dream.gif dream.png ;; \
+	    Linux) if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] && command -v xdg-open >/dev/null; then \
+	        xdg-open dream.png; xdg-open dream.gif; fi ;; \
+	esac
 
 test: setup
 	$(BIN)/python -m pytest

@@ -5,6 +5,7 @@ loops that return the image, with tables that begin at 0 or at 1.
 """
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from shapedreamer.schedule import Schedule, step_times
 
 def _pairs(schedule: Schedule, steps: int) -> list[tuple[int, int]]:
     times = step_times(schedule.T, steps)
-    return list(zip(times[:-1], times[1:], strict=True))
+    return list(itertools.pairwise(times))
 
 
 def _times(t: int, x: Tensor) -> Tensor:
@@ -225,7 +226,7 @@ def ddim_from_T_minus_one(denoise: Denoise, schedule: Schedule, x_T: Tensor, ste
     x = x_T
     stride = (schedule.T - 1) / steps  # T − 1
     times = [round(schedule.T - 1 - i * stride) for i in range(steps)] + [0]
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in itertools.pairwise(times):
         x0 = denoise(x, _times(t, x))
         x = _ddim_step(x, x0, schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item())
         yield Step(s, x, x0)
@@ -377,7 +378,7 @@ def ddim_wrong_stop(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: in
     stride = schedule.T // steps
     times = torch.arange(schedule.T, -stride, -stride).tolist()  # stops below 0
     x = x_T
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in itertools.pairwise(times):
         x0 = denoise(x, _times(t, x))
         alpha, sigma = schedule.alpha_sigma(s, like=x)
         x = alpha * x0 + sigma * to_eps(x0, x, t, schedule)
@@ -388,7 +389,7 @@ def ddim_sentinel(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int)
     """−1 for "clean", as 0-based libraries have it, used as an index."""
     times = [*step_times(schedule.T, steps)[:-1], -1]  # −1
     x = x_T
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in itertools.pairwise(times):
         x0 = denoise(x, _times(t, x))
         x = _ddim_step(x, x0, schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item())
         yield Step(max(s, 0), x, x0)
@@ -433,8 +434,8 @@ class EMAOfBuffers:
         decay = min(self.decay, (1 + n) / (10 + n))
         for mine, theirs in zip(self.network.parameters(), network.parameters(), strict=True):
             mine.lerp_(theirs, 1 - decay)
-        for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
-            mine.lerp_(theirs, 1 - decay)  # buffers too
+        for table, other in zip(self.network.buffers(), network.buffers(), strict=True):
+            table.lerp_(other, 1 - decay)  # buffers too
 
 
 def samples_raw(raw_network: nn.Module, ema_network: nn.Module) -> Tensor:

@@ -198,3 +198,12 @@ def test_v_stays_finite_where_nothing_of_the_image_is_left() -> None:
     v = target("v", x0, T, eps, schedule)
     assert torch.equal(v, -x0)
     assert torch.equal(to_x0("v", v, eps, T, schedule), x0)
+
+
+@pytest.mark.parametrize(("s", "t"), [(-1, 5), (5, 5), (6, 5), (0, 1001)])
+def test_times_out_of_order_or_range_are_refused(s: int, t: int) -> None:
+    x = torch.zeros(1, 1, 2, 2)
+    with pytest.raises(IndexError, match=f"s = {s}, t = {t}"):
+        transition(x, s, t, x, linear())
+    with pytest.raises(IndexError, match=f"s = {s}, t = {t}"):
+        posterior(x, x, t, s, linear())

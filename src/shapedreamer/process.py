@@ -19,6 +19,7 @@ def diffuse(x0: Tensor, t: int | Tensor, eps: Tensor, schedule: Schedule) -> Ten
 
 def transition(x_s: Tensor, s: int, t: int, eps: Tensor, schedule: Schedule) -> Tensor:
     """x_t ~ q(x_t | x_s) for s < t: go on adding noise, from time s to time t (s = t − 1: one step of the chain)."""
+    _check_order(s, t, schedule)
     ratio = (schedule.alpha_bar[t] / schedule.alpha_bar[s]).item()
     return ratio**0.5 * x_s + (1 - ratio) ** 0.5 * eps
 
@@ -30,6 +31,7 @@ def posterior(x0: Tensor, x_t: Tensor, t: int, s: int, schedule: Schedule) -> tu
         mean = √ᾱ_s β / (1−ᾱ_t) · x₀ + √(1−β) (1−ᾱ_s) / (1−ᾱ_t) · x_t,    variance = (1−ᾱ_s) / (1−ᾱ_t) · β.
     At s = 0 the mean is x₀ and the variance exactly 0.
     """
+    _check_order(s, t, schedule)
     a_t, a_s = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
     beta = 1 - a_t / a_s
     mean = (a_s**0.5 * beta * x0 + (1 - beta) ** 0.5 * (1 - a_s) * x_t) / (1 - a_t)
@@ -60,3 +62,9 @@ def to_eps(x0: Tensor, x_t: Tensor, t: int | Tensor, schedule: Schedule) -> Tens
     """The noise that x_t must hold if x₀ is right: (x_t − α x₀) / σ. t ≥ 1, since at t = 0 there is none."""
     alpha, sigma = schedule.alpha_sigma(t, like=x_t)
     return (x_t - alpha * x0) / sigma
+
+
+def _check_order(s: int, t: int, schedule: Schedule) -> None:
+    """IndexError unless 0 ≤ s < t ≤ T: a negative index would silently wrap around."""
+    if not 0 <= s < t <= schedule.T:
+        raise IndexError(f"times must be 0 ≤ s < t ≤ {schedule.T}, not s = {s}, t = {t}")

@@ -76,6 +76,8 @@ def ddim(
     generator: Noise | None = None,
 ) -> Iterator[Step]:
     """DDIM (Song et al. 2021, equations 12 and 16): eta = 0 adds no noise, eta = 1 as much as DDPM's posterior."""
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be between 0 and 1, not {eta}")
     x = x_T
     for t, s in _intervals(schedule, steps):
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
