@@ -34,11 +34,10 @@ class Moment(NamedTuple):
 def history(stream: Iterator[Step], x_T: Tensor, T: int, most: int = FRAMES) -> list[Moment]:
     """The way from x_T at time T to the end of a stream of steps, at about `most` moments spread evenly over t."""
     moments: list[Moment] = []
-    t, x, due = T, x_T, float(T)
+    t, x = T, x_T
     for step in stream:
-        if t <= due:
+        if t - 0.5 <= T - len(moments) * T / most:  # the half is for times that were rounded
             moments.append(Moment(t, x, step.x0))
-            due = t - T / most
         t, x = step.t, step.x
     return [*moments, Moment(t, x, x)]
 
