@@ -152,7 +152,7 @@ def change(recipe: Recipe, *, samples: int | None = None, **changes: Any) -> Rec
 
 _SHAPES_QUICK = Recipe(
     name="shapes",
-    network=UNetConfig(channels=(128, 192), blocks=2, attention=(0, 1), patch=4),
+    network=UNetConfig(channels=(128, 192), attention=(0, 1), patch=4),
     schedule="cosine",
     prediction="x0",
     noise_levels=NoiseLevels(mean=-2.0, std=1.8, uniform=0.25),
