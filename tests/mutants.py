@@ -102,7 +102,7 @@ def ddim_sigma_as_direction(
         x0 = denoise(x, _times(t, x))
         sigma = _sigma(a, b, eta)
         x = math.sqrt(b) * x0 + sigma * to_eps(x0, x, t, schedule)  # σ
-        if s > 0:
+        if sigma > 0:
             x = x + sigma * generator(t, like=x)
         yield Step(s, x, x0)
 
@@ -131,7 +131,9 @@ def ddim_stops_at_one(
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[max(s, 1)].item()  # ᾱ₁
         x0 = denoise(x, _times(t, x))
         sigma = _sigma(a, b, eta)
-        x = _ddim_step(x, x0, a, b, sigma) + sigma * generator(t, like=x)
+        x = _ddim_step(x, x0, a, b, sigma)
+        if sigma > 0:
+            x = x + sigma * generator(t, like=x)
         yield Step(s, x, x0)
 
 
@@ -244,7 +246,9 @@ def ddim_tables_one_early(
             x = x0
         else:
             sigma = _sigma(a, b, eta)
-            x = _ddim_step(x, x0, a, b, sigma) + sigma * generator(t, like=x) * (s > 0)
+            x = _ddim_step(x, x0, a, b, sigma)
+            if sigma > 0 and s > 0:
+                x = x + sigma * generator(t, like=x)
         yield Step(s, x, x0)
 
 
@@ -332,7 +336,9 @@ def ddim_table_sigma(
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
         x0 = denoise(x, _times(t, x))
         sigma = _sigma(a, schedule.alpha_bar[t - 1].item(), eta) if s > 0 else 0.0  # β̃ of one step
-        x = _ddim_step(x, x0, a, b, sigma) + sigma * generator(t, like=x) * (sigma > 0)
+        x = _ddim_step(x, x0, a, b, sigma)
+        if sigma > 0:
+            x = x + sigma * generator(t, like=x)
         yield Step(s, x, x0)
 
 

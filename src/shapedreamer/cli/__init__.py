@@ -1,6 +1,7 @@
 """The command `shapedreamer`: one short file a subcommand, which parses its words and calls the library."""
 
 import sys
+from collections.abc import Callable
 
 import tyro
 
@@ -8,7 +9,7 @@ from .. import __version__
 from ..errors import UserError
 from . import conform, data, forward, sample, train
 
-SUBCOMMANDS = {
+SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "train": train.run,
     "sample": sample.run,
     "forward": forward.run,
