@@ -68,7 +68,7 @@ def test_sample_writes_a_grid_a_strip_numbers_and_animations(run: Path, monkeypa
     for name in ("a.gif", "a.webp"):
         with Image.open(name) as movie:
             assert movie.n_frames == 5
-            assert movie.size == size
+            assert movie.width < size[0]
     assert Path("samples-process.png").exists()
 
 

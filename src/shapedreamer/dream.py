@@ -69,7 +69,7 @@ def write_dream(
     if out.suffix == ".npy":
         render.save_array(frames[-1], out)
     elif out.suffix in render.ANIMATIONS:
-        render.save_animation([render.grid(frame) for frame in frames], out)
+        render.save_animation([render.grid(frame, width=render.ANIMATION_WIDTH) for frame in frames], out)
     else:
         render.save_picture(render.grid(frames[-1]), out)
     if not show_process:

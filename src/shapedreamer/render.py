@@ -18,6 +18,7 @@ BACKGROUND = 96  # the grey between images, told apart from black and from white
 MARGIN = 2  # pixels of background around an image
 WIDTH = 1024  # pixels that a picture is enlarged to, about
 PICTURES = {".png": "PNG", ".gif": "GIF", ".webp": "WEBP", ".jpg": "JPEG"}
+ANIMATION_WIDTH = 512  # noise does not compress: at twice the width a GIF is over 10 MB
 ANIMATIONS = (".gif", ".webp")
 
 
@@ -26,13 +27,16 @@ def to_uint8(images: Tensor) -> np.ndarray:
     return ((images.float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def grid(images: Tensor, columns: int | None = None, scale: int | None = None) -> Image.Image:
-    """One picture of many images (B, C, H, W), C = 1, 3 or 4: rows of `columns`, each pixel `scale` times as large."""
+def grid(images: Tensor, columns: int | None = None, scale: int | None = None, width: int = WIDTH) -> Image.Image:
+    """One picture of many images (B, C, H, W), C = 1, 3 or 4: rows of `columns`, each pixel `scale` times as large.
+
+    Without a scale, the one that makes the picture about `width` pixels wide.
+    """
     tiles = to_uint8(images)
     B, H, W, C = tiles.shape
     columns = min(columns or math.ceil(math.sqrt(B)), B)
     rows = math.ceil(B / columns)
-    scale = scale or max(1, round(WIDTH / (columns * (W + 1))))
+    scale = scale or max(1, round(width / (columns * (W + 1))))
     height, width = H * scale + 2 * MARGIN, W * scale + 2 * MARGIN
     canvas = np.full((rows, height, columns, width, C), BACKGROUND, np.uint8)
     for i, tile in enumerate(tiles.repeat(scale, 1).repeat(scale, 2)):
