@@ -15,7 +15,7 @@ def test_orthogonal_keeps_directions_and_evens_out_their_lengths(shape: tuple[in
     u, _ = torch.linalg.qr(torch.randn(shape[0], rank))
     v, _ = torch.linalg.qr(torch.randn(shape[1], rank))
     lengths = torch.linspace(1.0, 0.05, rank)
-    out = orthogonal(u @ lengths.diag() @ v.T)
+    out = orthogonal(u @ lengths.diag() @ v.T).float()
     assert out.shape == shape
     seen = u.T @ out @ v  # diagonal, when the singular directions have stayed
     assert (seen - seen.diag().diag()).abs().max() < 0.03

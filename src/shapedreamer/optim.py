@@ -29,26 +29,28 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 mean = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
                 mean.lerp_(weight.grad, 1 - group["momentum"])
-                direction = weight.grad.lerp(mean, group["momentum"])  # Nesterov's look ahead
-                update = orthogonal(direction.flatten(1)).view_as(weight)
+                direction = weight.grad.lerp_(mean, group["momentum"])  # Nesterov's look ahead; the gradient is used up
+                # channels last, as the weights lie in memory: no copy, and the order of a matrix's columns is no matter
+                rows = direction.movedim(1, -1)
+                update = orthogonal(rows.flatten(1)).view(rows.shape).movedim(-1, 1)
                 # the entries of an orthogonal m x n matrix are about max(m, n)^-1/2 in size; those of AdamW's steps 0.2
                 scale = 0.2 * max(len(weight), weight[0].numel()) ** 0.5
                 weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
 
 
 def orthogonal(matrix: Tensor, steps: int = 4) -> Tensor:
-    """About U Vᵀ, where matrix = U S Vᵀ: the same directions, with all singular values near 1.
+    """About U Vᵀ, where matrix = U S Vᵀ: the same directions, with all singular values near 1. Maybe in bfloat16.
 
     Newton-Schulz iteration on a polynomial whose slope at 0 is steep (Jordan et al. 2024), so that a few steps bring
     every singular value that is not tiny to somewhere between 0.7 and 1.2, which is near enough.
     """
-    x = matrix.to(torch.bfloat16 if has_fast_bf16(matrix.device) else torch.float32)
-    wide = x if len(x) <= x[0].numel() else x.T
-    wide = wide / (wide.norm() + 1e-7)
-    for _ in range(steps):
-        gram = wide @ wide.T
-        wide = 3.4445 * wide + (-4.7750 * gram + 2.0315 * gram @ gram) @ wide
-    return (wide if len(x) <= x[0].numel() else wide.T).to(matrix.dtype)
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if tall else matrix).to(torch.bfloat16 if has_fast_bf16(matrix.device) else torch.float32)
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):  # x ← 3.4445 x − 4.7750 (x xᵀ) x + 2.0315 (x xᵀ)² x
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x.T if tall else x
 
 
 def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:

@@ -152,11 +152,11 @@ def change(recipe: Recipe, *, samples: int | None = None, **changes: Any) -> Rec
 
 _SHAPES_QUICK = Recipe(
     name="shapes",
-    network=UNetConfig(channels=(128, 192), attention=(0, 1), patch=4),
+    network=UNetConfig(channels=(64, 128, 128), patch=2),
     schedule="cosine",
     prediction="x0",
     noise_levels=NoiseLevels(mean=-2.0, std=1.8, uniform=0.25),
-    epochs=4,
+    epochs=3,
     batch_size=32,
     optimizer="muon",
     lr=2e-3,
