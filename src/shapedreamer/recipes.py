@@ -156,7 +156,7 @@ _SHAPES_QUICK = Recipe(
     schedule="cosine",
     prediction="x0",
     noise_levels=NoiseLevels(mean=-2.0, std=1.8, uniform=0.25),
-    epochs=3,
+    epochs=4,
     batch_size=32,
     optimizer="muon",
     lr=2e-3,
