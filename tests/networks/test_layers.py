@@ -8,15 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from shapedreamer.networks import layers
 from shapedreamer.networks.layers import (
-    PLAIN_ATTENTION_TOKENS,
     Attention,
     Downsample,
     ResBlock,
     TimeEmbedding,
     Upsample,
-    attention,
     time_features,
 )
 
@@ -76,33 +73,6 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             weight = torch.exp(q[b, h] @ k[b, h].T / math.sqrt(q.shape[-1]))
             out[b, h] = weight @ v[b, h] / weight.sum(1, keepdim=True)
     return out
-
-
-@pytest.mark.parametrize("limit", [0, 10**6])
-def test_both_ways_of_attention_give_the_same_output_and_gradient(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    fused: list[bool] = []
-    sdpa = F.scaled_dot_product_attention
-
-    def counted(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        fused.append(True)
-        return sdpa(q, k, v)
-
-    monkeypatch.setattr(layers, "PLAIN_ATTENTION_TOKENS", limit)
-    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
-    inputs = [random(2, 3, 9, 4, seed=i).requires_grad_() for i in range(3)]
-    out = attention(*inputs)
-    assert bool(fused) == (limit == 0)
-    assert_close(out, softmax_attention(*inputs), rtol=1e-12, atol=1e-13)
-    toward = random(2, 3, 9, 4, seed=9)
-    found = torch.autograd.grad((out * toward).sum(), inputs)
-    expected = torch.autograd.grad((softmax_attention(*inputs) * toward).sum(), inputs)
-    assert_close(found, expected, rtol=1e-11, atol=1e-12)
-
-
-@pytest.mark.parametrize("tokens", [1, PLAIN_ATTENTION_TOKENS, PLAIN_ATTENTION_TOKENS + 1])
-def test_attention_on_both_sides_of_the_threshold(tokens: int) -> None:
-    q, k, v = (random(1, 2, tokens, 4, seed=i) for i in range(3))
-    assert_close(attention(q, k, v), softmax_attention(q, k, v), rtol=1e-11, atol=1e-12)
 
 
 def test_attention_layer_is_its_formula() -> None:
