@@ -5,7 +5,7 @@ takes its turn in every round, so that a slow spell of the machine hits all; the
 memory is that of a process which does nothing but train the candidate.
 
 denoising-diffusion-pytorch is measured where it is installed:
-    pip install --no-deps denoising-diffusion-pytorch==2.3.4 einops ema-pytorch accelerate pytorch-fid
+    pip install --no-deps denoising-diffusion-pytorch==2.3.4 einops
 """
 
 import argparse
@@ -18,10 +18,10 @@ import statistics
 import subprocess
 import sys
 import time
-import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import MagicMock
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ def diffusers_unet() -> nn.Module:
     from diffusers import UNet2DModel
 
     plain, attending = "DownBlock2D", "AttnDownBlock2D"
-    model: nn.Module = UNet2DModel(
+    model: Any = UNet2DModel(
         sample_size=SIZE,
         in_channels=1,
         out_channels=1,
@@ -68,11 +68,9 @@ def diffusers_unet() -> nn.Module:
 
 def lucidrains_unet() -> nn.Module:
     """The nearest it comes: 64/128/256 channels, full attention at 8x8; two blocks a level are built in."""
-    sys.modules.setdefault("torchvision", types.ModuleType("torchvision"))  # imported there for image files only
-    for name in ("transforms", "utils", "datasets"):
-        module = types.ModuleType(f"torchvision.{name}")
-        sys.modules.setdefault(f"torchvision.{name}", module)
-        setattr(sys.modules["torchvision"], name, module)
+    for name in ("torchvision", "scipy", "accelerate", "ema_pytorch", "pytorch_fid"):  # of no use to the network
+        for module in (name, f"{name}.transforms", f"{name}.optimize", f"{name}.inception", f"{name}.fid_score"):
+            sys.modules.setdefault(module, MagicMock())
     unet = importlib.import_module("denoising_diffusion_pytorch").Unet
     model: nn.Module = unet(dim=64, dim_mults=(1, 2, 4), channels=1, full_attn=(False, False, True), flash_attn=True)
     return model
@@ -133,7 +131,7 @@ class Bench:
         return counter.get_total_flops() / 1e9
 
 
-def seconds(work: Callable[[], None]) -> float:
+def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     if DEVICE.type == "cuda":
@@ -144,13 +142,24 @@ def seconds(work: Callable[[], None]) -> float:
 def peak_tflops(dtype: torch.dtype, n: int = 2048) -> float:
     """What this machine's matrix product reaches at best, 10¹² floating-point operations a second."""
     a, b = (torch.randn(n, n, device=DEVICE).to(dtype) for _ in range(2))
-    return 2 * n**3 / min(seconds(lambda: torch.mm(a, b) and None) for _ in range(8)) / 1e12
+    return 2 * n**3 / min(seconds(lambda: torch.mm(a, b)) for _ in range(8)) / 1e12
 
 
 def peak_memory(name: str) -> float:
     """MB that a fresh process needs at most to train the candidate for three steps, with all that it imports."""
     code = [sys.executable, "-m", "benchmarks.throughput", "--memory-of", name]
     return float(subprocess.run(code, check=True, capture_output=True, text=True).stdout)
+
+
+def high_water() -> float:
+    """MB that this process has held at most (on a GPU: of the GPU's)."""
+    if DEVICE.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage's figure has in it what the parent held when it started this process
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return float(line.split()[1]) / 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def installed() -> Iterator[Bench]:
@@ -242,8 +251,7 @@ def main() -> None:
         bench = Bench(next(c for c in CANDIDATES if c.name == arguments.memory_of))
         for _ in range(3):
             bench.train()
-        cuda = torch.cuda.max_memory_allocated() / 1e6 if DEVICE.type == "cuda" else 0
-        print(cuda or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+        print(high_water())
         return
     result = measure(arguments.rounds)
     print(table(result))
