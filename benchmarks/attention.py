@@ -1,50 +1,63 @@
 """Plain attention against the fused kernel, by number of tokens: python -m benchmarks.attention
 
-Where plain is faster forward and backward sets networks.layers.PLAIN_ATTENTION_TOKENS.
+Where plain is faster forward and backward, and its matrices are small enough to keep, sets PLAIN_ATTENTION_TOKENS in
+networks/fast.py. On a GPU the networks always take the fused kernel, and both columns are it.
 """
 
 import statistics
 from collections.abc import Callable
+from unittest.mock import patch
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from shapedreamer.device import has_fast_bf16, pick_device
+from shapedreamer.device import pick_device
+from shapedreamer.networks import fast
 
 from .throughput import machine, seconds
 
-BATCH, HEADS, DIM, ROUNDS = 64, 4, 32, 9
-Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+IMAGES, HEADS, DIM, ROUNDS = 16, 4, 32, 7
+LIMITS = {"plain": 10**9, "fused": 0}
 
 
-def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return ((q * DIM**-0.5) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+def work(qkv: Tensor, limit: int, backward: bool) -> Callable[[], object]:
+    """Attention as the networks do it, with another limit for the plain way."""
+
+    def attend() -> Tensor:
+        with patch.object(fast, "PLAIN_ATTENTION_TOKENS", limit):
+            return fast.attention(*qkv.permute(2, 0, 3, 1, 4))
+
+    if not backward:
+        return torch.inference_mode()(attend)
+    toward = torch.randn_like(attend())
+    return lambda: torch.autograd.grad(attend(), qkv, toward)
 
 
-def milliseconds(attend: Attention, tokens: int, backward: bool) -> float:
-    """Median time of one call on a batch, with the layout that networks/layers.py gives q, k and v."""
-    device = pick_device()
-    dtype = torch.bfloat16 if has_fast_bf16(device) else torch.float32
-    qkv = torch.randn(BATCH, tokens, 3, HEADS, DIM, device=device, dtype=dtype, requires_grad=backward)
-
-    def work() -> None:
-        out = attend(*qkv.permute(2, 0, 3, 1, 4))
-        if backward:
-            out.backward(torch.ones_like(out))
-
-    work()
-    return 1000 * statistics.median(seconds(work) for _ in range(ROUNDS))
+def milliseconds(tokens: int, dtype: torch.dtype, backward: bool) -> dict[str, float]:
+    """Median time of one call of each way, on a batch laid out as the networks lay it out, in turns."""
+    qkv = torch.randn(IMAGES, tokens, 3, HEADS, DIM, device=pick_device(), dtype=dtype, requires_grad=True)
+    ways = {way: work(qkv, limit, backward) for way, limit in LIMITS.items()}
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for i in range(ROUNDS + 1):
+        for way, call in ways.items():
+            took = min(seconds(call) for _ in range(3))
+            if i > 0:  # the first round warms up
+                times[way].append(took)
+    return {way: 1000 * statistics.median(took) for way, took in times.items()}
 
 
 def main() -> None:
     print(machine())
-    print("tokens   forward: plain   fused   with backward: plain   fused   (ms)")
-    for tokens in (16, 64, 144, 256, 576, 1024):
-        times = [
-            milliseconds(attend, tokens, b) for b in (False, True) for attend in (plain, F.scaled_dot_product_attention)
-        ]
-        print("{:6d} {:15.2f} {:7.2f} {:22.2f} {:7.2f}".format(tokens, *times))
+    print(f"{IMAGES} images, {HEADS} heads of {DIM}; milliseconds, and plain how many times as fast as fused\n")
+    print("| | tokens | forward: plain | fused | ratio | with backward: plain | fused | ratio |")
+    print("|---|---|---|---|---|---|---|---|")
+    for dtype in (torch.bfloat16, torch.float32):
+        for tokens in (16, 64, 144, 256, 576, 1024):
+            cells = [str(dtype).removeprefix("torch."), str(tokens)]
+            for backward in (False, True):
+                ms = milliseconds(tokens, dtype, backward)
+                cells += [f"{ms['plain']:.2f}", f"{ms['fused']:.2f}", f"{ms['fused'] / ms['plain']:.2f}"]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
