@@ -81,7 +81,7 @@ def test_forward_shows_what_diffuse_computes(monkeypatch: pytest.MonkeyPatch) ->
     from shapedreamer.schedule import linear
 
     assert shapedreamer(monkeypatch, "forward", "shapes", "--num", 2, "--times", 0, 999) == 0
-    data = shapes().make_data()
+    data, _ = shapes().make_data()
     with Image.open("forward.png") as picture:
         shown = np.asarray(picture.convert("L"))
     assert (shown == np.asarray(forward_picture(data, linear(), 2, (0, 999)).convert("L"))).all()

@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from shapedreamer.denoiser import Denoise, Denoiser, clipped, guided
+from shapedreamer.denoiser import Denoise, Denoiser, clipped, guided, inpainted
+from shapedreamer.denoiser import given as given_label
 from shapedreamer.names import Prediction
-from shapedreamer.oracle import gaussian, gaussian_mixture
+from shapedreamer.noise import Noise
+from shapedreamer.oracle import finite_data, gaussian, gaussian_mixture
 from shapedreamer.process import to_eps
+from shapedreamer.samplers import ddim, ddpm, sample
 from shapedreamer.schedule import Schedule, cosine, linear, linear_zero_snr
 
 PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
@@ -122,6 +125,79 @@ def test_guiding_x0_is_guiding_eps() -> None:
     c, u = (to_eps(denoise(X, TIMES), X, TIMES, schedule) for denoise in (conditional, unconditional))
     eps = to_eps(guided(conditional, unconditional, scale)(X, TIMES), X, TIMES, schedule)
     assert_close(eps, u + scale * (c - u), rtol=0, atol=1e-11)
+
+
+def test_guidance_moves_samples_of_a_mixture_as_the_theory_says() -> None:
+    """Two Gaussians of one width, the label says which. In closed form, with p(label | x) as Bayes has it,
+
+    guided x̂₀ = E[x₀ | x_t] + s (E[x₀ | x_t, label] − E[x₀ | x_t]), and along the line between the means
+    E[x₀ | x_t, label] − E[x₀ | x_t] = (m₁ − m₀) (1 − p) · σ²/(α² std² + σ²): it points to the label's side, most where
+    x_t looks like the other one. Samples end with mean at the label's for s = 1 and further out for s > 1.
+    """
+    schedule, std, m = cosine(200), 0.3, 0.5
+    means = torch.stack([torch.full((1, 1, 1), -m), torch.full((1, 1, 1), m)]).double()
+    half, stds = (torch.full((2,), value, dtype=torch.float64) for value in (0.5, std))
+    conditional = gaussian(m, std, schedule)
+    unconditional = gaussian_mixture(means, stds, half, schedule)
+
+    x = torch.linspace(-3, 3, 13, dtype=torch.float64).view(-1, 1, 1, 1)
+    for time in (20, 100, 180):
+        t = torch.full((13,), time)
+        alpha, sigma = schedule.alpha_sigma(t, like=x)
+        v = alpha**2 * std**2 + sigma**2
+        p = torch.sigmoid(2 * alpha * m * x / v)  # of the label, given x_t
+        for scale in (0.0, 1.0, 3.0):
+            expected = unconditional(x, t) + scale * 2 * m * (1 - p) * sigma**2 / v
+            assert_close(guided(conditional, unconditional, scale)(x, t), expected, rtol=0, atol=1e-12)
+
+    x_T = Noise(0)(0, like=torch.zeros(4000, 1, 1, 1, dtype=torch.float64))
+    ends = {s: sample(ddim(guided(conditional, unconditional, s), schedule, x_T, 100)) for s in (0.0, 1.0, 2.0, 4.0)}
+    assert abs(ends[0.0].mean().item()) < 0.03  # both sides, alike
+    assert ends[1.0].mean().item() == pytest.approx(m, abs=0.03)
+    assert ends[1.0].std().item() == pytest.approx(std, abs=0.03)
+    assert (ends[1.0] < 0).double().mean().item() == pytest.approx(0.0478, abs=0.012)  # Φ(−m/std): the label's own tail
+    assert m < ends[2.0].mean() < ends[4.0].mean()
+    assert (ends[2.0] < 0).double().mean() < 0.02  # what could be taken for the other one goes first
+    assert ends[4.0].std() < ends[2.0].std() < ends[1.0].std()
+
+
+def test_a_network_is_given_its_label_and_called_without_one_when_there_is_none() -> None:
+    def network(*told: Tensor) -> Tensor:
+        calls.append(told)
+        return told[0]
+
+    calls: list[tuple[Tensor, ...]] = []
+    label = torch.eye(4)
+    given_label(network, label)(X, TIMES)
+    given_label(network, None)(X, TIMES)
+    assert [len(told) for told in calls] == [3, 2]
+    assert calls[0][2] is label
+
+
+# in-painting
+
+
+def test_what_is_known_is_not_dreamt() -> None:
+    keep = torch.zeros(3, 3, dtype=torch.bool)
+    keep[:, 0] = True
+    x0 = inpainted(constant(0.25), torch.tensor(-1.0).double(), keep)(X, TIMES)
+    assert (x0[..., 0] == -1).all()
+    assert (x0[..., 1:] == 0.25).all()
+
+
+def test_the_known_part_stays_and_draws_the_rest_to_itself() -> None:
+    """Of two images, the left half of one is known: the rest comes out as that one's, more often than not."""
+    schedule = cosine(200)
+    images = torch.randn(2, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
+    keep = torch.arange(8) < 4
+    denoise = finite_data(images, schedule)
+    x_T = Noise(3)(0, like=torch.zeros(200, 1, 8, 8, dtype=torch.float64))
+    for which in (0, 1):
+        known = inpainted(denoise, images[which], keep)
+        dreamt = sample(ddpm(known, schedule, x_T, 50, generator=Noise(4)))
+        assert_close(dreamt[..., :4], images[which, ..., :4].expand(200, -1, -1, -1), rtol=0, atol=1e-12)
+        share = (dreamt - images[which]).abs().flatten(1).amax(1).lt(1e-3).double().mean()
+        assert share > 0.65  # without a look at the known half it would be a half, give or take 0.035
 
 
 # clipping

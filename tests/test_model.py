@@ -9,12 +9,13 @@ from torch import Tensor
 
 import shapedreamer as sd
 from shapedreamer.checkpoint import load_checkpoint
+from shapedreamer.device import has_fast_bf16
 from shapedreamer.errors import UserError
 from shapedreamer.model import Model
 from shapedreamer.names import SamplerName
 from shapedreamer.train import train
 
-from .tiny import FALLING
+from .tiny import FALLING, TOLD
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,62 @@ def test_the_batch_size_does_not_change_the_pictures(model: Model, how: dict[str
         again = model.sample(10, steps=10, seed=3, batch_size=batch_size, **how)  # type: ignore[arg-type]
         assert (whole - again).abs().max() < 0.03
         assert (whole - again).abs().mean() < 1e-3
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model that is told labels: circle, rectangle, triangle, line."""
+    return train(replace(TOLD, epochs=2), tmp_path_factory.mktemp("told") / "run", sample_every=0, save_every=0)
+
+
+def test_a_label_can_be_said_in_many_ways(told: Model) -> None:
+    vector = torch.tensor([[2.0, 0, 0, 1]]).expand(3, -1)
+    expected = told.sample(3, steps=5, label=vector)
+    for label in ("circle=2,line=1", {"line": 1, "circle": 2}, [2, 0, 0, 1], "0=2,3=1"):
+        assert torch.equal(told.sample(3, steps=5, label=label), expected)
+    assert not torch.equal(told.sample(3, steps=5, label="triangle"), expected)
+    assert not torch.equal(told.sample(3, steps=5), expected)
+    assert torch.equal(told.sample(3, steps=5), told.sample(3, steps=5, label=[0, 0, 0, 0]))
+
+
+def test_every_image_has_its_own_label_whatever_the_batch(told: Model) -> None:
+    labels = torch.eye(4)
+    whole = told.sample(4, steps=5, label=labels)
+    for batch_size in (1, 3):
+        assert (told.sample(4, steps=5, label=labels, batch_size=batch_size) - whole).abs().max() < 0.03
+    assert (told.sample(4, steps=5, label="rectangle")[1] - whole[1]).abs().max() < 0.03
+
+
+def test_guidance_1_is_the_label_and_0_is_none(told: Model) -> None:
+    plain, without = told.sample(3, steps=5, label="circle"), told.sample(3, steps=5)
+    assert torch.equal(told.sample(3, steps=5, label="circle", guidance=1), plain)
+    assert torch.equal(told.sample(3, steps=5, label="circle", guidance=0), without)
+    assert not torch.equal(told.sample(3, steps=5, label="circle", guidance=3), plain)
+
+
+def test_the_guided_denoiser_is_the_formula_clipped(told: Model) -> None:
+    x, t, label = told.noise(2, seed=1), torch.tensor([20, 50]), torch.eye(4)[:2]
+    network, schedule = told.network, told.schedule
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bf16(told.device)):
+        conditional, unconditional = network(x, t, label).float(), network(x, t).float()  # this one predicts x₀
+    assert told.prediction == "x0"
+    assert schedule.T == 50
+    expected = (unconditional + 2.5 * (conditional - unconditional)).clamp(-1, 1)
+    torch.testing.assert_close(told.denoiser(label, 2.5)(x, t), expected)
+
+
+def test_labels_that_make_no_sense_are_named(told: Model, model: Model) -> None:
+    for wrong, says in (
+        ({"label": "cat"}, "no label 'cat'; there are: circle, rectangle, triangle, line"),
+        ({"label": [1, 2]}, r"has 4 numbers \(circle, rectangle, triangle, line\), not 2"),
+        ({"label": torch.zeros(2, 4)}, r"labels for 3 images are \(3, 4\), not \(2, 4\)"),
+        ({"guidance": 2.0}, "guidance 2 needs a label"),
+        ({"label": "circle", "guidance": float("nan")}, "guidance must be finite"),
+    ):
+        with pytest.raises(UserError, match=says):
+            told.sample(3, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="trained without labels"):
+        model.sample(3, label="circle")
 
 
 def test_the_stream_ends_in_the_sample_and_leaves_ordinary_tensors(model: Model) -> None:

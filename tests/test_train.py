@@ -12,19 +12,22 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import shapedreamer as sd
 from shapedreamer import oracle, runlog
-from shapedreamer.checkpoint import load_checkpoint, load_optimizers, read_metrics
+from shapedreamer.checkpoint import load_checkpoint, load_optimizers, read_config, read_metrics
 from shapedreamer.errors import UserError
 from shapedreamer.loss import time_density
-from shapedreamer.recipes import Recipe, shapes
+from shapedreamer.recipes import FolderData, Recipe, shapes
 from shapedreamer.train import held_out_batch, learning_rate, train, training_batch
 
-from .tiny import FALLING, TINY
+from .tiny import FALLING, SMALL, TINY, TOLD
+
+DATA = TINY.make_data()[0]
 
 
 def assert_same_run(a: Path, b: Path) -> None:
@@ -67,6 +70,7 @@ def test_a_run_is_a_folder_with_everything_in_it(tmp_path: Path) -> None:
         "checkpoints/latest.safetensors",
         "checkpoints/latest-12.optimizer.pt",
         "checkpoints/best.safetensors",
+        "checkpoints/epoch-0000.safetensors",
         "checkpoints/epoch-0002.safetensors",
         "samples/epoch-0001.png",
         "samples/epoch-0002.png",
@@ -102,25 +106,73 @@ def test_training_does_not_touch_the_global_generator(tmp_path: Path) -> None:
 def test_another_seed_gives_other_weights_and_batches(tmp_path: Path) -> None:
     schedule = TINY.make_schedule()
     density = time_density(schedule)
-    one, two = (training_batch(replace(TINY, seed=s), TINY.make_data(), density, 0) for s in (0, 1))
+    one, two = (training_batch(replace(TINY, seed=s), DATA, density, 0) for s in (0, 1))
     assert not torch.equal(one[0], two[0])
     assert not torch.equal(one[2], two[2])
 
 
 def test_an_epoch_shows_every_image_once_in_a_new_order() -> None:
-    data, density = TINY.make_data(), time_density(TINY.make_schedule())
-    epochs = [torch.cat([training_batch(TINY, data, density, 4 * e + i)[0] for i in range(4)]) for e in range(2)]
-    everything = data.batch(torch.arange(64))[0]
+    density = time_density(TINY.make_schedule())
+    epochs = [torch.cat([training_batch(TINY, DATA, density, 4 * e + i)[0] for i in range(4)]) for e in range(2)]
+    everything = DATA.batch(torch.arange(64))[0]
     for epoch in epochs:
         assert torch.equal(*(x.flatten(1).sort(0).values for x in (epoch, everything)))
     assert not torch.equal(*epochs)
 
 
+def test_labels_are_the_images_own_and_dropped_for_single_images_at_the_rate_asked_for() -> None:
+    density = time_density(TOLD.make_schedule())
+    recipe = replace(TOLD.fitted(DATA), label_dropout=0.3)
+    untold = replace(recipe, network=replace(recipe.network, context=0))
+    everything, labels = DATA.batch(torch.arange(64))
+    where = {image.numpy().tobytes(): i for i, image in enumerate(everything)}
+    kept = []
+    for step in range(200):
+        x0, _, eps, label = training_batch(recipe, DATA, density, step)
+        assert label is not None
+        own = labels[[where[image.numpy().tobytes()] for image in x0]]
+        told = label.any(1)
+        assert torch.equal(label, own * told[:, None])
+        kept.append(told)
+        assert torch.equal(training_batch(untold, DATA, density, step).eps, eps)  # labels change no other number
+        assert training_batch(untold, DATA, density, step).label is None
+    assert torch.cat(kept).double().mean().item() == pytest.approx(0.7, abs=4 * (0.3 * 0.7 / 3200) ** 0.5)
+    assert any(told.any() and not told.all() for told in kept)  # image by image, not batch by batch
+    assert torch.equal(held_out_batch(recipe, DATA, density).label, labels)  # type: ignore[arg-type]
+
+
+def test_a_run_with_labels_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    whole = run_of(TOLD, tmp_path / "whole")
+    train(TOLD, tmp_path / "cut", max_minutes=0.0, sample_every=0, save_every=0)
+    train(TOLD, tmp_path / "cut", resume=True, sample_every=0, save_every=0)
+    assert_same_run(whole, tmp_path / "cut")
+
+
+def test_a_run_is_not_resumed_on_other_images(tmp_path: Path) -> None:
+    """Images may move elsewhere; if a pixel of them has changed, the run could not be what it says."""
+    rng = np.random.default_rng(0)
+    for name in ("before", "moved", "changed"):
+        (tmp_path / name).mkdir()
+    pictures = rng.integers(0, 256, (20, 8, 8), np.uint8)
+    np.save(tmp_path / "before" / "a.npy", pictures)
+    np.save(tmp_path / "moved" / "a.npy", pictures)
+    pictures[7, 3, 3] ^= 1
+    np.save(tmp_path / "changed" / "a.npy", pictures)
+    recipe = replace(TINY, data=FolderData(str(tmp_path / "before")), epochs=1)
+    run_of(recipe, tmp_path / "run")
+    assert read_config(tmp_path / "run").recipe.data.samples == 18
+    longer = replace(recipe, data=FolderData(str(tmp_path / "moved")), epochs=2)
+    train(longer, tmp_path / "run", resume=True, sample_every=0)
+    assert read_config(tmp_path / "run").recipe.epochs == 2
+    with pytest.raises(UserError, match="was begun with other images"):
+        train(replace(longer, data=FolderData(str(tmp_path / "changed"))), tmp_path / "run", resume=True)
+
+
 def test_the_held_out_batch_is_fixed_and_not_from_the_training_set() -> None:
     density = time_density(TINY.make_schedule())
-    batch, again = (held_out_batch(TINY, TINY.make_data(held_out=True), density) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
-    training = {image.numpy().tobytes() for image in TINY.make_data().batch(torch.arange(64))[0]}
+    batch, again = (held_out_batch(TINY, TINY.make_data()[1], density) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(batch[:3], again[:3], strict=True))
+    training = {image.numpy().tobytes() for image in DATA.batch(torch.arange(64))[0]}
     shared = [image for image in batch[0] if image.numpy().tobytes() in training]
     assert len(shared) <= 3  # a tiny shape can come up twice by chance
 
@@ -226,7 +278,7 @@ def test_resuming_says_what_is_wrong(unbroken: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lr = 0\.001, not 0\.01"):
         train(replace(FALLING, lr=0.01), unbroken, resume=True)
     with pytest.raises(UserError, match=r"network\.channels"):
-        train(replace(FALLING, network=replace(FALLING.network, channels=(16, 16))), unbroken, resume=True)
+        train(replace(FALLING, network=replace(SMALL, channels=(16, 16))), unbroken, resume=True)
     with pytest.raises(UserError, match=r"epochs = 3, not 4"):  # the learning rate falls towards another end
         train(replace(FALLING, epochs=4), unbroken, resume=True)
     with pytest.raises(UserError, match="not a run"):
@@ -280,7 +332,7 @@ def test_the_yardstick_and_the_exact_floor_frame_the_loss(tmp_path: Path) -> Non
     train(recipe, tmp_path, sample_every=0, save_every=0)
     held_out = [r["held_out"] for r in read_metrics(tmp_path) if "held_out" in r]
     schedule = recipe.make_schedule()
-    x0, t, eps = held_out_batch(recipe, recipe.make_data(held_out=True), time_density(schedule))
+    x0, t, eps, _ = held_out_batch(recipe, recipe.make_data()[1], time_density(schedule))
     nothing = eps.square().mean().item()
     assert held_out[-1] < 0.85 * nothing
 

@@ -1,13 +1,14 @@
-"""A recipe so small that a whole run takes a second, for tests of everything around the training."""
+"""Recipes so small that a whole run takes a second, for tests of everything around the training."""
 
 from dataclasses import replace
 
-from shapedreamer.recipes import NoiseLevels, Recipe, ShapesData, UNetConfig
+from shapedreamer.recipes import DrawnData, NoiseLevels, Recipe, UNetConfig
 
+SMALL = UNetConfig(channels=(8, 16), groups=4, head_dim=8, attention=(1,), patch=4)
 TINY = Recipe(
     name="tiny",
-    data=ShapesData(samples=64),
-    network=UNetConfig(channels=(8, 16), groups=4, head_dim=8, attention=(1,), patch=4),
+    data=DrawnData("shapes", samples=64),
+    network=SMALL,
     timesteps=50,
     epochs=3,
     batch_size=16,
@@ -21,3 +22,4 @@ FALLING = replace(
     optimizer="muon",
     lr_decay=True,
 )
+TOLD = replace(FALLING, labels=True, label_dropout=0.2)

@@ -6,6 +6,7 @@ nothing else. Wrap in this order: guide first, then clip (the noise is recompute
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from .names import Prediction
@@ -35,6 +36,11 @@ class Denoiser:
         return to_x0(self.prediction, output, x_t, t, self.schedule)
 
 
+def given(network: Callable[..., Tensor], label: Tensor | None) -> Network:
+    """A network (x_t, t, label) -> prediction that is always told this label, (B, L); None for no label."""
+    return lambda x_t, t: network(x_t, t) if label is None else network(x_t, t, label)
+
+
 def guided(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise:
     """Classifier-free guidance (Ho & Salimans 2022): x̂₀ = x̂₀(∅) + scale · (x̂₀(label) − x̂₀(∅)).
 
@@ -56,3 +62,12 @@ def guided(conditional: Denoise, unconditional: Denoise, scale: float) -> Denois
 def clipped(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Denoise:
     """Keep x̂₀ within the range of the data."""
     return lambda x_t, t: denoise(x_t, t).clamp(low, high)
+
+
+def inpainted(denoise: Denoise, image: Tensor, keep: Tensor) -> Denoise:
+    """Let x̂₀ be `image` wherever `keep` is True, so that only the rest is dreamt, and dreamt to go with it.
+
+    image (B, C, H, W) or one that broadcasts to it; keep likewise, bool. Where x̂₀ is known so is the noise in x_t: at
+    every step the network sees the known pixels as noisy as the rest (as in Song et al. 2021b, appendix I.2).
+    """
+    return lambda x_t, t: torch.where(keep, image, denoise(x_t, t))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from PIL import Image
@@ -21,6 +21,8 @@ from .schedule import Schedule
 BATCH = 64
 FRAMES = 60  # of an animation, at most
 STRIP_COLUMNS, STRIP_IMAGES = 10, 4
+SWEEP_COLUMNS = 10
+GUIDANCES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 class Moment(NamedTuple):
@@ -42,16 +44,18 @@ def history(stream: Iterator[Step], x_T: Tensor, T: int, most: int = FRAMES) -> 
     return [*moments, Moment(t, x, x)]
 
 
-def write_dream(
-    model: Model,
-    out: Path,
-    num: int = 64,
-    sampler: SamplerName = "ddim",
-    steps: int = 20,
-    eta: float = 0.0,
-    seed: int = 0,
-    show_process: bool = False,
-) -> list[Path]:
+class Way(NamedTuple):
+    """How to sample: the arguments of Model.stream but for the number of images."""
+
+    sampler: SamplerName = "ddim"
+    steps: int = 20
+    eta: float = 0.0
+    seed: int = 0
+    label: str | None = None
+    guidance: float = 1.0
+
+
+def write_dream(model: Model, out: Path, num: int = 64, way: Way = Way(), show_process: bool = False) -> list[Path]:
     """Sample `num` images and write them to `out`, in the form its ending asks for; return the paths written.
 
     .npy: (N, C, H, W) float32 in [−1, 1]; .gif, .webp: the grid of all images, from noise to the end; another picture
@@ -63,8 +67,8 @@ def write_dream(
     batches = []
     for first in range(0, num, BATCH):
         count = min(BATCH, num - first)
-        stream = model.stream(count, sampler, steps, eta, seed, first)
-        batches.append(history(stream, model.noise(count, seed, first), model.schedule.T))
+        stream = model.stream(count, **way._asdict(), first=first)
+        batches.append(history(stream, model.noise(count, way.seed, first), model.schedule.T))
     frames = [torch.cat([moment.x for moment in moments]) for moments in zip(*batches, strict=True)]
     if out.suffix == ".npy":
         render.save_array(frames[-1], out)
@@ -77,6 +81,19 @@ def write_dream(
     process = out.with_name(f"{out.stem}-process.png")
     render.save_picture(process_picture(batches[0]), process)
     return [out, process]
+
+
+def write_sweep(model: Model, sweep: Literal["label", "guidance"], out: Path, num: int, way: Way) -> list[Path]:
+    """A picture of `num` columns from the same noise, with a row for each label or for each of GUIDANCES."""
+    render.check_ending(out)
+    if sweep == "label":
+        model.label_vectors(0, 1)  # a model without labels is refused
+        ways = {name: way._replace(label=name) for name in model.spec.labels}
+    else:
+        ways = {f"{scale:g}": way._replace(guidance=scale) for scale in GUIDANCES}
+    rows = [model.sample(num, **its_way._asdict()) for its_way in ways.values()]
+    render.save_picture(render.labelled(render.grid(torch.cat(rows), columns=num), rows=list(ways)), out)
+    return [out]
 
 
 def process_picture(moments: Sequence[Moment]) -> Image.Image:

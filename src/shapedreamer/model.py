@@ -1,5 +1,6 @@
 """A trained model, ready to dream: load one, sample it, or watch it step by step."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import Checkpoint, load_checkpoint
-from .data.spec import DataSpec
-from .denoiser import Denoise, Denoiser, clipped
+from .data.spec import DataSpec, Label
+from .denoiser import Denoise, Denoiser, clipped, given, guided
 from .device import autocast, pick_device
 from .errors import UserError
 from .names import DeviceName, Prediction, SamplerName, Which
@@ -19,21 +20,43 @@ from .schedule import Schedule
 
 
 class Model:
-    """A network with all that it takes to sample from it. `spec` says what its images are."""
+    """A network with all that it takes to sample from it. `spec` says what its images are.
+
+    Wherever a `label` can be given it is, for all images, one that spec.vector understands, such as "circle=2,line=1",
+    {"human": 1, "food": 0.6} or 7; or a tensor (num, L) of vectors, one an image; None is no label. `guidance` is the
+    scale of classifier-free guidance: 1 the label as it is, more overshoots towards it, 0 forgets it. Each network call
+    is two unless guidance is 1 or 0. UserError for a label that does not exist or a network that is told none.
+    """
 
     def __init__(self, network: nn.Module, schedule: Schedule, prediction: Prediction, spec: DataSpec) -> None:
         self.network = network.eval()
         self.schedule, self.prediction, self.spec = schedule, prediction, spec
         self.device = next(network.parameters()).device
 
-    def denoiser(self) -> Denoise:
-        """The network as a denoiser (x_t, t) -> x̂₀, clipped to the range of the data; see denoiser.py."""
+    def denoiser(self, label: Tensor | None = None, guidance: float = 1.0) -> Denoise:
+        """The network as a denoiser (x_t, t) -> x̂₀, guided and clipped to the range of the data; see denoiser.py.
 
-        def network(x_t: Tensor, t: Tensor) -> Tensor:
+        label: a vector for each image, (B, L), or None.
+        """
+
+        def network(x_t: Tensor, *told: Tensor) -> Tensor:
             with torch.inference_mode(), autocast(self.device):
-                return self.network(x_t.contiguous(memory_format=torch.channels_last), t)
+                return self.network(x_t.contiguous(memory_format=torch.channels_last), *told)
 
-        return clipped(Denoiser(network, self.schedule, self.prediction), self.spec.low, self.spec.high)
+        conditional, unconditional = (
+            Denoiser(given(network, which), self.schedule, self.prediction) for which in (label, None)
+        )
+        return clipped(guided(conditional, unconditional, guidance), self.spec.low, self.spec.high)
+
+    def label_vectors(self, label: Label | Tensor, num: int) -> Tensor:
+        """A label for each of `num` images: (num, L) float32."""
+        if not getattr(self.network, "context_size", 0):
+            raise UserError(f"this model of {self.spec.name} was trained without labels (train with --labels yes)")
+        if not isinstance(label, Tensor):
+            return torch.tensor(self.spec.vector(label), device=self.device).expand(num, -1)
+        if label.shape != (num, len(self.spec.labels)):
+            raise UserError(f"labels for {num} images are ({num}, {len(self.spec.labels)}), not {tuple(label.shape)}")
+        return label.to(self.device, torch.float32)
 
     def noise(self, num: int, seed: int = 0, first: int = 0) -> Tensor:
         """x_T of images first…first + num − 1 of this seed: (num, C, H, W)."""
@@ -52,11 +75,26 @@ class Model:
         eta: float = 0.0,
         seed: int = 0,
         first: int = 0,
+        label: Label | Tensor | None = None,
+        guidance: float = 1.0,
     ) -> Iterator[Step]:
         """Every Step(t, x, x0) from noise to image of images first…first + num − 1 of this seed, as one batch.
 
         steps: network calls; eta: noise of the sampler ddim, 0…1. UserError for a value that makes no sense.
         """
+        vectors = None if label is None else self.label_vectors(label, num)
+        if not math.isfinite(guidance):
+            raise UserError(f"guidance must be finite, not {guidance}")
+        if label is None and guidance != 1:
+            raise UserError(f"guidance {guidance:g} needs a label to guide to")
+        return self.walk(
+            self.denoiser(vectors, guidance), self.noise(num, seed, first), sampler, steps, eta, seed, first
+        )
+
+    def walk(
+        self, denoise: Denoise, x: Tensor, sampler: SamplerName, steps: Steps, eta: float, seed: int, first: int = 0
+    ) -> Iterator[Step]:
+        """Every step from x (num, C, H, W), at time T or where the list `steps` of times begins, with any denoiser."""
         if sampler not in SAMPLERS:
             raise UserError(f"there is no sampler {sampler!r}; there are: {', '.join(SAMPLERS)}")
         if isinstance(steps, int) and not 1 <= steps <= self.schedule.T:
@@ -65,13 +103,12 @@ class Model:
             raise UserError(f"eta must be between 0 and 1, not {eta:g}")
         if eta > 0 and sampler != "ddim":
             raise UserError(f"eta belongs to the sampler ddim; {sampler} has none")
-        x_T = self.noise(num, seed, first)
         options: dict[str, Any] = {}
         if sampler in ("ddpm", "ddim"):
             options["generator"] = Noise(seed, first)
         if sampler == "ddim":
             options["eta"] = eta
-        return SAMPLERS[sampler](self.denoiser(), self.schedule, x_T, steps, **options)
+        return SAMPLERS[sampler](denoise, self.schedule, x, steps, **options)
 
     def sample(
         self,
@@ -80,14 +117,19 @@ class Model:
         steps: Steps = 20,
         eta: float = 0.0,
         seed: int = 0,
+        label: Label | Tensor | None = None,
+        guidance: float = 1.0,
         batch_size: int = 64,
     ) -> Tensor:
         """num images, (num, C, H, W) float32 in [−1, 1] on the CPU. The seed decides them, and not the batch_size."""
         if num < 1 or batch_size < 1:
             raise UserError(f"num and batch_size must be at least 1, not {num} and {batch_size}")
+        vectors = None if label is None else self.label_vectors(label, num)
         batches = []
         for first in range(0, num, batch_size):
-            for step in self.stream(min(batch_size, num - first), sampler, steps, eta, seed, first):
+            count = min(batch_size, num - first)
+            its_label = None if vectors is None else vectors[first : first + count]
+            for step in self.stream(count, sampler, steps, eta, seed, first, its_label, guidance):
                 x = step.x
             batches.append(x.cpu())
         return torch.cat(batches)

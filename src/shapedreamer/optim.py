@@ -54,8 +54,8 @@ def orthogonal(matrix: Tensor, steps: int = 4) -> Tensor:
 
 
 def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
-    """The weights that Muon is for: matrices and kernels within the network, not its first and last layer."""
-    ends = ("conv_in.", "conv_out.")
+    """The weights that Muon is for: matrices and kernels within the network, not those next to images and labels."""
+    ends = ("conv_in.", "conv_out.", "context.")
     return [p for name, p in network.named_parameters() if p.ndim >= 2 and not name.startswith(ends)]
 
 

@@ -6,6 +6,8 @@
         ε ~ N(0, 1)                 noise
         descend along ∇ |target − network(√ᾱ_t x₀ + √(1−ᾱ_t) ε, t)|²
 
+A network that is told labels gets the image's as well, but now and then none, so that it learns to do without.
+
 Everything random is a function of (seed, step), never of what ran before. So a run that is resumed at step k has the
 bits of the run that was never stopped, and the batch of step k is the same for one process and for many.
 """
@@ -15,12 +17,12 @@ import math
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -28,7 +30,7 @@ from torch import Tensor, nn
 
 from .checkpoint import RunConfig, load_checkpoint, load_optimizers, read_config, save_checkpoint, write_atomic
 from .data.spec import Dataset
-from .denoiser import Network
+from .denoiser import given
 from .device import autocast, has_fast_bf16, pick_device
 from .ema import EMA
 from .errors import UserError
@@ -61,22 +63,23 @@ def train(
     resume:        go on with the run that is in `out`; only a longer `epochs` may differ from its recipe
     max_minutes:   stop after so long, with a checkpoint to go on from
     sample_every:  epochs between sample grids; 0 for none but the last
-    save_every:    epochs between checkpoints that are kept; `latest` and `best` are written after every epoch
+    save_every:    epochs between checkpoints that are kept, from the untrained epoch 0 on; 0 for none; `latest` and
+                   `best` are written after every epoch
 
     Ctrl-C and SIGTERM finish the step, save, and then raise KeyboardInterrupt or SystemExit. UserError for a folder
     that holds another run, a damaged checkpoint, a loss that is not finite, a full disk.
     """
     out = Path(out or Path("runs") / recipe.name)
-    data = recipe.make_data()
-    run = _Run(recipe, out, RunConfig(recipe, data.spec), pick_device(device))
-    start = run.resume() if resume else run.begin()
+    data, held_out = recipe.make_data()
+    recipe = recipe.fitted(data)
+    run = _Run(recipe, out, RunConfig(recipe, data.spec), held_out, pick_device(device))
+    start = run.resume() if resume else run.begin(save_every)
     network, optimizers, schedule, weight, density = run.network, run.optimizers, run.schedule, run.weight, run.density
 
     with RunLog(out, recipe, start, run.loss_of_nothing, max_minutes) as log, _signals() as caught:
         for step in range(start, recipe.steps):
-            x0, t, eps = training_batch(recipe, data, density, step)
-            x0, t, eps = x0.to(run.device), t.to(run.device), eps.to(run.device)
-            error = denoising_loss(network, x0, t, eps, schedule, recipe.prediction)
+            x0, t, eps, label = training_batch(recipe, data, density, step).to(run.device)
+            error = denoising_loss(given(network, label), x0, t, eps, schedule, recipe.prediction)
             loss = (weight[t] * error).mean()
 
             run.fabric.backward(loss)
@@ -108,21 +111,38 @@ def train(
     return run.model(run.ema.network)
 
 
-def training_batch(recipe: Recipe, data: Dataset, density: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What step 0, 1, … trains on: x₀ (B, C, H, W), t (B,) and ε like x₀. The same for every run of the recipe.
+class Batch(NamedTuple):
+    """x0 (B, C, H, W) in [−1, 1]; t (B,) int64; eps like x0; label (B, L), zeros for none, or None in a run without."""
+
+    x0: Tensor
+    t: Tensor
+    eps: Tensor
+    label: Tensor | None
+
+    def to(self, device: torch.device) -> "Batch":
+        label = None if self.label is None else self.label.to(device)
+        return Batch(self.x0.to(device), self.t.to(device), self.eps.to(device), label)
+
+
+def training_batch(recipe: Recipe, data: Dataset, density: Tensor, step: int) -> Batch:
+    """What step 0, 1, … trains on, the same for every run of the recipe.
 
     Each epoch goes through the data in an order of its own; times are spread evenly over their distribution.
     """
     epoch, place = divmod(step, recipe.steps_per_epoch)
     order = torch.randperm(len(data), generator=_generator(recipe.seed, ORDER, epoch))
-    x0, _ = data.batch(order[place * recipe.batch_size : (place + 1) * recipe.batch_size])
-    return x0, *_times_and_noise(x0, density, _generator(recipe.seed, STEP, step))
+    x0, label = data.batch(order[place * recipe.batch_size : (place + 1) * recipe.batch_size])
+    generator = _generator(recipe.seed, STEP, step)
+    t, eps = _times_and_noise(x0, density, generator)
+    told = torch.rand(len(x0), 1, generator=generator) >= recipe.label_dropout
+    return Batch(x0, t, eps, label * told if recipe.network.context else None)
 
 
-def held_out_batch(recipe: Recipe, data: Dataset, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def held_out_batch(recipe: Recipe, data: Dataset, density: Tensor) -> Batch:
     """Images that training never sees, with times and noise that never change: losses on it can be compared."""
-    x0, _ = data.batch(torch.arange(min(HELD_OUT_IMAGES, len(data))))
-    return x0, *_times_and_noise(x0, density, _generator(recipe.seed, HELD_OUT))
+    x0, label = data.batch(torch.arange(min(HELD_OUT_IMAGES, len(data))))
+    t, eps = _times_and_noise(x0, density, _generator(recipe.seed, HELD_OUT))
+    return Batch(x0, t, eps, label if recipe.network.context else None)
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -135,7 +155,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 class _Run:
     """The parts of a run, and how they are stored, found again and checked. The algorithm is in `train`."""
 
-    def __init__(self, recipe: Recipe, out: Path, config: RunConfig, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, out: Path, config: RunConfig, held_out: Dataset, device: torch.device) -> None:
         self.recipe, self.out, self.config, self.device = recipe, out, config, device
         self.checkpoints = out / "checkpoints"
         self.best_loss = math.inf
@@ -155,20 +175,22 @@ class _Run:
         log_snr, uniform = ((levels.mean, levels.std), levels.uniform) if levels else (None, 0.0)
         self.density = time_density(self.schedule, log_snr, uniform)
         self.weight = loss_weight(recipe.weight, recipe.prediction, self.schedule).float().to(device)
-        self.held_out = held_out_batch(recipe, recipe.make_data(held_out=True), self.density)
-        self.loss_of_nothing = self.held_out_losses(lambda x, t: torch.zeros_like(x)).mean().item()
+        self.held_out = held_out_batch(recipe, held_out, self.density).to(device)
+        self.loss_of_nothing = self.held_out_losses(lambda x, *told: torch.zeros_like(x)).mean().item()
 
-    def begin(self) -> int:
+    def begin(self, save_every: int) -> int:
         """Make the folder, unless it holds a run that would be lost; return the first step."""
         if (self.checkpoints / "latest.safetensors").exists():
             raise UserError(f"{self.out} already holds a run: go on with it by --resume, or choose another --out")
         write_atomic(self.out / "config.json", self.config.to_json().encode())
+        if save_every:
+            self.save("epoch-0000", 0)
         self.save("latest", 0, with_optimizers=True)
         return 0
 
     def resume(self) -> int:
         """Take up the run in the folder; return the step to go on with."""
-        _check_same_recipe(self.out, read_config(self.out).recipe, self.recipe)
+        _check_same_recipe(self.out, read_config(self.out), self.config)
         before = load_checkpoint(self.checkpoints / "latest.safetensors")
         self.bare.load_state_dict(before.network)
         self.ema.network.load_state_dict(before.ema)
@@ -187,7 +209,7 @@ class _Run:
         """Score the averaged weights, keep the best, save, and now and then sample."""
         step, last = epoch * self.recipe.steps_per_epoch, epoch == self.recipe.epochs
         losses = self.held_out_losses(self.ema.network)
-        by_time = sorted(zip(self.held_out[1].tolist(), losses.tolist(), strict=True))
+        by_time = sorted(zip(self.held_out.t.tolist(), losses.tolist(), strict=True))
         tenths = [by_time[i * len(by_time) // 10 : (i + 1) * len(by_time) // 10] for i in range(10)]
         means = [tuple(sum(column) / len(tenth) for column in zip(*tenth, strict=True)) for tenth in tenths if tenth]
         log.epoch(step, losses.mean().item(), [(t, loss) for t, loss in means])
@@ -197,7 +219,10 @@ class _Run:
         if save_every and epoch % save_every == 0:
             self.save(f"epoch-{epoch:04d}", step)
         if last or (sample_every and epoch % sample_every == 0):
-            raw, ema = (self.model(net).sample(PREVIEW_IMAGES) for net in (self.bare, self.ema.network))
+            label = self.held_out.label
+            if label is not None:
+                label = label[torch.arange(PREVIEW_IMAGES) % len(label)]
+            raw, ema = (self.model(net).sample(PREVIEW_IMAGES, label=label) for net in (self.bare, self.ema.network))
             self.bare.train()
             log.samples(step, raw, ema)
             if not last:
@@ -205,11 +230,12 @@ class _Run:
         self.save("latest", step, with_optimizers=True)
 
     @torch.inference_mode()
-    def held_out_losses(self, network: Network) -> Tensor:
+    def held_out_losses(self, network: Callable[..., Tensor]) -> Tensor:
         """Loss of each held-out image: (N,)."""
-        x0, t, eps = (part.to(self.device) for part in self.held_out)
+        x0, t, eps, label = self.held_out
         with autocast(self.device):
-            return self.weight[t] * denoising_loss(network, x0, t, eps, self.schedule, self.recipe.prediction)
+            error = denoising_loss(given(network, label), x0, t, eps, self.schedule, self.recipe.prediction)
+            return self.weight[t] * error
 
     def check_finite(self, step: int, t: Tensor, error: Tensor, norm: Tensor | None) -> None:
         """UserError, before the weights are touched, if the loss or its gradient is not finite."""
@@ -227,10 +253,18 @@ class _Run:
         return Model(network, self.schedule, self.recipe.prediction, self.config.data)
 
 
-def _check_same_recipe(out: Path, old: Recipe, new: Recipe) -> None:
-    """UserError if going on would not give the run that `new` describes. A longer run is one, at a constant rate."""
-    changed = _differences(asdict(old), asdict(new))
-    if not new.lr_decay:
+def _check_same_recipe(out: Path, old: RunConfig, new: RunConfig) -> None:
+    """UserError if going on would not give the run that `new` describes. A longer run is one, at a constant rate.
+
+    Its images may lie elsewhere by now, but must be the same.
+    """
+    if old.data != replace(new.data, name=old.data.name):  # a folder may have another name by now
+        raise UserError(
+            f"{out} was begun with other images of {old.data.name} than there are now; choose another --out"
+        )
+    changed = _differences(asdict(old.recipe), asdict(new.recipe))
+    changed.pop("data.path", None)
+    if not new.recipe.lr_decay:
         changed.pop("epochs", None)
     if changed:
         changes = ", ".join(f"{key} = {a!r}, not {b!r}" for key, (a, b) in changed.items())

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from shapedreamer.data.spec import DataSpec
+from shapedreamer.data.spec import DataSpec, Label
+from shapedreamer.errors import UserError
 
 SPEC = DataSpec(name="test", channels=3, height=4, width=6, labels=("a", "b"))
 
@@ -57,3 +58,57 @@ def test_a_spec_is_a_frozen_value() -> None:
     assert (SPEC.low, SPEC.high) == (-1, 1)
     with pytest.raises(FrozenInstanceError):
         SPEC.width = 7  # type: ignore[misc]
+
+
+DIGITS = DataSpec("digits", 1, 28, 28, labels=tuple("0123456789"))
+FIGURES = DataSpec("figures", 3, 16, 16, labels=("human", "non-human", "food"))
+
+
+@pytest.mark.parametrize(
+    ("label", "vector"),
+    [
+        ("human", [1, 0, 0]),
+        ("human=1,food=0.6", [1, 0, 0.6]),
+        (" human = 1 , food = 0.6 ", [1, 0, 0.6]),
+        ({"food": 0.6, "human": 1}, [1, 0, 0.6]),
+        ("non-human=2", [0, 2, 0]),
+        (2, [0, 0, 1]),
+        ("2", [0, 0, 1]),
+        ("2=0.5,human", [1, 0, 0.5]),
+        ([0.1, 0.2, 0.3], [0.1, 0.2, 0.3]),
+        ((1, 0, 0), [1, 0, 0]),
+    ],
+)
+def test_a_label_becomes_its_vector(label: Label, vector: list[float]) -> None:
+    assert FIGURES.vector(label) == pytest.approx(vector)
+
+
+def test_where_names_are_numbers_the_name_counts() -> None:
+    odd = DataSpec("odd", 1, 1, 1, labels=("1", "0"))
+    assert odd.vector("1") == odd.vector(1) == [1, 0]
+    assert DIGITS.vector(7) == DIGITS.vector("7") == [0, 0, 0, 0, 0, 0, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [
+        ("cat", "no label 'cat'; there are: human, non-human, food"),
+        ("human=1,cat=2", "no label 'cat'"),
+        (3, "no label '3'; there are: human, non-human, food"),
+        (-1, "no label '-1'"),
+        ("", "no label ''"),
+        ("human=much", "'human=much' is no label: write NAME or NAME=AMOUNT, with a name of human, non-human, food"),
+        ([1.0, 2.0], r"has 3 numbers \(human, non-human, food\), not 2"),
+        ([1.0, 2.0, 3.0, 4.0], "not 4"),
+        ("human=nan", "finite"),
+        ({"food": float("inf")}, "finite"),
+    ],
+)
+def test_a_label_that_is_none_is_refused_with_the_right_names(label: Label, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        FIGURES.vector(label)
+
+
+def test_data_without_labels_has_none_to_ask_for() -> None:
+    with pytest.raises(UserError, match="plain has no labels"):
+        DataSpec("plain", 1, 1, 1, labels=()).vector("cat")

@@ -116,6 +116,37 @@ def run_network(network: UNet, x: Tensor, t: Tensor) -> Tensor:
     return network(x, t)
 
 
+@pytest.mark.parametrize("patch", [1, 2])
+def test_labels_are_classes_and_the_one_after_the_last_is_none(patch: int) -> None:
+    network = random_network({"channels": (16, 32), "groups": 8, "attention": (1,), "context": 5, "patch": patch})
+    model, x = to_diffusers(network, 16), images(1, (16, 16))
+    back = from_diffusers(model, patch)
+    assert back.context_size == 5
+    for label in (*range(5), None):
+        classes = torch.full((len(x),), 5 if label is None else label)
+        told = None if label is None else classes
+        with torch.inference_mode():
+            theirs = pixel_shuffle(model(pixel_unshuffle(x, patch), TIMES - 1, class_labels=classes).sample, patch)
+            assert_close(theirs, network(x, TIMES, told), rtol=0, atol=1e-5)
+            assert_close(back(x, TIMES, told), network(x, TIMES, told), rtol=0, atol=1e-5)
+
+
+def test_a_model_whose_every_class_means_something_keeps_them_all() -> None:
+    model = random_model({**MODELS["attention low"], "num_class_embeds": 3})
+    network, x = from_diffusers(model), images(1, (8, 8))
+    assert network.context_size == 3
+    for label in range(3):
+        classes = torch.full((len(x),), label)
+        with torch.inference_mode():
+            theirs = model(x, TIMES - 1, class_labels=classes).sample
+            assert_close(network(x, TIMES, classes), theirs, rtol=0, atol=1e-5)
+
+
+def test_a_network_told_the_time_at_its_bottleneck_has_no_counterpart() -> None:
+    with pytest.raises(ValueError, match="time_at='bottleneck'"):
+        to_diffusers(UNet(time_at="bottleneck"), 16)
+
+
 every_network = pytest.mark.parametrize(("config", "size"), NETWORKS.values(), ids=NETWORKS)
 every_model = pytest.mark.parametrize("config", MODELS.values(), ids=MODELS)
 
@@ -235,7 +266,6 @@ REFUSED: dict[str, Any] = {
     "mid_block_scale_factor": 2,
     "mid_block_type": None,
     "norm_eps": 1e-6,
-    "num_class_embeds": 10,
     "out_channels": 3,
     "time_embedding_dim": 64,
     "time_embedding_type": "fourier",

@@ -109,6 +109,7 @@ def test_res_block_is_its_formula(scale_shift: bool, c_out: int) -> None:
     assert isinstance(module, ResBlock)
     x, time = random(2, 4, 3, 5), random(2, 5, seed=1)
     norm1, norm2 = module.norm1, module.norm2
+    assert module.time is not None
 
     h = F.conv2d(
         F.silu(F.group_norm(x, 2, norm1.weight, norm1.bias)), module.conv1.weight, module.conv1.bias, padding=1

@@ -38,6 +38,7 @@ def images(*shape: int, seed: int = 0) -> Tensor:
         ({"channels": (8,), "attention": (0,)}, (2, 1, 5, 7)),
         ({"channels": (8, 8, 16, 24), "attention": (0, 1, 2, 3)}, (2, 1, 16, 8)),
         ({"channels": (16, 8), "dropout": 0.1}, (2, 1, 8, 8)),
+        ({"context": 3, "time_at": "bottleneck"}, (2, 1, 8, 8)),
     ],
 )
 def test_the_prediction_has_the_shape_of_the_images(settings: dict[str, Any], shape: tuple[int, ...]) -> None:
@@ -175,6 +176,62 @@ def test_the_memory_layout_changes_nothing() -> None:
     expected = network(x, t)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     assert_close(network(x.contiguous(memory_format=torch.channels_last), t), expected, rtol=1e-9, atol=1e-11)
+
+
+# labels
+
+
+@pytest.mark.parametrize("settings", [{}, {"scale_shift": True}, {"time_at": "bottleneck"}])
+def test_a_label_changes_the_output_and_a_label_of_zeros_is_none(settings: dict[str, Any]) -> None:
+    network, x, t = small(context=3, **settings), images(2, 1, 8, 8), torch.tensor([5, 900])
+    none = network(x, t)
+    assert torch.equal(network(x, t, torch.zeros(2, 3)), none)
+    outputs = [network(x, t, torch.eye(3)[[i, i]]) for i in range(3)] + [none]
+    for i, one in enumerate(outputs):
+        for other in outputs[:i]:
+            assert not torch.allclose(one, other, rtol=0, atol=1e-6)
+    twice = network(x, t, torch.tensor([[2.0, 0, 0], [0, 1, 0]]))
+    assert not torch.allclose(twice[0], outputs[0][0], rtol=0, atol=1e-6)  # two of a kind are not one
+    assert_close(twice[1], outputs[1][1])  # each image has its own label
+
+
+def test_a_class_is_its_one_hot_vector() -> None:
+    network, x, t = small(context=3), images(3, 1, 8, 8), torch.tensor([5, 90, 900])
+    assert torch.equal(network(x, t, torch.tensor([2, 0, 1])), network(x, t, torch.eye(3)[[2, 0, 1]]))
+
+
+def test_without_labels_the_network_is_the_one_that_never_heard_of_them() -> None:
+    told = small(context=3)
+    untold = small()
+    untold.load_state_dict({key: value for key, value in told.state_dict().items() if key != "context.weight"})
+    x, t = images(2, 1, 8, 8), torch.tensor([5, 900])
+    assert torch.equal(told(x, t), untold(x, t))
+
+
+def test_the_bottleneck_is_the_only_place_that_is_told_the_time() -> None:
+    network = small(time_at="bottleneck", context=2)
+    before: list[Tensor] = []
+    entered: list[Tensor] = []
+    list(network.down)[-1].register_forward_hook(lambda module, inputs, out: before.append(out))
+    next(iter(network.middle)).register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0]))
+    x, label = images(1, 1, 8, 8), torch.tensor([[1.0, 2.0]])
+    for t in (1, 700):
+        network(x, torch.tensor([t]), label)
+    assert torch.equal(before[0], before[1])  # nothing above knows which time it is
+    assert network.context is not None
+    for i, t in enumerate((1, 700)):
+        told = network.time(torch.tensor([t])) + label.double() @ network.context.weight.T
+        assert_close(entered[i], before[i] + told[:, :, None, None])
+    assert not any(name.startswith(("down", "up", "middle")) and ".time." in name for name in network.state_dict())
+
+
+def test_labels_of_another_form_are_refused() -> None:
+    x, t = images(2, 1, 8, 8), torch.tensor([5, 900])
+    for wrong in (torch.zeros(2, 4), torch.zeros(1, 3), torch.zeros(3), torch.zeros(2, 3, 1)):
+        with pytest.raises(ValueError, match=r"must be \(2, 3\) vectors or \(2,\) classes"):
+            small(context=3)(x, t, wrong)
+    with pytest.raises(ValueError, match="built without labels"):
+        small()(x, t, torch.zeros(2, 3))
 
 
 # what is refused

@@ -1,30 +1,58 @@
-"""shapedreamer data: look at a data set."""
+"""shapedreamer data: look at a data set, or fetch one."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from ..names import RecipeName
+from .options import Images
 
 
 def run(
-    recipe: Positional[Literal["shapes"]],
+    recipe: Positional[RecipeName | Literal["fetch"]],
+    name: Positional[
+        Annotated[Literal["dcss", "mnist", "fashion_mnist"] | None, arg(metavar="[{dcss,mnist,fashion_mnist}]")]
+    ] = None,
+    images: OmitArgPrefixes[Images] = Images(),
     inspect: bool = False,
-    samples: int | None = None,
+    samples: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: all)")] = None,
     out: Path = Path("contact.png"),
 ) -> None:
     """Say what a data set is; with --inspect, go through it all and write a contact sheet.
 
+    `shapedreamer data fetch NAME` downloads a data set, to --data or else to a cache folder, and says where it is.
+
     Args:
-        recipe: Whose data.
+        recipe: Whose data; or the word fetch.
+        name: After fetch, what to download: dcss (Dungeon Crawl tiles, CC0), mnist or fashion_mnist.
         inspect: Count images, labels and duplicates, and check the range.
         samples: Images in the data set.
         out: The contact sheet.
     """
+    from ..errors import UserError
+
+    if recipe == "fetch":
+        if name is None:
+            raise UserError("data fetch needs a name: dcss, mnist or fashion_mnist")
+        if name == "dcss":
+            from ..data.dcss import fetch_dcss
+
+            print(fetch_dcss(images.data))
+        else:
+            from ..data.download import cache_folder, fetch
+            from ..data.mnist import FILES
+
+            print(*fetch(FILES[name], images.data or cache_folder(name)), sep="\n")
+        return
+    if name is not None:
+        raise UserError(f"{name} belongs after fetch: shapedreamer data fetch {name}")
+
     from ..data.inspect import contact_sheet, describe, inspect_data
-    from ..recipes import shapes
+    from ..recipes import named
     from ..render import grid, save_picture
 
-    data = shapes(samples=samples).make_data()
+    data, _ = named(recipe, samples=samples, **images.options()).make_data()
     if not inspect:
         print(describe(data))
         return

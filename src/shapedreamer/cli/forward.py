@@ -1,19 +1,27 @@
 """shapedreamer forward: show the forward process, which turns images into noise."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from ..names import ScheduleName
+from ..names import RecipeName, ScheduleName
+from .options import Images
+
+SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.999)  # of T
 
 
 def run(
-    recipe: Positional[Literal["shapes"]],
+    recipe: Positional[RecipeName],
+    images: OmitArgPrefixes[Images] = Images(),
     num: int = 8,
-    times: tuple[int, ...] = (0, 50, 100, 200, 400, 600, 800, 999),
+    times: Annotated[
+        tuple[int, ...], arg(help_behavior_hint="(default: 0 50 100 200 400 600 800 999 where T is 1000)")
+    ] = (),
     schedule: ScheduleName = "linear",
-    timesteps: int = 1000,
+    timesteps: Annotated[
+        int | None, arg(metavar="INT", help_behavior_hint="(default: the recipe's, 500 for sprites, else 1000)")
+    ] = None,
     seed: int = 0,
     out: Path = Path("forward.png"),
 ) -> None:
@@ -29,9 +37,13 @@ def run(
         out: The picture.
     """
     from ..dream import forward_picture
-    from ..recipes import shapes
+    from ..recipes import named
     from ..render import save_picture
     from ..schedule import SCHEDULES
 
-    save_picture(forward_picture(shapes().make_data(), SCHEDULES[schedule](timesteps), num, times, seed), out)
+    chosen = named(recipe, **images.options())
+    table = SCHEDULES[schedule](chosen.timesteps if timesteps is None else timesteps)
+    times = times or tuple(int(share * table.T) for share in SHARES)
+    data, _ = chosen.make_data()
+    save_picture(forward_picture(data, table, num, times, seed), out)
     print(out)

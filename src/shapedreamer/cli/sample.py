@@ -1,6 +1,7 @@
 """shapedreamer sample: dream images with a trained model."""
 
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -14,6 +15,9 @@ def run(
     steps: int = 20,
     eta: float = 0.0,
     seed: int = 0,
+    label: str | None = None,
+    guidance: float = 1.0,
+    sweep: Literal["label", "guidance"] | None = None,
     out: Path = Path("samples.png"),
     show_process: bool = False,
     which: Which = "ema",
@@ -28,13 +32,22 @@ def run(
         steps: Network calls.
         eta: Noise that ddim adds on the way, 0 to 1.
         seed: One seed, one set of pictures.
+        label: What to dream of: a name or number (boot, 7), or names with amounts (circle=2,line=1; human=1,food=0.6).
+        guidance: How much the label counts: 1 as it is, more overshoots towards it, 0 forgets it.
+        sweep: A picture with a row for each label, or for each of several strengths of guidance, from the same noise.
         out: samples.png is a grid, .npy the numbers (N, C, H, W) in [-1, 1], .gif and .webp the dream from noise on.
         show_process: Also write a strip from noise to image, x_t above and the predicted x0 below, beside `out`.
         which: Averaged weights or those of the last step.
         device: Where to compute.
     """
-    from ..dream import write_dream
+    from ..dream import SWEEP_COLUMNS, Way, write_dream, write_sweep
     from ..model import load
 
-    for path in write_dream(load(model, which, device), out, num, sampler, steps, eta, seed, show_process):
+    dreamer = load(model, which, device)
+    how = Way(sampler, steps, eta, seed, label, guidance)
+    if sweep:
+        paths = write_sweep(dreamer, sweep, out, min(num, SWEEP_COLUMNS), how)
+    else:
+        paths = write_dream(dreamer, out, num, how, show_process)
+    for path in paths:
         print(path)

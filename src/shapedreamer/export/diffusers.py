@@ -36,7 +36,6 @@ FIXED: dict[str, Any] = {
     "norm_eps": 1e-5,
     "add_attention": True,
     "class_embed_type": None,
-    "num_class_embeds": None,
 }
 
 # Our modules, their modules. In a block's, {i} counts the blocks of one resolution. The fused qkv is three of theirs.
@@ -59,6 +58,7 @@ BLOCK_MODULES = {
     "attend.out": ["attentions.{i}.to_out.0"],
 }
 TIME_WEIGHT = "time.linear1.weight"
+LABEL_WEIGHT, CLASS_WEIGHT = "context.weight", "class_embedding.weight"
 
 
 def to_diffusers(network: UNet, size: int | tuple[int, int]) -> "UNet2DModel":
@@ -68,18 +68,27 @@ def to_diffusers(network: UNet, size: int | tuple[int, int]) -> "UNet2DModel":
 
     Diffusers has no `patch`: for patch > 1 its network lives on images of in_channels * patch² channels and 1/patch of
     the size. Noise is the same either way, so a pipeline draws such an image, and pixel_shuffle makes it a picture.
-    Raises ValueError for a size that does not fit the network, UserError where diffusers is not installed.
+
+    A network that is told labels becomes a model with `class_labels`: 0, 1, … are our labels, one of them at a time,
+    and the number after the last is no label.
+    Raises ValueError for a size that does not fit the network, or one that is told the time at its bottleneck only;
+    UserError where diffusers is not installed.
     """
     diffusers = require("diffusers", "diffusers")
     height, width = (size, size) if isinstance(size, int) else size
     if height % network.divisor or width % network.divisor:
         raise ValueError(f"size {height}x{width} must be divisible by {network.divisor} for this network")
+    if network.time_at == "bottleneck":
+        raise ValueError("UNet2DModel tells every block the time; it has no counterpart of time_at='bottleneck'")
 
     sample_size = (height // network.patch, width // network.patch)
     model = diffusers.UNet2DModel(sample_size=sample_size, **_config(network), **FIXED)
     state = network.state_dict()
     state[TIME_WEIGHT] = _shift_time(state[TIME_WEIGHT], by=1)
     weights: dict[str, Tensor] = {}
+    if LABEL_WEIGHT in state:
+        classes = state.pop(LABEL_WEIGHT).T
+        weights[CLASS_WEIGHT] = torch.cat([classes, torch.zeros_like(classes[:1])])
     for ours, theirs in _parameters(network):
         pieces = state[ours].chunk(len(theirs))
         weights |= {name: piece.clone() for name, piece in zip(theirs, pieces, strict=True)}
@@ -94,8 +103,11 @@ def from_diffusers(model: "UNet2DModel", patch: int = 1) -> UNet:
 
     Raises ValueError for a model that does what our UNet cannot; the message names the key of its config.
     """
-    network = UNet(**_options(model.config, patch))
     state = model.state_dict()
+    classes = state.pop(CLASS_WEIGHT, None)
+    if classes is not None and not classes[-1].any():
+        classes = classes[:-1]  # the class that adds nothing to the time is no label
+    network = UNet(**_options(model.config, patch), context=0 if classes is None else len(classes))
     parameters = dict(_parameters(network))
     unknown = state.keys() - {name for theirs in parameters.values() for name in theirs}
     if unknown:
@@ -103,6 +115,8 @@ def from_diffusers(model: "UNet2DModel", patch: int = 1) -> UNet:
 
     weights = {ours: torch.cat([state[name] for name in theirs]) for ours, theirs in parameters.items()}
     weights[TIME_WEIGHT] = _shift_time(weights[TIME_WEIGHT], by=-1)
+    if classes is not None:
+        weights[LABEL_WEIGHT] = classes.T.clone()
     network.load_state_dict(weights, assign=True)
     return network.train(model.training)
 
@@ -142,6 +156,8 @@ def _parameters(network: UNet) -> Iterator[tuple[str, list[str]]]:
         add_block(f"middle.{i}", "mid_block", i)
 
     for parameter in network.state_dict():
+        if parameter == LABEL_WEIGHT:
+            continue  # as a table of classes it lies on its side
         module, _, kind = parameter.rpartition(".")  # kind: weight or bias
         yield parameter, [f"{name}.{kind}" for name in modules[module]]
 
@@ -169,6 +185,7 @@ def _config(network: UNet) -> dict[str, Any]:
         "attn_norm_num_groups": res.norm1.num_groups,  # if None, the middle attention has no norm under scale_shift
         "resnet_time_scale_shift": "scale_shift" if res.scale_shift else "default",
         "dropout": res.dropout.p,
+        "num_class_embeds": network.context_size + 1 if network.context_size else None,
     }
 
 

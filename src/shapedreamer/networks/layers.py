@@ -43,7 +43,7 @@ class ResBlock(nn.Module):
     """norm, SiLU, conv; the time comes in; norm, SiLU, conv; plus the input (DDPM, appendix B).
 
     With `scale_shift` the time scales and shifts the second norm's output (Nichol & Dhariwal 2021, "AdaGN");
-    without it, it is added before that norm.
+    without it, it is added before that norm. With time_dim = 0 the block is not told the time.
     """
 
     def __init__(
@@ -53,20 +53,21 @@ class ResBlock(nn.Module):
         self.scale_shift = scale_shift
         self.norm1 = nn.GroupNorm(groups, c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.time = nn.Linear(time_dim, 2 * c_out if scale_shift else c_out)
+        self.time = nn.Linear(time_dim, 2 * c_out if scale_shift else c_out) if time_dim else None
         self.norm2 = nn.GroupNorm(groups, c_out)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         h = self.conv1(group_norm_silu(self.norm1, x))
-        time = self.time(F.silu(time))[:, :, None, None]
-        if self.scale_shift:
-            scale, shift = time.chunk(2, dim=1)
+        if self.time is None or time is None:
+            h = group_norm_silu(self.norm2, h)
+        elif self.scale_shift:
+            scale, shift = self.time(F.silu(time))[:, :, None, None].chunk(2, dim=1)
             h = F.silu(group_norm(self.norm2, h) * (1 + scale) + shift)
         else:
-            h = group_norm_silu(self.norm2, h + time)
+            h = group_norm_silu(self.norm2, h + self.time(F.silu(time))[:, :, None, None])
         return self.skip(x) + self.conv2(self.dropout(h))
 
 
@@ -88,6 +89,36 @@ class Attention(nn.Module):
         q, k, v = self.qkv(tokens).view(B, H * W, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
         mixed = attention(q, k, v).transpose(1, 2).reshape(B, H * W, C)
         return x + self.out(mixed).transpose(1, 2).view(B, C, H, W)
+
+
+def as_context(label: Tensor | None, x: Tensor, size: int) -> Tensor:
+    """Labels as vectors (B, size) of x's type, for images x (B, C, H, W): vectors as they are, classes (B,) int64 as
+    one-hot vectors, None, which is no label, as zeros. ValueError for vectors of another length."""
+    if label is None:
+        return x.new_zeros(len(x), size)
+    if label.dtype == torch.int64 and label.ndim == 1:
+        label = F.one_hot(label, size)
+    if label.shape != (len(x), size):
+        expected = f"({len(x)}, {size}) vectors or ({len(x)},) classes"
+        raise ValueError(f"labels are {tuple(label.shape)} {label.dtype}, and must be {expected}")
+    return label.to(x.dtype)
+
+
+def check_size(x: Tensor, channels: int, divisor: int) -> None:
+    """ValueError, naming the nearest sizes that fit, unless x is (B, channels, H, W) with H and W divisible."""
+    C, H, W = x.shape[1:]
+    if C != channels:
+        raise ValueError(f"images have {C} channels, this network was built for {channels}")
+    if H % divisor or W % divisor:
+        nearest = " or ".join(f"{h}x{w}" for h, w in zip(_multiples(H, divisor), _multiples(W, divisor), strict=True))
+        raise ValueError(
+            f"images of {H}x{W} do not fit: height and width must be divisible by {divisor}; nearest sizes: {nearest}"
+        )
+
+
+def _multiples(n: int, d: int) -> tuple[int, int]:
+    """The nearest positive multiples of d at or below n, and at or above it."""
+    return max(n // d, 1) * d, -(-n // d) * d
 
 
 class Downsample(nn.Module):

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Attention, Downsample, ResBlock, TimeEmbedding, Upsample
+from ..names import TimeAt
+from .layers import Attention, Downsample, ResBlock, TimeEmbedding, Upsample, as_context, check_size
 
 
 class Block(nn.Module):
@@ -20,12 +21,12 @@ class Block(nn.Module):
         super().__init__()
         self.res, self.attend = res, attend
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
         return self.attend(self.res(x, time))
 
 
 class UNet(nn.Module):
-    """x (B, C, H, W) and t (B,) -> a prediction of x's shape.
+    """x (B, C, H, W), t (B,) and, if it is told labels, the context -> a prediction of x's shape.
 
     in_channels:  C, 1 for grey and 3 for colour
     channels:     width of each level; each level has half the height and width of the one before
@@ -36,6 +37,9 @@ class UNet(nn.Module):
     groups:       groups of every GroupNorm
     scale_shift:  whether the time scales and shifts (True) or is added (False); see ResBlock
     dropout:      inside the residual blocks, in [0, 1)
+    context:      length of the label vector, or number of classes; 0 for a network that is told no labels. A label
+                  is a vector (B, context) or a class (B,) int64, which is its one-hot vector; None, no label, is zeros
+    time_at:      where time and label come in: in all residual "blocks", or added once, at the "bottleneck"
     patch:        pixels of a patch x patch square are folded into channels before the first level, so that
                   the first level runs at 1/patch of the resolution; 1 leaves the image as it is
 
@@ -54,6 +58,8 @@ class UNet(nn.Module):
         scale_shift: bool = False,
         dropout: float = 0.0,
         patch: int = 1,
+        context: int = 0,
+        time_at: TimeAt = "blocks",
     ) -> None:
         super().__init__()
         levels = len(channels)
@@ -61,15 +67,18 @@ class UNet(nn.Module):
             raise ValueError(f"attention={tuple(attention)} names a level outside 0...{levels - 1}")
         if any(c % groups for c in channels):
             raise ValueError(f"channels={tuple(channels)} must all be divisible by groups={groups}")
-        self.in_channels, self.patch = in_channels, patch
+        self.in_channels, self.patch, self.context_size, self.time_at = in_channels, patch, context, time_at
         self.divisor = patch * 2 ** (levels - 1)
-        time_dim = 4 * channels[0]
+        time_dim = channels[-1] if time_at == "bottleneck" else 4 * channels[0]
 
         def block(c_in: int, level: int, attend: bool) -> Block:
-            res = ResBlock(c_in, channels[level], time_dim, groups, scale_shift, dropout)
+            block_time = 0 if time_at == "bottleneck" else time_dim
+            res = ResBlock(c_in, channels[level], block_time, groups, scale_shift, dropout)
             return Block(res, Attention(channels[level], head_dim, groups) if attend else nn.Identity())
 
         self.time = TimeEmbedding(channels[0], time_dim)
+        # no bias: a label of zeros leaves the time as it is
+        self.context = nn.Linear(context, time_dim, bias=False) if context else None
         self.conv_in = nn.Conv2d(in_channels * patch**2, channels[0], 3, padding=1)
 
         self.down = nn.ModuleList()
@@ -97,15 +106,21 @@ class UNet(nn.Module):
         self.norm_out = nn.GroupNorm(groups, c)
         self.conv_out = nn.Conv2d(c, in_channels * patch**2, 3, padding=1)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        self._check_size(x)
+    def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
+        check_size(x, self.in_channels, self.divisor)
         time = self.time(t)
+        if self.context is not None:
+            time = time + self.context(as_context(context, x, self.context_size))
+        elif context is not None:
+            raise ValueError("this network was built without labels: give it none")
         h = self.conv_in(F.pixel_unshuffle(x, self.patch))
         skips = [h]
         for part in self.down:
             h = part(h, time) if isinstance(part, Block) else part(h)
             skips.append(h)
 
+        if self.time_at == "bottleneck":
+            h = h + time[:, :, None, None]
         for part in self.middle:
             h = part(h, time)
 
@@ -113,19 +128,3 @@ class UNet(nn.Module):
             h = part(torch.cat([h, skips.pop()], dim=1), time) if isinstance(part, Block) else part(h)
 
         return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.patch)
-
-    def _check_size(self, x: Tensor) -> None:
-        C, H, W = x.shape[1:]
-        if C != self.in_channels:
-            raise ValueError(f"images have {C} channels, this network was built for {self.in_channels}")
-        d = self.divisor
-        if H % d or W % d:
-            nearest = " or ".join(f"{h}x{w}" for h, w in zip(_multiples(H, d), _multiples(W, d), strict=True))
-            raise ValueError(
-                f"images of {H}x{W} do not fit: height and width must be divisible by {d}; nearest sizes: {nearest}"
-            )
-
-
-def _multiples(n: int, d: int) -> tuple[int, int]:
-    """The nearest positive multiples of d at or below n, and at or above it."""
-    return max(n // d, 1) * d, -(-n // d) * d
