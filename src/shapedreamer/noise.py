@@ -53,6 +53,11 @@ def bits(seed: int, index: Tensor, count: int) -> Tensor:
     return torch.stack(words, dim=2).flatten(1)[:, :count]
 
 
+def integers(word: Tensor, low: int | Tensor, high: int | Tensor) -> Tensor:
+    """Random 32-bit words as integers in low…high, both included: word · (high − low + 1) / 2³², rounded down."""
+    return low + ((word * (high - low + 1)) >> 32)
+
+
 def normal(seed: int, step: int, index: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Standard normal numbers for images `index` at `step`: (B,) int64 -> (B, *shape) float64, on the CPU or a GPU.
 

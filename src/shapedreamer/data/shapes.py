@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..noise import bits, fold
+from ..noise import bits, fold, integers
 from .spec import DataSpec
 
 SIZE = 32
@@ -49,9 +49,9 @@ class Shapes:
         if len(index) and not 0 <= int(index.min()) <= int(index.max()) < self.samples:
             raise IndexError(f"index {int(index.min())}…{int(index.max())} is outside 0…{self.samples - 1}")
         word = bits(self.seed, index, 1 + 5 * MOST_SHAPES)
-        count = _integer(word[:, 0], 1, MOST_SHAPES)
+        count = integers(word[:, 0], 1, MOST_SHAPES)
         each = word[:, 1:].view(len(index), MOST_SHAPES, 5)
-        kind = _integer(each[..., 0], 0, len(KINDS) - 1)
+        kind = integers(each[..., 0], 0, len(KINDS) - 1)
         present = torch.arange(MOST_SHAPES) < count[:, None]
 
         white = torch.zeros(len(index), MOST_SHAPES, SIZE, SIZE, dtype=torch.bool)
@@ -67,27 +67,27 @@ class Shapes:
 
 
 def circle(size: Tensor, _: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    radius = _integer(size, *CIRCLE_RADIUS)
-    px, py = _pixels_from(_integer(x, radius, SIZE - radius), _integer(y, radius, SIZE - radius))
+    radius = integers(size, *CIRCLE_RADIUS)
+    px, py = _pixels_from(integers(x, radius, SIZE - radius), integers(y, radius, SIZE - radius))
     return px**2 + py**2 <= _column(radius) ** 2
 
 
 def rectangle(width: Tensor, height: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    w, h = _integer(width, *RECTANGLE_SIDE), _integer(height, *RECTANGLE_SIDE)
-    px, py = _pixels_from(_integer(x, 0, SIZE - w), _integer(y, 0, SIZE - h))
+    w, h = integers(width, *RECTANGLE_SIDE), integers(height, *RECTANGLE_SIDE)
+    px, py = _pixels_from(integers(x, 0, SIZE - w), integers(y, 0, SIZE - h))
     return (px > 0) & (px < _column(w)) & (py > 0) & (py < _column(h))
 
 
 def triangle(base: Tensor, height: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    b, h = _integer(base, *TRIANGLE_SIDE), _integer(height, *TRIANGLE_SIDE)
-    px, py = _pixels_from(_integer(x, 0, SIZE - b), _integer(y, 0, SIZE - h))
+    b, h = integers(base, *TRIANGLE_SIDE), integers(height, *TRIANGLE_SIDE)
+    px, py = _pixels_from(integers(x, 0, SIZE - b), integers(y, 0, SIZE - h))
     half_width = _column(b) / 2 * py / _column(h)  # it widens evenly from 0 at the tip
     return (py > 0) & (py < _column(h)) & ((px - _column(b) / 2).abs() <= half_width)
 
 
 def line(length: Tensor, direction: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    n = _integer(length, *LINE_LENGTH)
-    angle = _integer(direction, 0, LINE_DIRECTIONS - 1) * (math.pi / LINE_DIRECTIONS)
+    n = integers(length, *LINE_LENGTH)
+    angle = integers(direction, 0, LINE_DIRECTIONS - 1) * (math.pi / LINE_DIRECTIONS)
     # in steps of 2⁻¹⁶ all that follows is exact in float32, and so the same pixels everywhere
     cos, sin = ((f(angle) * 2**16).round() / 2**16 for f in (torch.cos, torch.sin))
     # the box around the line, as seen from where it starts: the start is drawn so that the box is inside the frame
@@ -95,17 +95,12 @@ def line(length: Tensor, direction: Tensor, x: Tensor, y: Tensor) -> Tensor:
     left, right = (n * cos).clamp(max=0) - side_x, (n * cos).clamp(min=0) + side_x
     top, bottom = -side_y, n * sin + side_y
     px, py = _pixels_from(
-        _integer(x, (-left).ceil().long(), (SIZE - right).floor().long()),
-        _integer(y, (-top).ceil().long(), (SIZE - bottom).floor().long()),
+        integers(x, (-left).ceil().long(), (SIZE - right).floor().long()),
+        integers(y, (-top).ceil().long(), (SIZE - bottom).floor().long()),
     )
     along = px * _column(cos) + py * _column(sin)
     across = py * _column(cos) - px * _column(sin)
     return (along > 0) & (along < _column(n)) & (across.abs() < LINE_WIDTH / 2)
-
-
-def _integer(word: Tensor, low: int | Tensor, high: int | Tensor) -> Tensor:
-    """A random 32-bit word as an integer in low…high, both included."""
-    return low + ((word * (high - low + 1)) >> 32)
 
 
 def _column(value: Tensor) -> Tensor:
