@@ -27,12 +27,13 @@ from shapedreamer.recipes import shapes
 CONFIG = RunConfig(shapes(quick=True), SPEC)
 NETWORK = {"a.weight": torch.randn(3, 4), "count": torch.tensor(7), "half": torch.randn(5).bfloat16()}
 EMA = {key: value + 1 for key, value in NETWORK.items()}
+LABELS = torch.eye(3)[[0, 2, 2, 1]]
 MEAN = torch.randn(3, 4)
 OPTIMIZERS = [{"state": {0: {"step": torch.tensor(3.0), "exp_avg": MEAN}}, "param_groups": [{"lr": 1e-3}]}]
 
 
 def save(folder: Path, step: int = 5) -> Path:
-    save_checkpoint(folder, "latest", CONFIG, step, NETWORK, EMA, 0.25, OPTIMIZERS)
+    save_checkpoint(folder, "latest", CONFIG, step, NETWORK, EMA, 0.25, LABELS, OPTIMIZERS)
     return folder / "latest.safetensors"
 
 
@@ -42,9 +43,15 @@ def test_round_trip_to_the_bit(tmp_path: Path) -> None:
     for saved, loaded in ((NETWORK, checkpoint.network), (EMA, checkpoint.ema)):
         assert saved.keys() == loaded.keys()
         assert all(torch.equal(saved[k], loaded[k]) and saved[k].dtype == loaded[k].dtype for k in saved)
+    assert torch.equal(checkpoint.labels, LABELS)  # type: ignore[arg-type]
     [optimizer] = load_optimizers(tmp_path, checkpoint)
     assert optimizer["param_groups"] == OPTIMIZERS[0]["param_groups"]
     assert torch.equal(optimizer["state"][0]["exp_avg"], MEAN)
+
+
+def test_a_network_without_labels_has_none(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, "best", CONFIG, 5, NETWORK, EMA, 0.25)
+    assert load_checkpoint(tmp_path / "best.safetensors").labels is None
 
 
 def test_only_the_optimizer_file_in_use_stays(tmp_path: Path) -> None:

@@ -2,24 +2,35 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from shapedreamer import cli
+from shapedreamer.model import load
 from shapedreamer.process import diffuse
-from shapedreamer.render import MARGIN
+from shapedreamer.render import MARGIN, grid
 from shapedreamer.train import train
 
-from .tiny import FALLING
+from .tiny import FALLING, TOLD
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("cli") / "run"
     train(FALLING, out, sample_every=0, save_every=0)
+    return out
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is told labels."""
+    out = tmp_path_factory.mktemp("cli") / "told"
+    train(replace(TOLD, epochs=1), out, sample_every=0, save_every=0)
     return out
 
 
@@ -70,6 +81,45 @@ def test_sample_writes_a_grid_a_strip_numbers_and_animations(run: Path, monkeypa
             assert movie.n_frames == 5
             assert movie.width < size[0]
     assert Path("samples-process.png").exists()
+
+
+def test_a_label_decides_the_picture(told: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = ("--num", 3, "--steps", 3)
+    for name, words in {
+        "a": ("--label", "circle=2,line=1"),
+        "b": ("--label", "line=1,circle=2"),
+        "c": ("--label", "circle=2,line=1", "--guidance", 3),
+        "d": ("--label", "none"),
+        "e": ("--label", "circle=2,line=1", "--guidance", 0),
+        "f": (),
+    }.items():
+        assert shapedreamer(monkeypatch, "sample", told, *quick, *words, "--out", f"{name}.npy") == 0
+    a, b, c, d, e, f = (np.load(f"{name}.npy") for name in "abcdef")
+    assert (a == b).all()
+    assert (d == e).all()
+    assert not any((a == other).all() for other in (c, d, f))
+    model = load(told, device="cpu")
+    assert (model.sample(3, steps=3, label={"circle": 2, "line": 1}, guidance=3).numpy() == c).all()
+
+
+def test_a_sweep_has_a_row_for_each_label_or_strength_from_the_same_noise(
+    told: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shapedreamer.dream import GUIDANCES
+
+    model, quick = load(told, device="cpu"), ("--num", 2, "--steps", 3, "--seed", 4)
+    assert shapedreamer(monkeypatch, "sample", told, *quick, "--sweep", "label", "--out", "label.png") == 0
+    words = ("--sweep", "guidance", "--label", "line", "--out", "guidance.png")
+    assert shapedreamer(monkeypatch, "sample", told, *quick, *words) == 0
+    rows = {
+        "label.png": [model.sample(2, steps=3, seed=4, label=name) for name in model.spec.labels],
+        "guidance.png": [model.sample(2, steps=3, seed=4, label="line", guidance=scale) for scale in GUIDANCES],
+    }
+    for path, images in rows.items():
+        expected = np.asarray(grid(torch.cat(images), columns=2))
+        with Image.open(path) as picture:
+            shown = np.asarray(picture.convert("L"))
+        assert (shown[-expected.shape[0] :, -expected.shape[1] :] == expected).all()
 
 
 def test_forward_shows_what_diffuse_computes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,12 +189,33 @@ def test_train_resumes_with_the_stored_recipe(monkeypatch: pytest.MonkeyPatch) -
         (["train", "shapes", "--out", "RUN"], "already holds a run"),
         (["forward", "shapes", "--times", "1001"], "times must lie between 0 and T = 1000"),
         (["forward", "shapes", "--num", "0"], "num must be between 1 and"),
+        (["sample", "RUN", "--label", "circle"], "trained without labels (train with --labels yes)"),
+        (["sample", "RUN", "--sweep", "label"], "trained without labels"),
+        (["sample", "RUN", "--guidance", "2"], "guidance 2 needs a label"),
+        (["sample", "TOLD", "--label", "cat"], "no label 'cat'; there are: circle, rectangle, triangle, line"),
+        (["sample", "TOLD", "--label", "circle=two"], "write NAME or NAME=AMOUNT"),
+        (["sample", "TOLD", "--sweep", "label", "--out", "a.npy"], "must end in .png"),
+        (["train", "shapes", "--data", "."], "draws its own images and reads none"),
+        (["train", "shapes", "--label-dropout", "2"], "label_dropout must be between 0 and 1"),
+        (["train", "folder"], "needs the folder of your pictures: --data PATH"),
+        (["train", "folder", "--data", "nowhere"], "nowhere"),
+        (["train", "folder", "--data", ".", "--size", "28"], "size '28' must be HEIGHTxWIDTH"),
+        (["train", "mnist", "--fit", "crop"], "--fit is for: folder"),
+        (["train", "shapes", "--resume", "--data", ".", "--out", "RUN"], "draws its own images"),
+        (["forward", "sprites", "--times", "501"], "times must lie between 0 and T = 500"),
+        (["data", "fetch"], "data fetch needs a name: dcss, mnist or fashion_mnist"),
+        (["data", "shapes", "mnist"], "mnist belongs after fetch: shapedreamer data fetch mnist"),
     ],
 )
 def test_a_mistake_is_one_clear_line_and_exit_code_2(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+    run: Path,
+    told: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    says: str,
 ) -> None:
-    assert shapedreamer(monkeypatch, *(run if word == "RUN" else word for word in words)) == 2
+    assert shapedreamer(monkeypatch, *({"RUN": run, "TOLD": told}.get(word, word) for word in words)) == 2
     told = capsys.readouterr().err
     assert told.startswith("error: ")
     assert says in told

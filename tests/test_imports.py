@@ -46,7 +46,7 @@ FLOORS = [
     ["data.arrays", "data.download", "data.mnist", "data.dcss", "data.tiles", "data.folder", "data.inspect"],
     ["networks.fast", "networks.layers", "networks.unet", "networks.context_unet"],
     ["process", "denoiser", "oracle", "samplers", "ema", "loss", "optim"],
-    ["recipes", "checkpoint", "model", "render", "dream", "compare", "explore", "runlog"],
+    ["recipes", "checkpoint", "model", "render", "dream", "explore", "compare", "runlog"],
     ["train", "export", "conformance", "evaluate", "cli"],
 ]
 RANK = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}

@@ -63,7 +63,31 @@ def test_a_label_can_be_said_in_many_ways(told: Model) -> None:
         assert torch.equal(told.sample(3, steps=5, label=label), expected)
     assert not torch.equal(told.sample(3, steps=5, label="triangle"), expected)
     assert not torch.equal(told.sample(3, steps=5), expected)
-    assert torch.equal(told.sample(3, steps=5), told.sample(3, steps=5, label=[0, 0, 0, 0]))
+    assert torch.equal(told.sample(3, steps=5, label=None), told.sample(3, steps=5, label=[0, 0, 0, 0]))
+    assert torch.equal(told.sample(3, steps=5, label=None), told.sample(3, steps=5, label="none"))
+
+
+def test_unless_told_otherwise_labels_come_as_in_the_data(told: Model, model: Model) -> None:
+    assert told.labels is not None
+    assert torch.equal(told.labels, TOLD.make_data()[1].batch(torch.arange(len(told.labels)))[1])
+    drawn = told.label_vectors("any", 2000, seed=5)
+    assert drawn is not None
+    possible = {tuple(label) for label in told.labels.tolist()}
+    assert {tuple(label) for label in drawn.tolist()} <= possible
+    torch.testing.assert_close(drawn.mean(0), told.labels.mean(0), rtol=0, atol=0.1)
+    assert torch.equal(told.sample(3, steps=5, seed=5), told.sample(3, steps=5, seed=5, label=drawn[:3]))
+    assert torch.equal(told.label_vectors("any", 3, seed=5, first=7), drawn[7:10])  # type: ignore[arg-type]
+    other = told.label_vectors("any", 2000, seed=6)
+    assert other is not None
+    assert not torch.equal(other, drawn)
+    assert model.label_vectors("any", 2) is None  # of none there is none to draw
+
+
+def test_a_label_that_is_called_any_or_none_is_a_label(told: Model) -> None:
+    spec = replace(told.spec, labels=("any", "none", "some", "all"))
+    model = Model(told.network, told.schedule, told.prediction, spec, told.labels)
+    for place, name in enumerate(spec.labels):
+        assert torch.equal(model.label_vectors(name, 1), torch.eye(4)[[place]])  # type: ignore[arg-type]
 
 
 def test_every_image_has_its_own_label_whatever_the_batch(told: Model) -> None:
@@ -75,7 +99,7 @@ def test_every_image_has_its_own_label_whatever_the_batch(told: Model) -> None:
 
 
 def test_guidance_1_is_the_label_and_0_is_none(told: Model) -> None:
-    plain, without = told.sample(3, steps=5, label="circle"), told.sample(3, steps=5)
+    plain, without = told.sample(3, steps=5, label="circle"), told.sample(3, steps=5, label=None)
     assert torch.equal(told.sample(3, steps=5, label="circle", guidance=1), plain)
     assert torch.equal(told.sample(3, steps=5, label="circle", guidance=0), without)
     assert not torch.equal(told.sample(3, steps=5, label="circle", guidance=3), plain)
@@ -97,11 +121,11 @@ def test_labels_that_make_no_sense_are_named(told: Model, model: Model) -> None:
         ({"label": "cat"}, "no label 'cat'; there are: circle, rectangle, triangle, line"),
         ({"label": [1, 2]}, r"has 4 numbers \(circle, rectangle, triangle, line\), not 2"),
         ({"label": torch.zeros(2, 4)}, r"labels for 3 images are \(3, 4\), not \(2, 4\)"),
-        ({"guidance": 2.0}, "guidance 2 needs a label"),
+        ({"label": None, "guidance": 2.0}, "guidance 2 needs a label"),
         ({"label": "circle", "guidance": float("nan")}, "guidance must be finite"),
     ):
         with pytest.raises(UserError, match=says):
-            told.sample(3, **wrong)  # type: ignore[arg-type]
+            told.sample(3, **wrong)
     with pytest.raises(UserError, match="trained without labels"):
         model.sample(3, label="circle")
 

@@ -86,7 +86,7 @@ def test_every_recipe_fits_its_data_builds_and_survives_json(name: RecipeName, q
 def test_the_textbooks_of_the_other_systems() -> None:
     assert (named("sprites").timesteps, named("sprites").network) == (500, ContextUnetConfig(features=64))
     for name in ("mnist", "fashion_mnist"):
-        recipe = named(name)  # type: ignore[arg-type]
+        recipe = named(name)
         assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.timesteps) == (20, 128, 2e-4, 1000)
         network = replace(recipe, network=replace(recipe.network, context=10)).make_network()
         assert 1.5e6 < sum(p.numel() for p in network.parameters()) < 2.5e6

@@ -36,7 +36,25 @@ def test_labels_stand_outside_the_images() -> None:
     words = render.labelled(picture, ["a", "b"], ["c", "d"])
     inside = words.crop((words.width - picture.width, words.height - picture.height, words.width, words.height))
     assert list(inside.convert("L").tobytes()) == list(picture.tobytes())
-    assert words.convert("L").getextrema()[1] == 255  # something is written
+    for strip in ((18, 0, words.width, 18), (0, 18, 18, words.height)):
+        assert np.asarray(words.crop(strip).convert("L")).max() > 200  # something is written
+
+
+@pytest.mark.parametrize("titles", [["a", "b"], ["one line", "first\nsecond line, longer"], ["", "x" * 50]])
+def test_titles_stand_beside_their_rows_whole(titles: list[str]) -> None:
+    picture = render.grid(torch.full((4, 1, 30, 30), -1.0), columns=2, scale=4)
+    shown = render.titled(picture, titles)
+    assert shown.height == picture.height
+    left = shown.width - picture.width
+    pixels = np.asarray(shown.convert("L"))
+    assert (pixels[:, left:] == np.asarray(picture)).all()
+    words = pixels[:, :left] > render.BACKGROUND + 20
+    for title, row in zip(titles, np.split(words, 2), strict=True):
+        assert row.any() == bool(title)
+        assert not row[:20].any()  # in the middle of the row
+        assert not row[-20:].any()
+    assert not words[:, :10].any()  # nothing is cut off on either side
+    assert not words[:, -10:].any()
 
 
 @pytest.mark.parametrize("ending", [".gif", ".webp"])

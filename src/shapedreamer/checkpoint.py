@@ -59,12 +59,16 @@ _RUN_CONFIG = TypeAdapter(RunConfig)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights at a step (optimizer steps done so far), raw and averaged, and the configuration they belong to."""
+    """Weights at a step (optimizer steps done so far), raw and averaged, and the configuration they belong to.
+
+    labels: (N, L) of some images, as labels come in the data; None where the network is told none
+    """
 
     config: RunConfig
     step: int
     network: State
     ema: State
+    labels: Tensor | None
     best_loss: float  # the lowest held-out loss so far; infinite before the first
     optimizer_file: str  # in the same folder; "" where there is none
     optimizer_digest: str
@@ -111,6 +115,7 @@ def save_checkpoint(
     network: State,
     ema: State,
     best_loss: float,
+    labels: Tensor | None = None,
     optimizers: list[dict[str, Any]] | None = None,
 ) -> None:
     """Write folder/name.safetensors and, if states of optimizers are given, those beside it.
@@ -130,6 +135,8 @@ def save_checkpoint(
         for kind, state in (("network", network), ("ema", ema))
         for key, value in state.items()
     }
+    if labels is not None:
+        tensors["labels"] = labels.cpu().contiguous()
     metadata["digest"] = _digest(tensors, metadata)
     write_atomic(folder / f"{name}.safetensors", save(tensors, metadata))
     if optimizers is not None:
@@ -154,6 +161,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"{path} is not a checkpoint of shapedreamer: it has no digest in its metadata")
     if digest != _digest(tensors, metadata):
         raise UserError(f"checkpoint {path} is damaged: its content does not match its digest; use another one")
+    labels = tensors.pop("labels", None)
     states: dict[str, State] = {"network": {}, "ema": {}}
     for key, value in tensors.items():
         kind, _, name = key.partition(".")
@@ -163,6 +171,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         step=int(metadata["step"]),
         network=states["network"],
         ema=states["ema"],
+        labels=labels,
         best_loss=float(metadata["best_loss"]),
         optimizer_file=metadata.get("optimizer_file", ""),
         optimizer_digest=metadata.get("optimizer_digest", ""),

@@ -51,7 +51,7 @@ class Way(NamedTuple):
     steps: int = 20
     eta: float = 0.0
     seed: int = 0
-    label: str | None = None
+    label: str | None = "any"
     guidance: float = 1.0
 
 
@@ -87,7 +87,7 @@ def write_sweep(model: Model, sweep: Literal["label", "guidance"], out: Path, nu
     """A picture of `num` columns from the same noise, with a row for each label or for each of GUIDANCES."""
     render.check_ending(out)
     if sweep == "label":
-        model.label_vectors(0, 1)  # a model without labels is refused
+        model.label_vectors(0, 1)  # refuses a model without labels
         ways = {name: way._replace(label=name) for name in model.spec.labels}
     else:
         ways = {f"{scale:g}": way._replace(guidance=scale) for scale in GUIDANCES}

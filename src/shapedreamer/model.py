@@ -14,23 +14,36 @@ from .denoiser import Denoise, Denoiser, clipped, given, guided
 from .device import autocast, pick_device
 from .errors import UserError
 from .names import DeviceName, Prediction, SamplerName, Which
-from .noise import Noise
+from .noise import Noise, bits, fold, integers
 from .samplers import SAMPLERS, Step, Steps
 from .schedule import Schedule
 
+LABELS = 0x1ABE1  # what a seed is folded with to draw labels, which share no random word with its noise
+
 
 class Model:
-    """A network with all that it takes to sample from it. `spec` says what its images are.
+    """A network with all that it takes to sample from it.
+
+    spec:    what its images are
+    labels:  (N, L) of some images, as labels come in the data; None for a network that is told none
 
     Wherever a `label` can be given it is, for all images, one that spec.vector understands, such as "circle=2,line=1",
-    {"human": 1, "food": 0.6} or 7; or a tensor (num, L) of vectors, one an image; None is no label. `guidance` is the
-    scale of classifier-free guidance: 1 the label as it is, more overshoots towards it, 0 forgets it. Each network call
-    is two unless guidance is 1 or 0. UserError for a label that does not exist or a network that is told none.
+    {"human": 1, "food": 0.6} or 7; or a tensor (num, L) of vectors, one an image; or "any", for each image a label as
+    they come in the data; or None (or "none") for no label at all. `guidance` is the scale of classifier-free guidance:
+    1 the label as it is, more overshoots towards it, 0 forgets it. Each network call is two unless guidance is 1 or 0.
+    UserError for a label that does not exist, and for any in a model without labels.
     """
 
-    def __init__(self, network: nn.Module, schedule: Schedule, prediction: Prediction, spec: DataSpec) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        prediction: Prediction,
+        spec: DataSpec,
+        labels: Tensor | None = None,
+    ) -> None:
         self.network = network.eval()
-        self.schedule, self.prediction, self.spec = schedule, prediction, spec
+        self.schedule, self.prediction, self.spec, self.labels = schedule, prediction, spec, labels
         self.device = next(network.parameters()).device
 
     def denoiser(self, label: Tensor | None = None, guidance: float = 1.0) -> Denoise:
@@ -48,10 +61,16 @@ class Model:
         )
         return clipped(guided(conditional, unconditional, guidance), self.spec.low, self.spec.high)
 
-    def label_vectors(self, label: Label | Tensor, num: int) -> Tensor:
-        """A label for each of `num` images: (num, L) float32."""
-        if not getattr(self.network, "context_size", 0):
+    def label_vectors(self, label: Label | Tensor | None, num: int, seed: int = 0, first: int = 0) -> Tensor | None:
+        """The labels of images first…first + num − 1 of this seed: (num, L) float32, or None for none."""
+        word = label if isinstance(label, str) and label not in self.spec.labels else ""
+        if label is None or word == "none" or (word == "any" and self.labels is None):
+            return None
+        if self.labels is None:
             raise UserError(f"this model of {self.spec.name} was trained without labels (train with --labels yes)")
+        if word == "any":
+            drawn = bits(fold(seed, LABELS), torch.arange(first, first + num), 1)[:, 0]
+            return self.labels.to(self.device)[integers(drawn, 0, len(self.labels) - 1)]
         if not isinstance(label, Tensor):
             return torch.tensor(self.spec.vector(label), device=self.device).expand(num, -1)
         if label.shape != (num, len(self.spec.labels)):
@@ -75,17 +94,17 @@ class Model:
         eta: float = 0.0,
         seed: int = 0,
         first: int = 0,
-        label: Label | Tensor | None = None,
+        label: Label | Tensor | None = "any",
         guidance: float = 1.0,
     ) -> Iterator[Step]:
         """Every Step(t, x, x0) from noise to image of images first…first + num − 1 of this seed, as one batch.
 
         steps: network calls; eta: noise of the sampler ddim, 0…1. UserError for a value that makes no sense.
         """
-        vectors = None if label is None else self.label_vectors(label, num)
+        vectors = self.label_vectors(label, num, seed, first)
         if not math.isfinite(guidance):
             raise UserError(f"guidance must be finite, not {guidance}")
-        if label is None and guidance != 1:
+        if vectors is None and guidance != 1:
             raise UserError(f"guidance {guidance:g} needs a label to guide to")
         return self.walk(
             self.denoiser(vectors, guidance), self.noise(num, seed, first), sampler, steps, eta, seed, first
@@ -117,14 +136,14 @@ class Model:
         steps: Steps = 20,
         eta: float = 0.0,
         seed: int = 0,
-        label: Label | Tensor | None = None,
+        label: Label | Tensor | None = "any",
         guidance: float = 1.0,
         batch_size: int = 64,
     ) -> Tensor:
         """num images, (num, C, H, W) float32 in [−1, 1] on the CPU. The seed decides them, and not the batch_size."""
         if num < 1 or batch_size < 1:
             raise UserError(f"num and batch_size must be at least 1, not {num} and {batch_size}")
-        vectors = None if label is None else self.label_vectors(label, num)
+        vectors = self.label_vectors(label, num, seed)
         batches = []
         for first in range(0, num, batch_size):
             count = min(batch_size, num - first)
@@ -154,4 +173,4 @@ def from_checkpoint(checkpoint: Checkpoint, which: Which, device: DeviceName = "
     network = recipe.make_network()
     network.load_state_dict(checkpoint.ema if which == "ema" else checkpoint.network)
     network = network.to(pick_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Model(network, recipe.make_schedule(), recipe.prediction, checkpoint.config.data)
+    return Model(network, recipe.make_schedule(), recipe.prediction, checkpoint.config.data, checkpoint.labels)

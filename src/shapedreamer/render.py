@@ -18,6 +18,7 @@ BACKGROUND = 96  # the grey between images, told apart from black and from white
 MARGIN = 2  # pixels of background around an image
 WIDTH = 1024  # pixels that a picture is enlarged to, about
 PICTURES = {".png": "PNG", ".gif": "GIF", ".webp": "WEBP", ".jpg": "JPEG"}
+TITLE_SIZE = 14  # pixels of height of the letters beside a row
 ANIMATION_WIDTH = 512  # noise does not compress: at twice the width a GIF is over 10 MB
 ANIMATIONS = (".gif", ".webp")
 
@@ -57,6 +58,20 @@ def labelled(picture: Image.Image, columns: Sequence[str] = (), rows: Sequence[s
         tag = Image.new("RGB", (picture.height // len(rows), left), (BACKGROUND,) * 3)
         ImageDraw.Draw(tag).text((tag.width / 2, left / 2), word, fill="white", anchor="mm")
         out.paste(tag.rotate(90, expand=True), (0, top + i * picture.height // len(rows)))
+    return out
+
+
+def titled(picture: Image.Image, rows: Sequence[str]) -> Image.Image:
+    """A grid with words to the left of each row, upright and of as many lines as they have."""
+    pen = ImageDraw.Draw(Image.new("L", (1, 1)))
+    widest = max(pen.multiline_textbbox((0, 0), title, font_size=TITLE_SIZE)[2] for title in rows)
+    left = math.ceil(widest) + 2 * TITLE_SIZE
+    out = Image.new("RGB", (picture.width + left, picture.height), (BACKGROUND,) * 3)
+    out.paste(picture.convert("RGB"), (left, 0))
+    draw = ImageDraw.Draw(out)
+    for i, title in enumerate(rows):
+        middle = (i + 0.5) * picture.height / len(rows)
+        draw.multiline_text((TITLE_SIZE, middle), title, fill="white", font_size=TITLE_SIZE, anchor="lm")
     return out
 
 

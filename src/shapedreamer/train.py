@@ -203,7 +203,9 @@ class _Run:
     def save(self, name: str, step: int, with_optimizers: bool = False) -> None:
         optimizers = [optimizer.state_dict() for optimizer in self.optimizers] if with_optimizers else None
         states = self.bare.state_dict(), self.ema.network.state_dict()
-        save_checkpoint(self.checkpoints, name, self.config, step, *states, self.best_loss, optimizers)
+        save_checkpoint(
+            self.checkpoints, name, self.config, step, *states, self.best_loss, self.held_out.label, optimizers
+        )
 
     def end_epoch(self, epoch: int, log: RunLog, sample_every: int, save_every: int) -> None:
         """Score the averaged weights, keep the best, save, and now and then sample."""
@@ -219,10 +221,7 @@ class _Run:
         if save_every and epoch % save_every == 0:
             self.save(f"epoch-{epoch:04d}", step)
         if last or (sample_every and epoch % sample_every == 0):
-            label = self.held_out.label
-            if label is not None:
-                label = label[torch.arange(PREVIEW_IMAGES) % len(label)]
-            raw, ema = (self.model(net).sample(PREVIEW_IMAGES, label=label) for net in (self.bare, self.ema.network))
+            raw, ema = (self.model(net).sample(PREVIEW_IMAGES) for net in (self.bare, self.ema.network))
             self.bare.train()
             log.samples(step, raw, ema)
             if not last:
@@ -250,7 +249,7 @@ class _Run:
         )
 
     def model(self, network: nn.Module) -> Model:
-        return Model(network, self.schedule, self.recipe.prediction, self.config.data)
+        return Model(network, self.schedule, self.recipe.prediction, self.config.data, self.held_out.label)
 
 
 def _check_same_recipe(out: Path, old: RunConfig, new: RunConfig) -> None:

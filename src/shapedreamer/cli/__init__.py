@@ -7,11 +7,13 @@ import tyro
 
 from .. import __version__
 from ..errors import UserError
-from . import conform, data, forward, sample, train
+from . import compare, conform, data, explore, forward, sample, train
 
 SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "train": train.run,
     "sample": sample.run,
+    "compare": compare.run,
+    "explore": explore.run,
     "forward": forward.run,
     "data": data.run,
     "conform": conform.run,

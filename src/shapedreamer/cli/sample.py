@@ -15,7 +15,7 @@ def run(
     steps: int = 20,
     eta: float = 0.0,
     seed: int = 0,
-    label: str | None = None,
+    label: str = "any",
     guidance: float = 1.0,
     sweep: Literal["label", "guidance"] | None = None,
     out: Path = Path("samples.png"),
@@ -32,7 +32,8 @@ def run(
         steps: Network calls.
         eta: Noise that ddim adds on the way, 0 to 1.
         seed: One seed, one set of pictures.
-        label: What to dream of: a name or number (boot, 7), or names with amounts (circle=2,line=1; human=1,food=0.6).
+        label: What to dream of: a name or number (boot, 7), or names with amounts (circle=2,line=1; human=1,food=0.6);
+            any is one for each image, as they come in the data, and none is none.
         guidance: How much the label counts: 1 as it is, more overshoots towards it, 0 forgets it.
         sweep: A picture with a row for each label, or for each of several strengths of guidance, from the same noise.
         out: samples.png is a grid, .npy the numbers (N, C, H, W) in [-1, 1], .gif and .webp the dream from noise on.

@@ -1,0 +1,130 @@
+"""Every command in the README and in docs/coming-from.md is run, with fewer images, and leaves what it says it writes."""
+
+import gzip
+import re
+import shlex
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shapedreamer import cli
+from shapedreamer.data import dcss, download, mnist
+from shapedreamer.data.tiles import COURSE_IMAGES, COURSE_LABELS
+from shapedreamer.names import RecipeName
+from shapedreamer.recipes import ContextUnetConfig, Recipe, named
+from shapedreamer.train import train
+
+from .tiny import SMALL
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/coming-from.md")
+COMMANDS = sorted(
+    {c for page in PAGES for c in re.findall(r"^    (shapedreamer .*)$", (ROOT / page).read_text(), flags=re.MULTILINE)}
+)
+# The runs that pages speak of, each trained for a moment: its recipe, at the timesteps that the pages count on.
+RUNS: dict[str, RecipeName] = {
+    "quick": "shapes",
+    "shapes": "shapes",
+    "patterns": "patterns",
+    "sprites": "sprites",
+    "epochs": "sprites",
+    "mnist": "mnist",
+}
+SHORT = {"--epochs": "1", "--samples": "32", "--batch-size": "8", "--sample-every": "0"}  # of a training
+EPOCHS = 31  # that `compare --epochs` finds stored
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with small stand-ins for all files that the pages name."""
+    pytest.importorskip("cv2", reason="needs the extra 'data'")
+    place = tmp_path_factory.mktemp("docs")
+    rng = np.random.default_rng(0)
+    for folder in ("course-sprites", "my-pictures/cats", "my-pictures/dogs", "digits", "runs"):
+        (place / folder).mkdir(parents=True)
+    np.save(place / "course-sprites" / COURSE_IMAGES, rng.integers(0, 256, (40, 16, 16, 3), np.uint8))
+    np.save(place / "course-sprites" / COURSE_LABELS, np.eye(5)[rng.integers(0, 5, 40)])
+    for i, kind in enumerate(("cats", "dogs") * 10):
+        picture = Image.fromarray(rng.integers(0, 256, (40 + i, 50, 3), np.uint8))
+        picture.save(place / "my-pictures" / kind / f"{i}.png")
+    for name in mnist.FILE_NAMES:
+        sizes = (40, 28, 28) if "images" in name else (40,)
+        header = struct.pack(f">BBBB{len(sizes)}I", 0, 0, 8, len(sizes), *sizes)
+        content = rng.integers(0, 256 if "images" in name else 10, sizes, np.uint8).tobytes()
+        (place / "digits" / name).write_bytes(gzip.compress(header + content))
+    (place / "my_module.py").write_text("from shapedreamer.samplers import ddim as my_ddim\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for name, recipe in RUNS.items():
+            train(tiny(recipe), Path("runs") / name, sample_every=0, save_every=1)
+        stored = Path("runs/epochs/checkpoints/epoch-0001.safetensors").read_bytes()
+        for epoch in range(2, EPOCHS + 1):
+            Path(f"runs/epochs/checkpoints/epoch-{epoch:04d}.safetensors").write_bytes(stored)
+        yield place
+
+
+def tiny(name: RecipeName) -> Recipe:
+    data = "digits" if name == "mnist" else None
+    recipe = named(name, data=data, samples=16, epochs=1, batch_size=8)
+    small = ContextUnetConfig(features=8, groups=4) if name == "sprites" else SMALL
+    return replace(recipe, network=small, labels=True)
+
+
+def in_short(command: str) -> list[str]:
+    """The words of a command, with fewer images where it trains, and into a folder that is not there yet."""
+    words = shlex.split(command, comments=True)
+    if words[1] == "train":
+        options = dict(SHORT)
+        if "--resume" in words:
+            options = {"--max-minutes": "0"}
+        elif "--out" in words:
+            options["--out"] = words[words.index("--out") + 1] + "-short"
+        for option, value in options.items():
+            if option in words:
+                words[words.index(option) + 1] = value
+            else:
+                words += [option, value]
+    if words[1] == "data" and "fetch" not in words and "--samples" not in words:
+        words += ["--samples", "32"]
+    if words[2] in ("mnist", "fashion_mnist") and "--data" not in words:
+        words += ["--data", "digits"]
+    return [word if word != "1000" or "--num" not in words else "10" for word in words]
+
+
+def test_both_pages_have_commands_and_name_every_subcommand() -> None:
+    for page in PAGES:
+        assert (ROOT / page).read_text().count("\n    shapedreamer ") > 5
+    assert {shlex.split(command)[1] for command in COMMANDS} == set(cli.SUBCOMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_runs(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    def tiles(folder: Path | None = None) -> Path:
+        return place / "course-sprites"  # what is fetched, and how, is tested in tests/data
+
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("SHAPEDREAMER_DATA", str(place / "cache"))
+    monkeypatch.setattr(dcss, "fetch_dcss", tiles)
+    monkeypatch.setattr("shapedreamer.data.tiles.fetch_dcss", tiles)
+    monkeypatch.setattr(download, "urlopen", None)  # nothing may reach for the internet
+    monkeypatch.setattr(sys, "argv", in_short(command))
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
+    assert cli.main() == 0, capsys.readouterr().err
+    written = {path for path in place.rglob("*") if path.is_file() and before.get(path) != path.stat().st_mtime_ns}
+    told = capsys.readouterr().out
+    if sys.argv[1] == "train":
+        assert any(path.name == "latest.safetensors" for path in written) or "--resume" in sys.argv
+    elif "--out" in sys.argv:
+        assert (place / sys.argv[sys.argv.index("--out") + 1]) in written
+    elif written:
+        assert all(path.name in told for path in written)  # it says what it wrote
+    else:
+        assert told
