@@ -216,10 +216,10 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(
     says: str,
 ) -> None:
     assert shapedreamer(monkeypatch, *({"RUN": run, "TOLD": told}.get(word, word) for word in words)) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert says in told
-    assert len(told.splitlines()) == 1
+    heard = capsys.readouterr().err
+    assert heard.startswith("error: ")
+    assert says in heard
+    assert len(heard.splitlines()) == 1
     assert not list(Path().iterdir())  # nothing half-written
 
 

@@ -55,7 +55,7 @@ class Told(nn.Module):
 
 @pytest.fixture
 def model() -> Model:
-    return Model(Told(), SCHEDULE, "x0", DataSpec("numbers", 1, 4, 4, ("a", "b"), low=-1e9, high=1e9))
+    return Model(Told(), SCHEDULE, "x0", DataSpec("numbers", 1, 4, 4, ("a", "b"), low=-1e9, high=1e9), torch.eye(2))
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_labels_and_guidance_reach_every_row(model: Model) -> None:
 @pytest.mark.parametrize(("samplers", "steps"), [(["ddim:3", "ddpm:25"], 25), (["ddim:3"], 100)])
 def test_ddpm_without_noise_ends_at_the_mean(model: Model, samplers: list[str], steps: int) -> None:
     """For N(0, 1) the mean of x_s, given x_t, is √(ᾱ_t/ᾱ_s) x_t, whatever the steps: in the end √ᾱ_T x_T."""
-    *others, row = compare_samplers(model, samplers, 3, Way(seed=8), without_noise=True)
+    *others, row = compare_samplers(model, samplers, 3, Way(seed=8, label=None), without_noise=True)
     assert len(others) == len(samplers)
     assert row.name == "ddpm, no noise added"
     assert row.calls == steps
@@ -150,7 +150,7 @@ def test_ddpm_without_noise_ends_at_the_mean(model: Model, samplers: list[str], 
         (["ddim:20"], 0, Way(), "num must be at least 1"),
         (["ddim:20"], 2, Way(seed=-1), "seed must be between"),
         (["ddim:20"], 2, Way(label="c"), "no label 'c'"),
-        (["ddim:20"], 2, Way(guidance=3.0), "guidance 3 needs a label"),
+        (["ddim:20"], 2, Way(label=None, guidance=3.0), "guidance 3 needs a label"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_computed(

@@ -1,4 +1,4 @@
-"""Every command in the README and in docs/coming-from.md is run, with fewer images, and leaves what it says it writes."""
+"""Every command in the README and in docs/coming-from.md is run, with fewer images, and writes what it says it does."""
 
 import gzip
 import re

@@ -362,6 +362,14 @@ def test_vary_writes_a_row_for_each_creativity(run: Path, model: Model) -> None:
 
 
 @pytest.mark.usefixtures("elsewhere")
+def test_the_usual_creativities_are_times_however_few_there_are() -> None:
+    few = Model(Exact(oracle.finite_data(THREE, cosine(5))), cosine(5), "x0", BLACK_AND_WHITE)
+    explore(few, "vary", Path("a.png"), num=1, way=Way(steps=5))
+    with Image.open("a.png") as picture:
+        assert picture.height - 18 == picture.width - 18  # two columns, and rows for t = 1 and t = 2
+
+
+@pytest.mark.usefixtures("elsewhere")
 def test_vary_takes_a_picture_and_melts_it(run: Path) -> None:
     Image.new("RGB", (32, 32), "white").save("white.jpg")
     command(run, "vary", "--num", 1, "--creativity", 1, "--image", "white.jpg")

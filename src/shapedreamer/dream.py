@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import render
-from .data.spec import Dataset
+from .data.spec import Dataset, Label
 from .errors import UserError
 from .model import Model
 from .names import SamplerName
@@ -51,7 +51,7 @@ class Way(NamedTuple):
     steps: int = 20
     eta: float = 0.0
     seed: int = 0
-    label: str | None = "any"
+    label: Label | None = "any"
     guidance: float = 1.0
 
 

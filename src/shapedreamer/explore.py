@@ -41,9 +41,9 @@ ANEW = 2**31
 
 def denoiser_for(model: Model, num: int, way: Way) -> Denoise:
     """The denoiser of `num` images (num, C, H, W), with the label and the guidance of the way."""
-    if way.label is None and way.guidance != 1:
+    vectors = model.label_vectors(way.label, num, way.seed)
+    if vectors is None and way.guidance != 1:
         raise UserError(f"guidance {way.guidance:g} needs a label to guide to")
-    vectors = None if way.label is None else model.label_vectors(way.label, num)
     return model.denoiser(vectors, way.guidance)
 
 
@@ -70,7 +70,8 @@ def interpolate(
 ) -> Tensor:
     """`num` ways from the dreams of way.seed to those of the seed `to`: (frames, num, C, H, W), both ends included.
 
-    The noise that ddpm adds, or ddim with an eta, is that of way.seed in every frame.
+    The noise that ddpm adds, or ddim with an eta, is that of way.seed in every frame. So are the labels, where
+    way.label is "any": the last frame then is of other labels than the dreams of `to`.
     """
     if frames < 2:
         raise UserError(f"frames must be at least 2, not {frames}")
@@ -246,6 +247,9 @@ def explore(
         write_interpolation(model, out, num, INTERPOLATION_FRAMES if frames is None else frames, to, way)
         return
     x0 = model.sample(1, **way._asdict()) if image is None else read_image(image, model.spec)
+    if way.label == "any":  # what comes of an image keeps its label; that of a picture file is not known
+        vectors = model.label_vectors("any", 1, way.seed) if image is None else None
+        way = way._replace(label=None if vectors is None else vectors[0].tolist())
     if mode == "vary":
         write_variations(model, out, x0, num, creativity, frames, way)
         return

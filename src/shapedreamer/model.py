@@ -69,6 +69,7 @@ class Model:
         if self.labels is None:
             raise UserError(f"this model of {self.spec.name} was trained without labels (train with --labels yes)")
         if word == "any":
+            _check_seed(seed)
             drawn = bits(fold(seed, LABELS), torch.arange(first, first + num), 1)[:, 0]
             return self.labels.to(self.device)[integers(drawn, 0, len(self.labels) - 1)]
         if not isinstance(label, Tensor):
@@ -81,8 +82,7 @@ class Model:
         """x_T of images first…first + num − 1 of this seed: (num, C, H, W)."""
         if num < 1:
             raise UserError(f"num must be at least 1, not {num}")
-        if not 0 <= seed < 2**64:
-            raise UserError(f"seed must be between 0 and 2⁶⁴−1, not {seed}")
+        _check_seed(seed)
         shape = (num, self.spec.channels, self.spec.height, self.spec.width)
         return Noise(seed, first)(0, like=torch.empty(shape, device=self.device))
 
@@ -152,6 +152,11 @@ class Model:
                 x = step.x
             batches.append(x.cpu())
         return torch.cat(batches)
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**64:
+        raise UserError(f"seed must be between 0 and 2⁶⁴−1, not {seed}")
 
 
 def load(run: str | Path, which: Which = "ema", device: DeviceName = "auto") -> Model:

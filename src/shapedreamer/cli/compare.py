@@ -18,7 +18,7 @@ def run(
     wrong: Literal["no-noise"] | None = None,
     num: int = 8,
     seed: int = 0,
-    label: str | None = None,
+    label: str = "any",
     guidance: float = 1.0,
     out: Path = Path("compare.png"),
     which: Which = "ema",
@@ -35,7 +35,8 @@ def run(
         wrong: Add a row with a mistake: ddpm that forgets to add noise on the way.
         num: How many images in a row.
         seed: One seed, one set of pictures.
-        label: What to dream of: a name or number (boot, 7), or names with amounts (circle=2,line=1; human=1,food=0.6).
+        label: What to dream of: a name or number (boot, 7), or names with amounts (circle=2,line=1; human=1,food=0.6);
+            any is as they come in the data, and none is none.
         guidance: How much the label counts: 1 as it is, more overshoots towards it, 0 forgets it.
         out: The picture.
         which: Averaged weights or those of the last step.

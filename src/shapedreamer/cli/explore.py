@@ -24,7 +24,7 @@ def run(
     steps: int = 20,
     eta: float = 0.0,
     seed: int = 0,
-    label: str | None = None,
+    label: str = "any",
     guidance: float = 1.0,
     out: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(default: MODE.png)")] = None,
     which: Which = "ema",
@@ -49,7 +49,8 @@ def run(
         steps: Steps of the sampler; for vary, at most t.
         eta: Noise that ddim adds on the way, 0 to 1.
         seed: One seed, one set of pictures.
-        label: What to dream of: a name or number (boot, 7), or names with amounts (circle=2,line=1; human=1,food=0.6).
+        label: What to dream of: a name or number (boot, 7), or names with amounts (circle=2,line=1; human=1,food=0.6);
+            any is as they come in the data, and none is none.
         guidance: How much the label counts: 1 as it is, more overshoots towards it, 0 forgets it.
         out: The picture, or with .gif or .webp an animation.
         which: Averaged weights or those of the last step.

@@ -8,15 +8,15 @@ A sheet has parts side by side, with their names on top. In a part each characte
     #     ink
     *     a glint
 
-Most parts are the left half of something and are mirrored. Dark outlines are not drawn: whole sprites get them at the
-end (see sprites.py).
+Most parts are the left half of something and are mirrored. Outlines are not drawn here: sprites.py adds them.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 
-OUTLINE, SHADOW, BASE, LIGHT = range(4)  # the shades of a ramp, dark to light
+SHADOW, BASE, LIGHT = 1, 2, 3  # the shades of a ramp, from dark to light; the darkest, 0, is for outlines
 INK, GLINT = 1, 2  # what a pixel can be besides a material
 FIRST_MATERIAL = 3
 
@@ -25,18 +25,20 @@ FIRST_MATERIAL = 3
 class Part:
     """Pixel art without colour.
 
-    materials: the letters in it
+    rows:      the art as text, H rows of W characters
+    materials: the letters in it, lower-case, in the order of the alphabet
     pixel:     (H, W): 0 where there is nothing, INK, GLINT, or FIRST_MATERIAL + the place of the letter in `materials`
-    shade:     (H, W): OUTLINE…LIGHT for materials, 0 elsewhere
+    shade:     (H, W) uint8: SHADOW, BASE or LIGHT for materials, 0 elsewhere
     """
 
+    rows: tuple[str, ...]
     materials: str
     pixel: np.ndarray
     shade: np.ndarray
 
     def flipped(self) -> "Part":
-        """The mirror image. Its light comes from the left again."""
-        return Part(self.materials, self.pixel[:, ::-1], self.shade[:, ::-1])
+        """The mirror image, and it too is lit from the left."""
+        return part(tuple(row[::-1] for row in self.rows))
 
 
 def shaded(mask: np.ndarray) -> np.ndarray:
@@ -51,24 +53,25 @@ def shaded(mask: np.ndarray) -> np.ndarray:
 
 
 def glowing(mask: np.ndarray) -> np.ndarray:
-    """The shade of each pixel of a thing (H, W) bool that glows from inside: its rim is in SHADOW, then BASE, then LIGHT."""
+    """The shade of each pixel of a thing (H, W) bool that glows from inside: SHADOW at its rim, then BASE, then LIGHT."""
     depth = np.zeros(mask.shape, np.uint8)
     for _ in range(LIGHT):
         depth += mask
-        wall = np.pad(mask, 1)
-        mask = mask & wall[:-2, 1:-1] & wall[2:, 1:-1] & wall[1:-1, :-2] & wall[1:-1, 2:]
+        wide = np.pad(mask, 1)
+        mask = mask & wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
     return depth
 
 
 def _along(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each pixel of a mask twice its place in its run of pixels along the row, in half pixels, and the run's length."""
-    place = np.arange(mask.shape[1])
+    """How far each pixel's centre is along its run of pixels in the row, and how long the run is, in half pixels."""
+    place, width = np.arange(mask.shape[1]), mask.shape[1]
     before = np.maximum.accumulate(np.where(mask, -1, place), axis=1)
-    after = np.minimum.accumulate(np.where(mask, mask.shape[1], place)[:, ::-1], axis=1)[:, ::-1]
+    after = np.minimum.accumulate(np.where(mask, width, place)[:, ::-1], axis=1)[:, ::-1]
     return 2 * (place - before) - 1, 2 * (after - before - 1)
 
 
-def part(rows: list[str]) -> Part:
+@functools.cache
+def part(rows: tuple[str, ...]) -> Part:
     art = np.array([list(row) for row in rows])
     letters = np.char.lower(art)
     materials = "".join(sorted(set(letters.ravel()) - set(".#*")))
@@ -77,32 +80,35 @@ def part(rows: list[str]) -> Part:
         mask = letters == letter
         pixel[mask] = FIRST_MATERIAL + place
         shade[mask] = np.where(art == letter, shaded(mask), SHADOW)[mask]
-    return Part(materials, pixel, shade)
+    return Part(rows, materials, pixel, shade)
 
 
 def sheet(text: str) -> dict[str, Part]:
-    """Parts by name, from art as wide as they are."""
-    names, *rows = (line.split() for line in text.strip().splitlines())
-    return {name: part([row[i] for row in rows]) for i, name in enumerate(names)}
+    """Parts by name."""
+    names, *lines = (line.split() for line in text.strip().splitlines())
+    return dict(zip(names, map(part, zip(*lines, strict=True)), strict=True))
 
 
 def halves(text: str) -> dict[str, Part]:
     """Parts by name, from their left halves."""
-    names, *rows = (line.split() for line in text.strip().splitlines())
-    return {name: part([row[i] + row[i][::-1] for row in rows]) for i, name in enumerate(names)}
+    return {name: part(tuple(row + row[::-1] for row in half.rows)) for name, half in sheet(text).items()}
 
 
 def choices(text: str) -> dict[str, dict[str, tuple[str, ...]]]:
-    """For each thing, the colours that each of its materials may have."""
-    table = {}
-    for line in text.strip().splitlines():
-        name, *materials = line.split()
-        table[name] = {material[0]: tuple(material[2:].split("|")) for material in materials}
+    """For each thing, the colours that each of its materials may have, from: NAME MATERIAL=COLOUR|COLOUR…"""
+    table: dict[str, dict[str, tuple[str, ...]]] = {}
+    thing: dict[str, tuple[str, ...]] = {}
+    for word in text.split():
+        material, equals, colours = word.partition("=")
+        if equals:
+            thing[material] = tuple(colours.split("|"))
+        else:
+            thing = table[word] = {}
     return table
 
 
 def ramps(text: str) -> dict[str, np.ndarray]:
-    """Colours (4, 3) uint8 by name, from hexadecimal numbers."""
+    """Colours (4, 3) uint8 by name, from hexadecimal numbers, below a line of headings."""
     table = {}
     for line in text.strip().splitlines()[1:]:
         name, *shades = line.split()
@@ -135,6 +141,7 @@ porcelain  5a2a2a d8906c f8c8a0 fde6cc
 peach      4c221a c07a50 e8ac7c f8d0a4
 olive      3e1c14 9c5c34 c88850 e4b07c
 umber      2e140e 6e3c22 9c5e38 c4885a
+ebony      20100e 4a281c 7c4a2e a4704a
 fire       5a0c14 e0401a fca020 fef080
 ice        14306a 4a90e0 90d4f8 e4faff
 thunder    5a3a06 e0a018 fcdc40 fffab8
@@ -145,10 +152,10 @@ shadow     0a0614 38205c 6a40a0 a880dc
 water      0a2458 1c68c8 40a8f0 a0e8ff
 curse      42061a b8143a f04a68 fea8a0
 wind       0e3c3c 3a9c90 84dcc8 dcfff0
-ebony      20100e 4a281c 7c4a2e a4704a
 """)
 
-# people, seen from the front. Heads are eight pixels wide; hair and hats start two rows above the head and end below it
+# People, seen from the front. Their materials: skin s, hair h, eyes e, cloth a, trim b, metal m, trousers l, shoes f.
+# Heads are eight pixels wide. Hair and hats start two rows above the head; eyes and beards in its fourth row.
 
 HEADS = halves("""
 round    square   long
@@ -214,14 +221,13 @@ straw    chef     hood     knight   tiara    turban   mitre
 ........ ........ ....aaa. ........ ........ ........ ........
 """)
 
-# five rows from below the head: shoulders, arms, hands
+# four rows from below the head: shoulders, arms, hands
 TORSOS = halves("""
 tunic    vest     plate    coat     dress    bare     striped  sash     apron    mail     collar   scarf    robe
 ....aaaa ....abbb ..mmmmmm ....aabb ....sssS ....sSSS ....aaaa ....aaab ....aabb ....mmmm ....bbbb ...bbbbb ....aaab
 ...a#aaa ...s#bbb ..mm#mmm ...a#abb ...s#aaa ...s#sss ...a#bbb ...a#aba ...s#bbb ...m#MmM ...a#bbb ...a#bbb ...a#aab
 ...a#aaa ...s#abb ..a#mmmm ...a#aab ...s#aaa ...s#ssS ...a#aaa ...a#baa ...s#bbb ...m#mMm ...a#aab ...a#aab ..aa#aab
 ...s#bbb ...s#aaa ..m#mMmM ...s#aab ...s#bbb ...s#bbb ...s#bbb ...s#aaa ...s#bbb ...s#bbb ...s#aaa ...s#aab ..as#aab
-........ ........ ........ ........ ........ ........ ........ ........ ........ ........ ........ ........ ........
 """)
 
 # the last seven rows
@@ -236,7 +242,7 @@ trousers boots    shorts   robe     gown     kilt     armour   wide
 ....fff. ....fff. ....fff. ....bbbb ...bbbbb ....fff. ....mmm. ...fff..
 """)
 
-# held in the hand, which is to the right of the eighth row
+# held in the hand, which is to the right of the eighth row; wood w, handle g, fire y
 WEAPONS = sheet("""
 sword dagger spear staff axe hammer wand torch bow trident mace broom club lantern banner halberd
 ...   ...    .m.   ggg   ... ...    ...  ...   ... m.m     ...  .w.   ...  ...     bbb    .m.
@@ -274,9 +280,9 @@ aabaa aabaa aabaa abbba   aabaa aaaaa aaaa.
 ..... ..a.. aaaaa .aaa.   aaaaa .aaa. .aa..
 """)
 
-# creatures, seen from the front; two colours a and b, eyes e, horns and claws w, mouth r
+# Creatures, seen from the front, in two colours a and b; eyes e, horns and claws w, steel c, tongue r, beak y, leaves l.
 
-# seven to nine rows; there are eyes in the fourth row and a mouth in the seventh
+# nine rows; eyes go to the third row and a mouth to the seventh
 BODIES = halves("""
 round    bell     slime    square   egg      wide     pear     drop     hood     block    bean     diamond
 .....aaa .....aaa ........ ...aaaaa ......aa .....aaa ......aa .......a .....aaa ..aaaaaa ....aaaa .......a
@@ -305,7 +311,7 @@ none     line     smile    fangs    teeth    open     grin     tongue   zigzag  
 ........ ........ ........ ........ ....#### ......## .....#*# ......rr ........ .......y
 """)
 
-# four rows behind the top of the body, which begins in the last of them
+# behind the top of the body, which begins in the fourth row
 TOPS = halves("""
 none     horns    bull     ears     long     feelers  spikes   tuft     crown    unicorn  leaf     antlers  flame
 ........ ........ .w...... ........ .....a.. ...b.... .......a ........ ........ .......w .....l.. .w.w.... .......b
@@ -315,7 +321,7 @@ none     horns    bull     ears     long     feelers  spikes   tuft     crown   
 ........ .....w.. ....ww.. ....aa.. .....aa. ......A. ...aaaaa ....aaaa .....yyy ......ww .......l .....w.. .....bbb
 """)
 
-# eight rows behind the sides of the body
+# behind the sides of the body, from its first row
 SIDES = halves("""
 none     bat      feather  up       down     pincer   tentacle fin      shoulder angel
 ........ .b...... ........ .aa..... ........ .w.ww... ........ ........ ........ .b......
@@ -328,7 +334,7 @@ none     bat      feather  up       down     pincer   tentacle fin      shoulder
 ........ ........ ........ ........ ........ ........ ........ ........ .ww..... ....bb..
 """)
 
-# three rows below the body, which ends in the first of them
+# below the body, which ends in the first row
 FEET = halves("""
 none     stumps   claws    tentacle ragged   bird     big      wave
 ........ ....aa.. ....aa.. ...aaaaa ...aaaaa .....y.. ....aaa. ..aaaaaa
@@ -336,43 +342,43 @@ none     stumps   claws    tentacle ragged   bird     big      wave
 ........ ...aaa.. ...www.. .aa..a.. ....a..a ....yyy. ..aaaa.. ...a..a.
 """)
 
-# whole creatures, fourteen rows
+# whole
 CREATURES = halves("""
 bat      moth     skull    dragon   octopus  crab     beetle   ghost    imp      golem    plant    toadman
-........ .aa..... ........ .w....w. ........ ........ ........ ........ ........ ........ ........ ........
-........ .aaa...# ....wwww .ww...aa .....aaa .ww..... ....#... .....aaa .w...... .....aaa ....b.bb ......bb
-.a....a. .aaaa.#. ...wwwww ..ww.aaa ....aaaa .w.ww.#. .....#.. ....aaaa .ww..aaa ....aaaa ...bbbbb ....bbbb
-.aa...aa .aabaa.b ..wwwwww ..wwaaaa ...aaaaa .wwww.#. ......## ...aaaaa ..waaaaa ....aeea ...bbyyy ...bbbbb
-.aaa.aaa .abbbaab ..wwwwww ...aaaaa ...aaaaa ..ww.aaa ....bbbb ...aaaaa ...aaaaa .aa.aaaa ..bbyyyy ..bbbbbb
-.aaaaeea .aabaabb ..ww##ww ..aaeeaa ...aa**a ...aaaaa ..aaaaaa ...aa##a ...aaeea .aaaa.aa ..bbyy#y ..bBbbbb
-.aAaae#a ..aaaabb ..w###ww ..aaa#ea ...aa*#a ..aaaaaa .aaaaaaA ...aa##a ...aaa#a aaaaaaaa ...byyyy .BBBBBBB
-.a.Aaaaa ...aaAbb ..w###w# ...aaaaa ...aaaaa ..aaaaaa .aaaaaaA ..aaaaaa ....aaaa .aaAaaaa ...bbyyy ....wwww
-....Aaaa ..aaa.bb ..ww#www ....aaaa ....aaaa ..a#a### .aaaaaaA .aaaaaa# .b..a*#* .aa.aaaa ....bbbb ....w#ww
-....aa*a .aaba..b ...wwww# ....abbb ...aaaaa ..aaaaaa .aaaaaaA .a.aaaa# .bbb.aaa .aaAaaaa .ll...ll ....w#ww
-.....aaa .abaa..b ....wwww ....a#bb .aaaa.aa .a.aaaaa ..aaaaaA ...aaaaa .bbaaaaa .aa.aaaa ..lll.ll ....wwww
-......bb .aaaa... ....w#w# ....abbb .a.aa.aa .a.a.aaa .#aaaaaA ...aaaaa ...aaaaa .aa.aaa. ...lllll .....www
-........ ..aa.... ....w#w# .....*#* .aa.aa.a ...a.... .#..aaaa ...aa.aa ....aa.. ...aaaa. .....lll ....ww..
-........ ........ ........ ........ ........ ........ ........ ....a..a ...www.. ...aaaa. ........ ...www..
+........ .aa..... ...a...a .w....w. ........ ........ ........ ........ ........ ........ ........ ........
+........ .aaa...# ..aa.aaa .ww...aa .....aaa .ww..... ....#... .....aaa .w...... .....aaa ....a.aa ......aa
+.a....a. .aaaa.#. ..aaaaaa ..ww.aaa ....aaaa .w.ww.#. .....#.. ....aaaa .ww..aaa ....aaaa ...aaaaa ....aaaa
+.aa...aa .aabaa.b ..awwwww ..wwaaaa ...aaaaa .wwww.#. ......## ...aaaaa ..waaaaa ....aeea ...aabbb ...aaaaa
+.aaa.aaa .abbbaab ..wwwwww ...aaaaa ...aaaaa ..ww.aaa ....bbbb ...aaaaa ...aaaaa .aa.aaaa ..aabbbb ..aaaaaa
+.aaaaeea .aabaabb ..ww##ww ..aaeeaa ...aa**a ...aaaaa ..aaaaaa ...aa##a ...aaeea .aaaa.aa ..aabb#b ..aAaaaa
+.aAaae#a ..aaaabb ..w#e#ww ..aaa#ea ...aa*#a ..aaaaaa .aaaaaaA ...aa##a ...aaa#a aaaaaaaa ...abbbb .AAAAAAA
+.a.Aaaaa ...aaAbb ..w###w# ...aaaaa ...aaaaa ..aaaaaa .aaaaaaA ..aaaaaa ....aaaa .aaAaaaa ...aabbb ....bbbb
+....Aaaa ..aaa.bb ..ww#ww# ....aaaa ....aaaa ..a#a### .aaaaaaA .aaaaaa# .b..a*#* .aa.aaaa ....aaaa ....b#bb
+....aa*a .aaba..b ...wwww# ....abbb ...aaaaa ..aaaaaa .aaaaaaA .a.aaaa# .bbb.aaa .aaAaaaa .ll...ll ....b#bb
+.....aaa .abaa..b ....wwww ....a#bb .aaaa.aa .a.aaaaa ..aaaaaA ...aaaaa .bbaaaaa .aa.aaaa ..lll.ll ....bbbb
+......bb .aaaa... ....w#w# ....abbb .a.aa.aa .a.a.aaa .#aaaaaA ...aaaaa ...aaaaa .aa.aaa. ...lllll .....bbb
+........ ..aa.... ....w#w# .....*#* .aa.aa.a ...a.... .#..aaaa ...aa.aa ....aa.. ...aaaa. .....lll ....bb..
+........ ........ ........ ........ ........ ........ ........ ....a..a ...www.. ...aaaa. ........ ...bbb..
 """)
 CREATURES |= halves("""
 robot    owl      penguin  alien    mimic    mummy    snowman  pumpkin  cactus   ent      beholder frogman
-.......b ........ ........ ........ ........ ........ ........ .......l ........ .....lll ...b...b ........
-.......A ...a.... .....aaa ....aaaa ........ .....www .....www ......ll .......b ...lllll ...b..bb ........
-....aaaa ...aa.aa ....aaaa ...aaaaa ..aaaaaa ....wwww ....wwww ...aaaaA .....aaa ..llllll .b.A..A. ...aaa..
-...aaaaa ...aaaaa ...aaaaa ..aaaaaa .aaaaaaa ....WWWW ....w#ww ..aaAaaA ....aAaa ..lLllll .bb.Aaaa ..a**aaa
-...aeeaa ...a***a ...aaw#w ..aaaaaa .aAAAAAA ....#e#e ....w#ww .aaaAaaA .aa.aaaa ..llllLl ..Aaaaaa ..a*#aaa
-...aeeaa ...a*#*a ...aawww ..a###aa .bbbbbb# ....WwWw ....wwyy .aa#aaaA .aa.aAaa ..aaaaaa ..aa**** ...aaaaa
-...aaaaa ...a***y ..aaawyy ..a####a .aae#*#* ....wWwW .....www .a###aaA .aaaa#aa ...a##aa .aa***** ..aaaaaa
-....aaaa ..aaaaay ..aawwww ...a###a .#####*# ...wwwww .bbbbbbb .aaAaa#A ..aaa#aa ...a##aa .aa**ee# .a######
-.ccaaaaa .aabbbbb .aaawwww ...aaaaa .*#*#*#* ..wwWWWW ....wwww .a#*#*#* ....aAaa .aaaaaaa .aa**e## ..aaaaaa
-.c.abbba .aabBbBb .aaawwww ....aaaa .aaaaaaa ..w.wwww ...wwww# .aa##### ....aaaa .a.aaaA# .aa***** ..aabbbb
-.c.abbba .aabbbbb .a.awwww ....a### .aaaaaab .aw.WWWW ...wwwww ..aaAaaA ....aAaa ...aaa## ..aa**** .aaabbbb
-.w..aaaa ..abBbBb ...awwww .....aaa .aaaaaab ....wwww ...wwww# ...aaaaA ....aaaa ...aaaaa ..aaaaaa .aaabbbb
-....aa.. ...bbbbb ....wwww ........ .AAAAAAA ....WW.. ....wwww ........ ....aaaa ..aa.aa. ....aaaa .a.aaaaa
-...aaa.. ....yy.. ...yyy.. ........ ........ ....ww.. ........ ........ ........ ..a..a.. ........ ..aaa.aa
+.......b ........ ........ ........ ........ ........ .....aaa .......l ........ .....lll ...b...b ........
+.......A ...a.... .....aaa ....aaaa ........ .....aaa .....aaa ......ll .......b ...lllll ...b..bb ........
+....aaaa ...aa.aa ....aaaa ...aaaaa ..aaaaaa ....aaaa ...aaaaa ...aaaaA .....aaa ..llllll .b.A..A. ...aaa..
+...aaaaa ...aaaaa ...aaaaa ..aaaaaa .aaaaaaa ....AAAA ....wwww ..aaAaaA ....aAaa ..lLllll .bb.Aaaa ..a**aaa
+...aeeaa ...a***a ...aaw#w ..aaaaaa .aAAAAAA ....#e#e ...w#www .aaaAaaA .aa.aaaa ..llllLl ..Aaaaaa ..a*#aaa
+...aeeaa ...a*#*a ...aawww ..a###aa .bbbbbb# ....AaAa ...wwwyy .aa#aaaA .aa.aAaa ..aaaaaa ..aa**** ...aaaaa
+...aaaaa ...a***y ..aaawyy ..a####a .aae#*#* ....aAaA ....wwww .a###aaA .aaaa#aa ...a##aa .aa***** ..aaaaaa
+....aaaa ..aaaaay ..aawwww ...a###a .#####*# ...aaaaa .bbbbbbb .aaAaa#A ..aaa#aa ...a##aa .aa**ee# .a######
+.ccaaaaa .aabbbbb .aaawwww ...aaaaa .*#*#*#* ..aaAAAA ....wwbb .a#*#*#* ....aAaa .aaaaaaa .aa**e## ..aaaaaa
+.c.abbba .aabBbBb .aaawwww ....aaaa .aaaaaaa ..a.aaaa ...wwbb# .aa##### ....aaaa .a.aaaA# .aa***** ..aabbbb
+.c.abbba .aabbbbb .a.awwww ....a### .aaaaaab .aa.AAAA ..wwwwww ..aaAaaA ....aAaa ...aaa## ..aa**** .aaabbbb
+.w..aaaa ..abBbBb ...awwww .....aaa .aaaaaab ....aaaa ..wwwww# ...aaaaA ....aaaa ...aaaaa ..aaaaaa .aaabbbb
+....aa.. ...bbbbb ....wwww ........ .AAAAAAA ....AA.. ..wwwwww ........ ....aaaa ..aa.aa. ....aaaa .a.aaaaa
+...aaa.. ....yy.. ...yyy.. ........ ........ ....aa.. ...wwwww ........ ........ ..a..a.. ........ ..aaa.aa
 """)
 
-# faces of animals: eleven rows, ears behind from three rows above, muzzles from the sixth row
+# faces of animals; ears start three rows above them and muzzles in their sixth row
 FACES = halves("""
 round    wide     long     jowls
 ....aaaa ....aaaa ....aaaa .....aaa
@@ -406,7 +412,7 @@ cat      dog      pig      bird     tusks    tiger    mouse
 ........ .......r ........ ........ ........ .....bbb ........
 """)
 
-# where a creature or a beast has its second colour instead of its first, over the whole height
+# where a creature, a beast or a fruit has its second colour instead of its first
 PATTERNS = halves("""
 none     belly    stripes  spots    half     mask     back     bands    crest    socks
 ........ ........ ........ ........ aaaaaaaa ........ .aaaaaaa ........ .......a ........
@@ -427,7 +433,7 @@ none     belly    stripes  spots    half     mask     back     bands    crest   
 ........ ........ ........ ........ ........ ........ ........ ........ ........ aaaaaaaa
 """)
 
-# round fruit and what grows on top of it; leaf l, stem w
+# Food. Round fruit, and what grows on top of it: leaf l, stem w
 FRUIT = halves("""
 apple    peach    plum     tomato   lemon    melon    quince   berry    ribbed
 ........ ........ ........ ........ .......a ........ ........ ........ ........
@@ -578,19 +584,21 @@ bbbbqbrbtbb...
 ..............
 """)
 
-# the colours that each material may have; a letter instead of a colour is that of another material
+# the colours that each material may have; a letter stands for the colour of another material, further to the left
 FOOD_COLOURS = choices("""
 carrot     a=orange|gold|red|purple  l=green|lime|teal
 banana     a=gold|lime|orange|red  w=brown|charcoal|green
 grapes     a=purple|lime|navy|red|green|blue  b=a  c=a  w=brown|tan|green  l=green|lime
 strawberry a=red|pink|white|orange  l=green|lime  p=gold|a|white  q=gold|a|white  r=gold|a|white
-watermelon a=red|gold|pink|orange  b=green|lime|teal  c=white|lime|a  p=charcoal|a|brown  q=charcoal|a|brown  r=charcoal|a|brown
+watermelon a=red|gold|pink|orange  b=green|lime|teal  c=white|lime|a  p=charcoal|a|brown  q=charcoal|a|brown
+           r=charcoal|a|brown
 pineapple  a=gold|orange|tan|lime  l=green|lime|teal
 pear       a=lime|gold|green|red|orange  w=brown|charcoal  l=green|lime|teal
 cherries   a=red|purple|pink|gold|navy  b=a|red|purple|gold  w=brown|green|lime  l=green|lime|teal
 chili      a=red|green|orange|gold|lime|purple  l=green|lime|teal
 aubergine  a=purple|navy|white|charcoal|pink  l=green|lime|teal
-mushroom   a=red|brown|tan|purple|blue|orange|white|grey  w=bone|white|tan  p=a|white|gold|tan  q=a|white|gold|tan  r=a|white|gold|tan
+mushroom   a=red|brown|tan|purple|blue|orange|white|grey  w=bone|white|tan  p=a|white|gold|tan  q=a|white|gold|tan
+           r=a|white|gold|tan
 corn       a=gold|orange|red|white|purple  l=green|lime|teal
 broccoli   a=green|lime|white|purple|teal  w=lime|bone|green
 toast      a=bone|tan|brown  b=brown|tan|brunette  p=a|gold|red|purple|orange|lime|pink
@@ -604,31 +612,47 @@ fish       a=blue|teal|orange|grey|red|gold|green|purple|steel|pink  b=white|a|b
 sushi      a=orange|red|pink|gold|white|green  w=white|bone|tan  n=green|charcoal|navy|brunette
 riceball   w=white|bone|tan|pink  n=green|charcoal|navy|brunette  p=w|red|charcoal|orange|lime  q=p|w  r=p|w  t=p|w
 friedegg   w=white|bone  y=gold|orange
-egg        a=white|bone|tan|pink|teal|gold|blue|lime  b=a|red|blue|purple|gold|lime  c=b|a|pink|teal|orange  p=a|red|gold|green  q=a|blue|pink|gold  r=a|p|q
-slice      a=bone|tan|brown|gold|pink|brunette  b=white|red|pink|brunette|purple|gold  c=white|pink|brunette|lime|teal|gold|red  p=a|red|brunette|purple  q=a|p  r=red|purple|blue|c
-cake       y=gold|orange  w=white|pink|blue|lime  c=white|pink|brunette|lime|teal|purple  a=bone|tan|brown|pink  b=white|red|gold|purple  s=white|steel|gold|blue  p=c|red|gold  q=c|red|blue  r=c|p|q
-cupcake    c=white|pink|brunette|lime|teal|purple|gold|blue  a=red|blue|tan|brown|purple|white|green  r=red|purple|blue|c|gold  p=c|red|gold|blue  q=c|p|lime|pink
-donut      c=pink|brunette|white|blue|lime|purple|orange|teal  a=tan|brown|gold|brunette  p=c|white|red|gold  q=c|blue|gold|lime  r=c|p|q  t=c|p|q
-cookie     a=tan|brown|gold|brunette|bone  p=brunette|a|red|white  q=brunette|a|p|green  r=brunette|a|p|blue  t=brunette|a|p|q
+egg        a=white|bone|tan|pink|teal|gold|blue|lime  b=a|red|blue|purple|gold|lime  c=b|a|pink|teal|orange
+           p=a|red|gold|green  q=a|blue|pink|gold  r=a|p|q
+slice      a=bone|tan|brown|gold|pink|brunette  b=white|red|pink|brunette|purple|gold
+           c=white|pink|brunette|lime|teal|gold|red  p=a|red|brunette|purple  q=a|p  r=red|purple|blue|c
+cake       y=gold|orange  w=white|pink|blue|lime  c=white|pink|brunette|lime|teal|purple  a=bone|tan|brown|pink
+           b=white|red|gold|purple  s=white|steel|gold|blue  p=c|red|gold  q=c|red|blue  r=c|p|q
+cupcake    c=white|pink|brunette|lime|teal|purple|gold|blue  a=red|blue|tan|brown|purple|white|green
+           r=red|purple|blue|c|gold  p=c|red|gold|blue  q=c|p|lime|pink
+donut      c=pink|brunette|white|blue|lime|purple|orange|teal  a=tan|brown|gold|brunette  p=c|white|red|gold
+           q=c|blue|gold|lime  r=c|p|q  t=c|p|q
+cookie     a=tan|brown|gold|brunette|bone  p=brunette|a|red|white  q=brunette|a|p|green  r=brunette|a|p|blue
+           t=brunette|a|p|q
 candy      a=red|pink|blue|lime|purple|orange|teal  b=a|white|gold|pink  p=white|a|gold|red  q=p|a|blue
 lollipop   a=red|pink|blue|lime|purple|orange|teal|gold  b=white|gold|pink|lime|red|blue|purple  w=white|tan|bone
-cone       a=pink|brunette|white|lime|gold|purple|blue|red  b=pink|brunette|bone|teal|gold|purple|orange|a  k=tan|brown|gold  p=b|red|white  q=b|p|gold  r=b|p
-popsicle   a=red|pink|orange|lime|blue|purple|brunette  b=a|white|gold|pink|teal  c=a|b|blue|lime  w=tan|bone  p=a|white|gold  q=p|a  r=p|a
-chocolate  a=brunette|brown|bone|pink|charcoal  w=red|blue|gold|purple|green|steel  c=gold|white|w|pink  p=a|bone|red  q=a|p  r=a|p
-pizza      c=tan|brown|orange  a=gold|orange|bone|red  p=red|green|brown|a|pink  q=red|charcoal|lime|a|white  r=green|purple|p|q|a
-burger     b=tan|brown|orange|gold  p=lime|green|gold|red  q=brown|brunette|tan|red  r=gold|red|white|q  t=lime|red|green|brown|purple
+cone       a=pink|brunette|white|lime|gold|purple|blue|red  b=pink|brunette|bone|teal|gold|purple|orange|a
+           k=tan|brown|gold  p=b|red|white  q=b|p|gold  r=b|p
+popsicle   a=red|pink|orange|lime|blue|purple|brunette  b=a|white|gold|pink|teal  c=a|b|blue|lime  w=tan|bone
+           p=a|white|gold  q=p|a  r=p|a
+chocolate  a=brunette|brown|bone|pink|charcoal  w=red|blue|gold|purple|green|steel  c=gold|white|w|pink  p=a|bone|red
+           q=a|p  r=a|p
+pizza      c=tan|brown|orange  a=gold|orange|bone|red  p=red|green|brown|a|pink  q=red|charcoal|lime|a|white
+           r=green|purple|p|q|a
+burger     b=tan|brown|orange|gold  p=lime|green|gold|red  q=brown|brunette|tan|red  r=gold|red|white|q
+           t=lime|red|green|brown|purple
 fries      a=gold|tan|orange  b=red|blue|white|green|purple  c=gold|white|b|orange  p=b|c|white  q=b|c|p  r=b|p  t=b|q
-bowl       a=orange|red|lime|gold|brown|bone|purple  b=blue|white|red|brown|teal|grey|navy  c=b|white|gold  p=a|green|red|white  q=a|p|gold  r=a|p|brown
-mug        a=gold|brown|brunette|red|lime|blue|purple  b=tan|steel|white|brown|blue|red  c=white|bone|gold|pink|a  p=a|b  q=a|p|c  r=a|p
+bowl       a=orange|red|lime|gold|brown|bone|purple  b=blue|white|red|brown|teal|grey|navy  c=b|white|gold
+           p=a|green|red|white  q=a|p|gold  r=a|p|brown
+mug        a=gold|brown|brunette|red|lime|blue|purple  b=tan|steel|white|brown|blue|red  c=white|bone|gold|pink|a  p=a|b
+           q=a|p|c  r=a|p
 flask      a=red|blue|lime|purple|orange|teal|pink|gold  p=a|white|a  g=white|steel  w=brown|tan|gold|red
-vial       a=red|blue|lime|purple|orange|teal|pink|gold  p=a|white|steel  g=white|steel  w=brown|tan|gold|red  b=a|white|bone|charcoal
-jug        a=red|blue|lime|purple|orange|green|brown|gold  g=green|white|brown|steel  p=a|g|white  w=brown|tan|gold|red  b=a|white|bone|gold
+vial       a=red|blue|lime|purple|orange|teal|pink|gold  p=a|white|steel  g=white|steel  w=brown|tan|gold|red
+           b=a|white|bone|charcoal
+jug        a=red|blue|lime|purple|orange|green|brown|gold  g=green|white|brown|steel  p=a|g|white  w=brown|tan|gold|red
+           b=a|white|bone|gold
 potion     a=red|blue|lime|purple|orange|teal|pink|gold  p=a|white|a  g=white|steel|blue  w=brown|tan|gold|red
-jar        a=gold|red|purple|orange|lime|pink|brown  p=a|white  g=white|steel  b=white|red|gold|blue|green|brown  c=red|blue|green|brown|a
+jar        a=gold|red|purple|orange|lime|pink|brown  p=a|white  g=white|steel  b=white|red|gold|blue|green|brown
+           c=red|blue|green|brown|a
 teapot     b=white|blue|red|green|brown|teal|pink  w=gold|brown|b  p=b|red|gold|blue  q=b|p|green  r=b|p|q  t=b|p|q
 """)
 
-# people, seen from the side; they walk to the right. Heads are seven pixels wide and have a nose
+# People, seen from the side, in the same materials; they walk to the right. Heads are seven pixels wide, and then a nose.
 SIDE_HEADS = sheet("""
 plain    big      chin     sharp
 .sssss.. .sssss.. .sssss.. .sssss..
@@ -640,7 +664,7 @@ sssss#ss sssss#ss ssssssss ssss#sss
 ........ ........ ........ ........
 """)
 
-# they start two rows above the head and two columns to the left of it
+# hair and hats start two rows above the head and two columns to the left of it
 SIDE_HAIR = sheet("""
 bald        crop        long        tail        spiky       mohawk      bun         afro        bob         braid
 ........... ........... ........... ........... ...h.h.h... .....hhh... ........... ....hhhh... ........... ...........
@@ -708,7 +732,7 @@ stride     pass       run        climb      robe       skirt      march      sne
 .FF..fff.. ..FFfff... f....fff.. ..fff..... bbbbbbbb.. ..FF.fff.. ..FFf..... FF...fff..
 """)
 
-# on the back, seven rows from the shoulders
+# on the back, from the shoulders
 BACKS = sheet("""
 none     cape     pack     quiver   wings    scarf    shell
 ........ ..bbbb.. ........ .g.g.... ........ ........ ........
@@ -736,7 +760,7 @@ mmm.  .w..  .w..  w... *.w. .w..  .w.. .bab   .myy    w... w...   .w.. a*a. .ll.
 ....  .w..  .w..  w... w... ....  .... ....   ....    .... w...   .... .... ....   ....   w...   ....
 """)
 
-# beasts on four legs; second colour b, hooves c
+# Beasts, in two colours a and b; eyes e, hooves c, horns and teeth w, tongue r, beak y. These have four legs:
 TRUNKS = sheet("""
 lean       stout      woolly     hollow     humped     armour
 .aaaaaaaa. aaaaaaaaaa .bb.bbb.b. aa....aaaa ...aa..aa. .bb.bb.bb.
@@ -787,16 +811,17 @@ none  up    curl  bushy thin  horse stub  lizard
 ..... ..... ..... ..... ..... .b... ..... .....
 """)
 
+# and these are whole
 BEASTS = sheet("""
 chicken        duck           parrot         turtle         snail          snake          rex            ostrich
 .........rr... .............. ........aaaa.. .............. ..........w.w. ........aaaa.. .......aaaaaa. ........aaaa..
-........rrrr.. ........aaaa.. .......aaaaaa. .............. ..........w.w. .......aaaaaa. ......aaaa#aaa .......aa#ayy.
-.........aaa.. .......aaaaaa. .......aa#awyy .............. ...bbbb...aaa. .......aaa#aa. ......aaaaaaaa .......aaaaa..
-........aa#a.. .......aaa#aa. .......aaaayyy ....bbbbb..... ..bbbbbb..aaaa .......aaaaaa. ......aaaw.w.. ........aa....
-bb......aaaayy .......aaaayyy ......aaaaaay. ...bbBbbBb.... .bbbBBbbb.a#a. ......aaaarrr. ......aaaaaa.. ........aa....
+........rrrr.. ........aaaa.. .......aaaaaa. .............. ..........w.w. .......aaaaaa. ......aaaaeaaa .......aaeayy.
+.........aaa.. .......aaaaaa. .......aaeawyy .............. ...bbbb...aaa. .......aaaeaa. ......aaaaaaaa .......aaaaa..
+........aaea.. .......aaaeaa. .......aaaayyy ....bbbbb..... ..bbbbbb..aaaa .......aaaaaa. ......aaaw.w.. ........aa....
+bb......aaaayy .......aaaayyy ......aaaaaay. ...bbBbbBb.... .bbbBBbbb.aea. ......aaaarrr. ......aaaaaa.. ........aa....
 bbb....aaaayy. bb.....aaayyy. .....bbbaaaa.. ..bBbbBbbBb.aa .bbBbbBbb.aaa. .....aaaaa..r. aa...aaaaa.... .......aa.....
 bbba..aaaaarr. bbb...aaaa.... ....bbbbaaaa.. ..bbBbbBbbbaaa .bbBbBBbb.aaa. ....aaaa...... aa..aaaaaaaa.. bbb.aaaa......
-.bbaaaaaaaar.. bbbaaaaaaaa... ...bbbbbaaaa.. .bbbbBbbBbba#a .bbBbbbbb.aaa. ...aaaa....... aaaaaaaabaaa.. bbbaaaaaa.....
+.bbaaaaaaaar.. bbbaaaaaaaa... ...bbbbbaaaa.. .bbbbBbbBbbaea .bbBbbbbb.aaa. ...aaaa....... aaaaaaaabaaa.. bbbaaaaaa.....
 .aaabbbaaaa... .bbaabbbaaaa.. ..bbbbbbaaa... .bbBbbBbbBbaaa .bbbBBBbbaaaa. ...aaaaaaa.... .aaaaaaabb.... .bbaaaaaaa....
 .aaabbbbaaa... .aaabbbbbaaa.. .bbbbb.aaaa... .wwwwwwwwww.aa ..bbbbbbaaaaa. ....aaaaaaaa.. ..aaaaaabb.... ..baaaaaaa....
 ..aaabbaaa.... .aaaabbbaaaa.. .bbb...wwwww.. .aaawwwwaaa... ..aaaaaaaaaa.. ......aaaaaaa. ...aaaaaab.... ...aaaaa......
@@ -807,22 +832,22 @@ bbba..aaaaarr. bbb...aaaa.... ....bbbbaaaa.. ..bbBbbBbbbaaa .bbBbBBbb.aaa. ....a
 BEASTS |= sheet("""
 crocodile      whale          squirrel       bee            wyvern         ant            frog           kangaroo
 .............. .............. ..bbb......... .............. bb........aaa. .............. .............. .........a.a..
-.............. ....w.w....... .bbbbb..a.a... ......www..... bbbb...w.aaaaa .............. .........aaa.. .........aaa..
-.............. .....w........ bbbbbb..aaaa.. .....wwwww.... .bbbb..wwaa#aa ..........#.#. ........aa#aa. .........aaaa.
-.............. .............. bbb.bb.aaaaaa. .....wwwww.... .bbbbb..aaaaaa ...........#.. ......aaaaaaaa ........aa#aaa
-.......ww..... .a.a.......... bb..bb.aaa#aa. ......wwww.... ..bbbbb.aaawaw .........aaaa. ....aaaaaaaaaa ........aaaaa#
-......aaa..... .aaa..aaaaaa.. .b..bb.aaaaaa# ....aa.aabaa.. ..bbbbbbaaa... ..aaa...aa#aaa .aaaaaaaa####. .......aaaa...
-..b.b.aa#aaaaa ..a..aaaaaaaa. ....bbb.aaaa.. ...abbaabbaaa. ...bb.aaaaa... .aaaaa.aaaaaa. .aaaaaaaaaaa.. .......aaaa...
-.bbbbbaaaaaaa# ..aaaaaaaaaaaa ....bbaaaaaa.. ..aabbaabbaa#a ..aaaaaaaaaa.. aaaaaaaaaaaa.. aaaAaaabbbbb.. .....aaaaaaa..
-aaaaaaaaawwww. ..aaaaaaa#aaaa ....baaaaaa#b. .wwabbaabbaaaa .aaaaaabbbaa.. aaaaabaaa..... aaaaaAabbbbb.. ....aaaaaaa...
-aaaaaaaaaa.... ...aaaaaaaaaaa ....bbaabbaabb ...aabaabbaa.. aaa..aabbba... .aaab#..#..... aaaaaAbbbbb... a..aaaaaa.....
-aaaaaaaaaaaaa. ...AbbbbbbbA.. .....aaabba... .....aabaa.... aa...aaaaaa... ..#..#..#..... .aaaaaaaa..... aaaaaaaaab....
-.bbbbbbbb..... ....bbbbbbb... .....aaaba.... .............. .....aa..aa... .#...#...#.... ..aaaa.aaa.... .aaa.aaaab....
-.aa..aaa...... .............. ....aaaaaaa... .............. ....www.www... .............. .aaaaa..aaa... .....aaaa.....
+.............. .......w.w.... .bbbbb..a.a... .....www...... bbbb...w.aaaaa .............. .........aaa.. .........aaa..
+.............. ........w..... bbbbbb..aaaa.. ....wwwww..... .bbbb..wwaaeaa ..........#.#. ........aaeaa. .........aaaa.
+.............. ........w..... bbb.bb.aaaaaa. ....wwwwww.... .bbbbb..aaaaaa ...........#.. ......aaaaaaaa ........aaeaaa
+.......ww..... .a.a....w..... bb..bb.aaaeaa. .....wwwwwaaa. ..bbbbb.aaawaw .........aaaa. ....aaaaaaaaaa ........aaaaa#
+......aaa..... .aaa..aaaaaa.. .b..bb.aaaaaa# ...bbaawwaaaaa ..bbbbbbaaa... ..aaa...aaeaaa .aaaaaaaa####. .......aaaa...
+..b.b.aaeaaaaa ..a..aaaaaaaa. ....bbb.aaaa.. ..abbaabbaaeaa ...bb.aaaaa... .aaaaa.aaaaaa. .aaaaaaaaaaa.. .......aaaa...
+.bbbbbaaaaaaa# ..aaaaaaaaaaaa ....bbaaaaaa.. .aabbaabbaaaaa ..aaaaaaaaaa.. aaaaaaaaaaaa.. aaaAaaabbbbb.. .....aaaaaaa..
+aaaaaaaaawwww. ..aaaaaaaeaaaa ....baaaaaa#b. #aabbaabbaaaaa .aaaaaabbbaa.. aaaaabaaa..... aaaaaAabbbbb.. ....aaaaaaa...
+aaaaaaaaaa.... ...aaaaaaaaaaa ....bbaabbaabb .aabbaabbaaaa. aaa..aabbba... .aaab#..#..... aaaaaAbbbbb... a..aaaaaa.....
+aaaaaaaaaaaaa. ...AbbbbbbbA.. .....aaabba... ..abbaabbaaa.. aa...aaaaaa... ..#..#..#..... .aaaaaaaa..... aaaaaaaaab....
+.bbbbbbbb..... ....bbbbbbb... .....aaaba.... ...bbaabba.... .....aa..aa... .#...#...#.... ..aaaa.aaa.... .aaa.aaaab....
+.aa..aaa...... .............. ....aaaaaaa... ....#..#..#... ....www.www... .............. .aaaaa..aaa... .....aaaa.....
 aaa.aaa....... .............. ....aaa.aaa... .............. .............. .............. .............. .....aaaaaa...
 """)
 
-# spells, which glow from inside; these stand upright
+# Spells, which glow from inside. These stand upright,
 RITES = sheet("""
 flame          crystal        star           tornado        heart          eye            drop
 .......a...... ......aa...... ......aa...... .aaaaaaaaaaaa. .............. .............. ......aa......
@@ -833,80 +858,80 @@ flame          crystal        star           tornado        heart          eye  
 ..aaaaaaaa.aa. aab.aaabbb.abb .aaaaaaaaaaaa. ...bbbbbbb.... aaaaaaaaaaaaaa baaacc##ccaaab ..aaaaaaaaaa..
 .aaaaaaaaaaaa. aab.aaabbb.abb ...aaaaaaaa... ....aaaaaaa... aaaaaaaaaaaaaa baaac####caaab ..aaaaaaaaaa..
 .aaaaaaaaaaaa. aaabaaabbbaabb ....aaaaaa.... .....aaaaaa... .aaaaaaaaaaaa. baaacc##ccaaab .aaaaaaaaaaaa.
-aaaaaaaaaaaaaa .aabaaabbbaab. ...aaaaaaaa... ....bbbbb..... ..aaaaaaaaaa.. bbaaaccccaaabb .aabaaaaaaaaa.
-aaaaaaaaaaaaaa .aabaaabbbaab. ...aaaaaaaa... ....aaaa...... ...aaaaaaaa... .bbaaaaaaaabb. .aabbaaaaaaaa.
-aaaaaaaaaaaaaa ..aaaaabbbab.. ..aaaa..aaaa.. .....aaaa..... ....aaaaaa.... ..bbbaaaabbb.. .aaabbaaaaaaa.
+aaaaaaaaaaaaaa .aabaaabbbaab. ...aaaaaaaa... ....bbbbb..... ..aaaaaaaaaa.. bbaaaccccaaabb .aa*aaaaaaaaa.
+aaaaaaaaaaaaaa .aabaaabbbaab. ...aaaaaaaa... ....aaaa...... ...aaaaaaaa... .bbaaaaaaaabb. .aa**aaaaaaaa.
+aaaaaaaaaaaaaa ..aaaaabbbab.. ..aaaa..aaaa.. .....aaaa..... ....aaaaaa.... ..bbbaaaabbb.. .aaa**aaaaaaa.
 .aaaaaaaaaaaa. ...aaaabbbb... ..aaa....aaa.. ......bbb..... .....aaaa..... ....bbbbbb.... ..aaaaaaaaaa..
 ..aaaaaaaaaa.. ....aaabbb.... .aaa......aaa. .....aa....... ......aa...... .............. ...aaaaaaaa...
 ....aaaaaa.... .....aabb..... .aa........aa. ......a....... .............. .............. .....aaaa.....
 """)
 RITES |= sheet("""
-wave           moon           halo           skull          explosion      cloud          pillar
-......aaaa.... ....aaaaaa.... ...bbbbbbbb... ....aaaaaa.... ..a....a....a. .............. .....aaaa.....
-....aaaaaaaa.. ..aaaaaaa..... ..bb......bb.. ..aaaaaaaaaa.. ...a..aaa..a.. ....aaaa...... .....aaaa.....
-...aaaaaaaaaa. .aaaaaa....... .bb........bb. .aaaaaaaaaaaa. aa..aaaaaa.aa. ..aaaaaaaaa... .....aaaa.....
-..aaaaaaabbbaa .aaaaa........ .bb........bb. .aaaaaaaaaaaa. .aaaaabbbaaaa. .aaaaaaaaaaaa. .....aaaa.....
-.aaaaaaabb..ba aaaaa......... ..bb......bb.. aaaaaaaaaaaaaa ..aabbbbbbbaa. aaaaaaaaaaaaaa ....aaaaaa....
-.aaaaaabb..... aaaaa....b.... ...bbbbbbbb... aaa##aaaa##aaa .aabbbbccbbaaa aaaaaaaaaaaaaa ....aaaaaa....
-aaaaaaab...... aaaaa...bbb... .............. aa####aa####aa aaabbccccbbba. .aaaaaaaaaaaa. ....aaaaaa....
-aaaaaaabb..... aaaaa....b.... ..a...aa...a.. aa####aa####aa .aabbbccbbbaa. ....bbb..bbb.. ....aaaaaa....
-aaaaaaaabb.... aaaaaa........ ..aa.aaaa.aa.. aaa##aaaa##aaa ..aaabbbbbaaa. ...bbb..bbb... ...aaaaaaaa...
-aaaaaaaaabb... .aaaaa.......a .aaaaaaaaaaaa. .aaaa##aaaaaa. .aaaaabbbaaaa. ..bbbbb..bbb.. .bbaaaaaaaabb.
-aaaaaaaaaaabbb .aaaaaaa...aaa .aaaaaaaaaaaa. ..aaaaaaaaaa.. aa.aaaaaaaa.aa ....bb..bb.... bbbaaaaaaaabbb
-aaaaaaaaaaaaaa ..aaaaaaaaaaa. ..aaaaaaaaaa.. ...a#aa#aa#... ...aa.aaa.aa.. ...bb...b..... bb..aaaaaa..bb
-bbbbbbbbbbbbbb ...aaaaaaaaa.. ...aaaaaaaa... ...a#aa#aa#... ..a....aa...a. ...b.......... bbbb..aa..bbbb
-.bbbbbbbbbbbb. .....aaaa..... .....aaaa..... ....aaaaaa.... .............. .............. ..bbbbbbbbbb..
+wave           moon           skull          explosion      cloud          pillar         wings
+......aaaa.... ....aaaaaa.... ....aaaaaa.... ..a....a....a. .............. .....aaaa..... ..............
+....aaaaaaaa.. ..aaaaaaa..... ..aaaaaaaaaa.. ...a..aaa..a.. ....aaaa...... .....aaaa..... aa..........aa
+...aaaaaaaaaa. .aaaaaa....... .aaaaaaaaaaaa. aa..aaaaaa.aa. ..aaaaaaaaa... .....aaaa..... aaa........aaa
+..aaaaaaabbbaa .aaaaa........ .aaaaaaaaaaaa. .aaaaabbbaaaa. .aaaaaaaaaaaa. .....aaaa..... aaaa......aaaa
+.aaaaaaabb..ba aaaaa......... aaaaaaaaaaaaaa ..aabbbbbbbaa. aaaaaaaaaaaaaa ....aaaaaa.... aaaaa.bb.aaaaa
+.aaaaaabb..... aaaaa....b.... aaa##aaaa##aaa .aabbbbccbbaaa aaaaaaaaaaaaaa ....aaaaaa.... .aaaabbbbaaaa.
+aaaaaaab...... aaaaa...bbb... aa####aa####aa aaabbccccbbba. .aaaaaaaaaaaa. ....aaaaaa.... aaaaabbbbaaaaa
+aaaaaaabb..... aaaaa....b.... aa####aa####aa .aabbbccbbbaa. ....bbb..bbb.. ....aaaaaa.... .aaaabbbbaaaa.
+aaaaaaaabb.... aaaaaa........ aaa##aaaa##aaa ..aaabbbbbaaa. ...bbb..bbb... ...aaaaaaaa... ..aaa.bb.aaa..
+aaaaaaaaabb... .aaaaa.......a .aaaa##aaaaaa. .aaaaabbbaaaa. ..bbbbb..bbb.. .bbaaaaaaaabb. .aaaa.bb.aaaa.
+aaaaaaaaaaabbb .aaaaaaa...aaa ..aaaaaaaaaa.. aa.aaaaaaaa.aa ....bb..bb.... bbbaaaaaaaabbb ..aa..bb..aa..
+aaaaaaaaaaaaaa ..aaaaaaaaaaa. ...a#aa#aa#... ...aa.aaa.aa.. ...bb...b..... bb..aaaaaa..bb ......bb......
+bbbbbbbbbbbbbb ...aaaaaaaaa.. ...a#aa#aa#... ..a....aa...a. ...b.......... bbbb..aa..bbbb ......bb......
+.bbbbbbbbbbbb. .....aaaa..... ....aaaaaa.... .............. .............. ..bbbbbbbbbb.. ..............
 """)
 RITES |= sheet("""
-wings          hourglass      mirror
-.............. .bbbbbbbbbbbb. ....bbbbbb....
-aa..........aa ..cccccccccc.. ..bbbaaaabbb..
-aaa........aaa ..caaaaaaaac.. .bbaaaaaaaabb.
-aaaa......aaaa ..ccaaaaaacc.. .baaaaaaaaaab.
-aaaaa.bb.aaaaa ...ccaaaacc... bbaaaaaaaaaabb
-.aaaabbbbaaaa. ....ccaacc.... baaaaaccaaaaab
-aaaaabbbbaaaaa .....caac..... baaaaccccaaaab
-.aaaabbbbaaaa. .....ccac..... baaaaccccaaaab
-..aaa.bb.aaa.. ....cccacc.... baaaaaccaaaaab
-.aaaa.bb.aaaa. ...ccccaccc... bbaaaaaaaaaabb
-..aa..bb..aa.. ..ccccaaaccc.. .baaaaaaaaaab.
-......bb...... ..cccaaaaacc.. .bbaaaaaaaabb.
-......bb...... ..caaaaaaaac.. ..bbbaaaabbb..
-.............. .bbbbbbbbbbbb. ....bbbbbb....
+hourglass      mirror         bolt           zigzag
+.bbbbbbbbbbbb. ....bbbbbb.... .......aaaaa.. ......aaaaaa..
+..cccccccccc.. ..bbbaaaabbb.. ......aaaaa... .....aaaaaa...
+..caaaaaaaac.. .bbaaaaaaaabb. .....aaaaa.... ....aaaaaa....
+..ccaaaaaacc.. .baaaaaaaaaab. ....aaaaa..... ....aaaaa.....
+...ccaaaacc... bbaaaaaaaaaabb ...aaaaa...... ...aaaaaaaa...
+....ccaacc.... baaaaaccaaaaab ..aaaaaaaaa... ...aaaaaaa....
+.....caac..... baaaaccccaaaab ..aaaaaaaaa... .....aaaa.....
+.....ccac..... baaaaccccaaaab ......aaaa.... .....aaaaaa...
+....cccacc.... baaaaaccaaaaab .....aaaa..... ....aaaaaa....
+...ccccaccc... bbaaaaaaaaaabb .....aaa...... .......aa.....
+..ccccaaaccc.. .baaaaaaaaaab. ....aaa....... ......aa......
+..cccaaaaacc.. .bbaaaaaaaabb. ....aa........ .....aa.......
+..caaaaaaaac.. ..bbbaaaabbb.. ...aa......... .....a........
+.bbbbbbbbbbbb. ....bbbbbb.... ...a.......... ..............
 """)
 
 # and these fly, in any direction
 MISSILES = sheet("""
-fireball       comet          bolt           crescent       missile        blade          claws
-a............. .............. .......aaaaa.. ......aaa..... .............. ............aa aa...aa...aa..
-.aa..a........ ..aa....aaa... ......aaaaa... ........aaa... .b............ ...........aaa aaa..aaa..aaa.
-..aa.aa....... ....aaaaaaaa.. .....aaaaa.... .........aaaa. .bb....a...... ..........aaa. .aaa..aaa..aaa
-.a.aaaaaa..... aaa..aaaaaaaa. ....aaaaa..... .........aaaa. ..bbb..aaa.... .........aaa.. .aaaa.aaaa.aaa
-..aaaaaaaaa... ..aaaaaaaaaaaa ...aaaaa...... ..........aaaa bb.bbbbaaaaa.. ........aaa... ..aaa..aaa..aa
-aa.aaaaaaaaa.. .aaaaaaaaaaaaa ..aaaaaaaaa... ..........aaaa .bbbbbbbaaaaa. .......aaa.... ..aaaa.aaaa.aa
-.aaaaaaaaaaaa. aa.aaaaaaaaaaa ..aaaaaaaaa... ..........aaaa b.bbbbbbaaaaaa ......aaa..... ..aaaa.aaaa.aa
-..aaaaaaaaaaaa ..aaaaaaaaaaaa ......aaaa.... ..........aaaa .bbbbbbbaaaaa. .b...aaa...... ...aaa..aaa..a
-.a.aaaaaaaaaaa aaaaaaaaaaaaaa .....aaaa..... ..........aaaa bb.bbbbaaaaa.. .bb.aaa....... ...aaa..aaa..a
-..aaaaaaaaaaaa ...aaaaaaaaaa. .....aaa...... .........aaaa. ..bbb..aaa.... ..bbaa........ ....aa...aa..a
-...aaaaaaaaaaa .aa..aaaaaaa.. ....aaa....... .........aaaa. .bb....a...... ...bbb........ ....aa...aa..a
-....aaaaaaaaaa ...aa..aaaa... ....aa........ ........aaa... .b............ ..cc.bb....... .....a....a...
-.....aaaaaaaa. .............. ...aa......... ......aaa..... .............. .cc...bb...... .....a....a...
-.......aaaaa.. .............. ...a.......... .............. .............. cc............ ..............
+fireball       comet          crescent       missile        blade          claws          arrow
+a............. .............. ......aaa..... .............. ............aa aa...aa...aa.. ..............
+.aa..a........ ..aa....aaa... ........aaa... .b............ ...........aaa aaa..aaa..aaa. ..............
+..aa.aa....... ....aaaaaaaa.. .........aaaa. .bb....a...... ..........aaa. .aaa..aaa..aaa ..............
+.a.aaaaaa..... aaa..aaaaaaaa. .........aaaa. ..bbb..aaa.... .........aaa.. .aaaa.aaaa.aaa .........aa...
+..aaaaaaaaa... ..aaaaaaaaaaaa ..........aaaa bb.bbbbaaaaa.. ........aaa... ..aaa..aaa..aa b..b......aa..
+aa.aaaaaaaaa.. .aaaaaaaaaaaaa ..........aaaa .bbbbbbbaaaaa. .......aaa.... ..aaaa.aaaa.aa .bb.bb....aaa.
+.aaaaaaaaaaaa. aa.aaaaaaaaaaa ..........aaaa b.bbbbbbaaaaaa ......aaa..... ..aaaa.aaaa.aa ..cccccccccaaa
+..aaaaaaaaaaaa ..aaaaaaaaaaaa ..........aaaa .bbbbbbbaaaaa. .b...aaa...... ...aaa..aaa..a ..cccccccccaaa
+.a.aaaaaaaaaaa aaaaaaaaaaaaaa ..........aaaa bb.bbbbaaaaa.. .bb.aaa....... ...aaa..aaa..a .bb.bb....aaa.
+..aaaaaaaaaaaa ...aaaaaaaaaa. .........aaaa. ..bbb..aaa.... ..bbaa........ ....aa...aa..a b..b......aa..
+...aaaaaaaaaaa .aa..aaaaaaa.. .........aaaa. .bb....a...... ...bbb........ ....aa...aa..a .........aa...
+....aaaaaaaaaa ...aa..aaaa... ........aaa... .b............ ..cc.bb....... .....a....a... ..............
+.....aaaaaaaa. .............. ......aaa..... .............. .cc...bb...... .....a....a... ..............
+.......aaaaa.. .............. .............. .............. cc............ .............. ..............
 """)
 MISSILES |= sheet("""
-arrow          icicle         spiral         leafstorm
-.............. .............. .....aaaaa.... ....aaa.......
-.............. aa............ ...aaaaaaaaa.. ..aaaaa....bb.
-.............. abaa.......... ..aaa.....aaa. .aaaaaa..bbbb.
-.........aa... .abbaa........ .aa........aaa .aaaaa..bbbbb.
-b..b......aa.. .aabbbaa...... aaa...aaa...aa .aaa...bbbbb..
-.bb.bb....aaa. ..aabbbbaa.... aa...aaaaa..aa .a....bbbbb...
-..cccccccccaaa ..aaabbbbba... aa..aaa.aa..aa ......b.......
-..cccccccccaaa ...aaabbbbbaa. aa..aa......aa ..a...........
-.bb.bb....aaa. ...aaaabbbbbaa aaa.aaa...aaa. .aaaa...bb....
-b..b......aa.. ....aaaabbbbba .aa..aaaaaaaa. aaaaaa.bbbbb..
-.........aa... .....aaaaabbba .aaa...aaaa... aaaaaa.bbbbbb.
-.............. ......aaaaaaa. ..aaaa......aa .aaaa..bbbbbb.
-.............. ........aaaa.. ...aaaaaaaaaa. ........bbbbb.
-.............. .............. .....aaaaaa... .........bbb..
+icicle         spiral         leafstorm      leaf
+.............. .....aaaaa.... ....aaa....... .........aaaaa
+aa............ ...aaaaaaaaa.. ..aaaaa....bb. ......aaaaaaba
+abaa.......... ..aaa.....aaa. .aaaaaa..bbbb. .....aaaaaabaa
+.abbaa........ .aa........aaa .aaaaa..bbbbb. ....aaaaaabaa.
+.aabbbaa...... aaa...aaa...aa .aaa...bbbbb.. ...aaaaaabaaa.
+..aabbbbaa.... aa...aaaaa..aa .a....bbbbb... ...aaaaabaaaa.
+..aaabbbbba... aa..aaa.aa..aa ......b....... ..aaaaabaaaa..
+...aaabbbbbaa. aa..aa......aa ..a........... ..aaaabaaaa...
+...aaaabbbbbaa aaa.aaa...aaa. .aaaa...bb.... ..aaabaaaa....
+....aaaabbbbba .aa..aaaaaaaa. aaaaaa.bbbbb.. ..aabaaaa.....
+.....aaaaabbba .aaa...aaaa... aaaaaa.bbbbbb. ...baaa.......
+......aaaaaaa. ..aaaa......aa .aaaa..bbbbbb. ..b...........
+........aaaa.. ...aaaaaaaaaa. ........bbbbb. .b............
+.............. .....aaaaaa... .........bbb.. b.............
 """)

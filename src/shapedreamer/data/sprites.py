@@ -1,8 +1,8 @@
 """Sprites, 16x16 in colour on white: people, creatures, food, spells, walkers; a pure function of (seed, index).
 
-A sprite is a few layers, from the back to the front: a cape, the figure, what it holds. Each layer is painted with parts
-from sprite_parts.py in colours that random words choose, and gets a dark outline. Only whole numbers decide what a
-pixel is, so an image is the same on every machine, alone or in any batch.
+A sprite is a few layers, from the back to the front: a cape, the figure, what it holds. Each layer is painted with
+parts from sprite_parts.py in colours that random words choose, and gets a dark outline. Only whole numbers decide what
+a pixel is, so an image is the same on every machine, alone or in any batch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +16,11 @@ from ..noise import bits, fold
 from . import sprite_parts as parts
 from .arrays import one_hot
 from .spec import DataSpec
-from .sprite_parts import BASE, FIRST_MATERIAL, GLINT, INK, Part, glowing, shaded
+from .sprite_parts import BASE, FIRST_MATERIAL, GLINT, INK, LIGHT, Part, glowing, shaded
 
 SIZE = 16
 KINDS = ("human", "non-human", "food", "spell", "side-facing")
-WORDS = 80  # random words an image; none needs more
+WORDS = 40  # random words an image; none needs more
 DATA = 0x5B817E5  # what the seed is folded with, so that images share no random word with the noise of the same seed
 
 SPEC = DataSpec(name="sprites", channels=3, height=SIZE, width=SIZE, labels=KINDS)
@@ -42,7 +42,7 @@ HIDES = (*CLOTHS, "brown")
 FURS = ("brown", "tan", "orange", "grey", "white", "charcoal", "brunette", "gold", "bone")
 FRUITS = ("red", "orange", "gold", "lime", "green", "purple", "pink", "navy")
 LEAVES = ("green", "lime", "teal")
-ELEMENTS = ("fire", "ice", "thunder", "poison", "arcane", "holy", "shadow", "water", "curse", "wind")
+ELEMENTS = ("curse", "fire", "thunder", "holy", "poison", "wind", "ice", "water", "arcane", "shadow")  # once around
 
 T = TypeVar("T")
 
@@ -132,12 +132,13 @@ def flattened(drawn: Sequence[Sequence[Layer]]) -> np.ndarray:
     """The layers of each image, outlined and put over one another: (B, 16, 16) places in COLOURS.
 
     An outline lies around a layer, on the pixels that touch it with a side, in the darkest shade of what it touches.
+    The outermost pixels of the image are for outlines alone: what a layer has there is left out.
     """
     most = max(map(len, drawn), default=0)
     stack = np.zeros((most, len(drawn), SIZE + 2, SIZE + 2), np.uint8)
     for i, layers in enumerate(drawn):
         for place, layer in enumerate(layers):
-            stack[place, i, 1:-1, 1:-1] = layer.pixels
+            stack[place, i, 2:-2, 2:-2] = layer.pixels[1:-1, 1:-1]
     inside = stack[..., 1:-1, 1:-1]
     dark = np.where(stack > GLINT, stack & ~np.uint8(3), (stack > 0).astype(np.uint8) * np.uint8(INK))
     outlined = inside
@@ -153,24 +154,26 @@ def flattened(drawn: Sequence[Sequence[Layer]]) -> np.ndarray:
 
 
 def human(dice: Dice) -> list[Layer]:
+    """A person who looks at us."""
     colours, metal = clothes(dice)
+    armed = dice.chance(55)
+    left = 1 if armed else 0  # a step aside makes room for what the hand holds
     hat = dice.part(parts.HATS) if dice.chance(55) else None
     head = dice.pick((2, 2, 2, 3, 3, 4)) if hat is None or not hat.pixel[0].any() else dice.pick((3, 3, 4))
-    cape = Layer().paint(dice.part(parts.CAPES), colours, head + 5)
-    figure = Layer().paint(dice.part(parts.LEGS), colours, 8)
-    figure.paint(dice.part(parts.TORSOS), colours, head + 6)
-    figure.paint(dice.part(parts.HEADS), colours, head)
-    figure.paint(dice.part(parts.EYES), colours, head + 3)
+    figure = Layer().paint(dice.part(parts.LEGS), colours, 8, left)
+    figure.paint(dice.part(parts.TORSOS), colours, head + 6, left)
+    figure.paint(dice.part(parts.HEADS), colours, head, left)
+    figure.paint(dice.part(parts.EYES), colours, head + 3, left)
     if dice.chance(35):
-        figure.paint(dice.part(parts.BEARDS), colours, head + 3)
-    figure.paint(dice.part(parts.HAIR), colours, head - 2)
+        figure.paint(dice.part(parts.BEARDS), colours, head + 3, left)
+    figure.paint(dice.part(parts.HAIR), colours, head - 2, left)
     if hat:
-        figure.paint(hat, colours | hat_colours(dice, colours, metal), head - 2)
-    layers = [cape, figure] if dice.chance(20) else [figure]
-    if dice.chance(55):
-        for layer in layers:  # one step aside, to make room
-            layer.pixels = np.roll(layer.pixels, 1, axis=1)
-        layers.insert(0, Layer().paint(dice.part(parts.WEAPONS), colours, head + 2, 1))
+        figure.paint(hat, colours | hat_colours(dice, colours, metal), head - 2, left)
+    layers = [figure]
+    if dice.chance(20):
+        layers.insert(0, Layer().paint(dice.part(parts.CAPES), colours, head + 5, left))
+    if armed:
+        layers.insert(0, Layer().paint(dice.part(parts.WEAPONS), colours, head + 2, left))
     if dice.chance(35):
         front = {"a": dice.pick((colours["b"], metal, "brown")), "b": colours["a"], "w": "brown"}
         layers.append(Layer().paint(dice.part(parts.SHIELDS), front, head + 7, 10))
@@ -178,11 +181,12 @@ def human(dice: Dice) -> list[Layer]:
 
 
 def side_facing(dice: Dice) -> list[Layer]:
+    """Someone who walks to the right."""
     return dice.pick((walker, walker, walker, quadruped, beast))(dice)
 
 
 def walker(dice: Dice) -> list[Layer]:
-    """A person who walks to the right."""
+    """A person, or almost."""
     colours, metal = clothes(dice)
     if dice.chance(15):
         colours["s"] = dice.pick(("lime", "bone", "green"))  # goblins and the undead walk as well
@@ -207,6 +211,7 @@ def walker(dice: Dice) -> list[Layer]:
 
 
 def quadruped(dice: Dice) -> list[Layer]:
+    """A beast put together from legs, a trunk, a tail and a head."""
     colours = furs(dice)
     body = Layer().paint(dice.part(parts.BEAST_LEGS), colours, 11, 2)
     body.paint(dice.part(parts.TRUNKS), colours, 6, 2)
@@ -216,6 +221,7 @@ def quadruped(dice: Dice) -> list[Layer]:
 
 
 def beast(dice: Dice) -> list[Layer]:
+    """A beast drawn whole."""
     colours = furs(dice)
     body = Layer().paint(dice.part(parts.BEASTS), colours, 1, 1)
     body.recolour(dice.part(parts.PATTERNS).pixel > 0, colours["a"], colours["b"])
@@ -223,7 +229,7 @@ def beast(dice: Dice) -> list[Layer]:
 
 
 def non_human(dice: Dice) -> list[Layer]:
-    """A mirrored creature: drawn whole, or the face of an animal, or put together from a body, eyes, limbs and so on."""
+    """A mirrored creature: drawn whole, or the face of an animal, or put together from a body, eyes and limbs."""
     a, b = dice.some(HIDES, 2)
     eyes, claws = dice.pick(("red", "gold", "lime", "pink")), dice.pick(("bone", "steel", "white"))
     colours = {"a": a, "b": b, "e": eyes, "w": claws, "c": "steel", "r": "red", "y": "orange", "l": "green"}
@@ -251,6 +257,7 @@ def non_human(dice: Dice) -> list[Layer]:
 
 
 def food(dice: Dice) -> list[Layer]:
+    """Something to eat or drink: drawn whole and squeezed, or a round fruit with a stalk."""
     place = dice.roll(len(parts.FOOD) + 6)
     if place < len(parts.FOOD):
         name, art = list(parts.FOOD.items())[place]
@@ -268,29 +275,26 @@ def food(dice: Dice) -> list[Layer]:
 
 
 def spell(dice: Dice) -> list[Layer]:
-    """Something that glows: drawn, or grown in a pattern with eight or four arms, or lightning, or an orb with rays."""
-    colours = dice.some(ELEMENTS, 3)
-    if dice.chance(40):
-        colours = [colours[0], colours[0], colours[1]]
+    """Something that glows: drawn, or all rays, or an orb with rays, or a sign in a ring."""
+    first = dice.roll(len(ELEMENTS))
+    near, far = dice.pick((-2, -1, 1, 2)), 3 + dice.roll(5)  # neighbours go together, and some contrast
+    colours = [ELEMENTS[(first + step) % len(ELEMENTS)] for step in (0, near, far)]
     layer = Layer()
     style = dice.roll(10)
-    if style < 4:
-        flies = style < 2
+    if style < 5:
+        flies = style < 3
         art = dice.part(parts.MISSILES if flies else parts.RITES)
-        materials = np.zeros((SIZE, SIZE), art.pixel.dtype)
-        materials[1:-1, 1:-1] = art.pixel
+        drawn = np.zeros((SIZE, SIZE), np.uint8)
+        drawn[1:-1, 1:-1] = art.pixel
+        drawn = turned(squeezed(drawn, dice), dice) if flies else squeezed(drawn, dice)[:, :: dice.pick((1, -1))]
         for place, colour in enumerate(colours[: len(art.materials)], start=FIRST_MATERIAL):
-            mask = materials == place
-            layer.fill(mask, glowing(mask), colour)
-        layer.pixels[materials == INK], layer.pixels[materials == GLINT] = INK, GLINT
-        layer.pixels = turned(layer.pixels, dice) if flies else layer.pixels[:, :: dice.pick((1, -1))]
-    elif style < 7:
-        mask = dice.pick((burst, star, pinwheel))(dice)
-        layer.fill(mask, glowing(mask), colours[0])
-        layer.recolour(DISTANCE < dice.pick((12, 36, 60)), colours[0], colours[1])
+            layer.fill(drawn == place, glowing(drawn == place), colour)
+        layer.recolour(glowing(drawn > 0) == LIGHT, colours[0], dice.pick(colours))
+        layer.pixels[drawn == INK], layer.pixels[drawn == GLINT] = INK, GLINT
     elif style < 8:
-        mask = bolt(dice)
+        mask = dice.pick((burst, burst, star, star, whirl))(dice)
         layer.fill(mask, glowing(mask), colours[0])
+        layer.recolour(DISTANCE < dice.pick((0, 12, 36, 60)), colours[0], colours[1])
     else:
         for mask, colour in zip(dice.pick((orb, sigil))(dice), colours, strict=False):
             layer.fill(mask, dice.pick((shaded, glowing))(mask), colour)
@@ -318,6 +322,7 @@ def clothes(dice: Dice) -> tuple[dict[str, str], str]:
 
 
 def hat_colours(dice: Dice, colours: Mapping[str, str], metal: str) -> dict[str, str]:
+    """A hat is made of metal or of what else is worn."""
     return {"a": dice.pick((metal, colours["a"])), "b": dice.pick((colours["b"], metal)), "w": "bone"}
 
 
@@ -343,6 +348,10 @@ def chosen(dice: Dice, choices: Mapping[str, Sequence[str]]) -> dict[str, str]:
 _Y, _X = np.mgrid[:SIZE, :SIZE]
 ACROSS, DOWN = abs(2 * _X + 1 - SIZE), abs(2 * _Y + 1 - SIZE)  # from the centre, in half pixels
 DISTANCE = ACROSS**2 + DOWN**2  # and squared
+COMPASS = (
+    *((16, 0), (15, 6), (11, 11), (6, 15), (0, 16), (-6, 15), (-11, 11), (-15, 6)),
+    *((-16, 0), (-15, -6), (-11, -11), (-6, -15), (0, -16), (6, -15), (11, -11), (15, -6)),
+)  # sixteen directions, and how far 16 steps take us in each
 
 
 def grown_body(dice: Dice) -> np.ndarray:
@@ -388,19 +397,12 @@ def branch(dice: Dice) -> np.ndarray:
     return mask
 
 
-def pinwheel(dice: Dice) -> np.ndarray:
-    """The same after a quarter of a turn."""
-    arm = branch(dice)
-    two = arm | np.rot90(arm)
-    return two | np.rot90(two, 2)
-
-
 def burst(dice: Dice) -> np.ndarray:
     """The same in every mirror: left and right, top and bottom, and both diagonals."""
     arm = branch(dice)
     quarter = arm | arm.T
     half = quarter | quarter[::-1]
-    return half | half[:, ::-1]
+    return (half | half[:, ::-1]) & (DISTANCE <= 14**2)
 
 
 def star(dice: Dice) -> np.ndarray:
@@ -410,26 +412,25 @@ def star(dice: Dice) -> np.ndarray:
     return upright | slanted
 
 
-def bolt(dice: Dice) -> np.ndarray:
-    """Lightning, turned in any direction: it runs down to the left, jumps back to the right, and gets thinner."""
-    mask = np.zeros((SIZE, SIZE), bool)
-    x, wide, every, back, steep = 7 + dice.roll(3), 3 + dice.roll(2), 4 + dice.roll(3), 2 + dice.roll(3), dice.roll(2)
-    for y in range(1, SIZE - 1):
-        if y % every == 0:
-            mask[y, x : x + back + wide] = True
-            x, wide = x + back, wide - 1
-        mask[y, x : x + wide] = True
-        x = max(x - (1 if y % 3 or not steep else 0), 1)
-    return turned(mask, dice)
+def whirl(dice: Dice) -> np.ndarray:
+    """Two arms that wind outwards, one opposite the other, and get thinner."""
+    arm = np.zeros((SIZE, SIZE), bool)
+    start, steps = dice.roll(len(COMPASS)), 10 + dice.roll(3)
+    for step in range(steps):
+        x, y = COMPASS[(start + step) % len(COMPASS)]
+        from_x, from_y = 16 * (2 * _X + 1 - SIZE) - (2 + step) * x, 16 * (2 * _Y + 1 - SIZE) - (2 + step) * y
+        arm |= from_x**2 + from_y**2 <= (70 - 4 * step) ** 2
+    both = arm | arm[::-1, ::-1]
+    return both if dice.chance(50) else both.T
 
 
 def orb(dice: Dice) -> list[np.ndarray]:
     """Rays, a ball in front of them, and a core."""
     ball = dice.pick((7, 9, 11))
-    return [dice.pick((burst, star, pinwheel))(dice), DISTANCE <= ball**2, DISTANCE <= (ball - dice.pick((4, 6))) ** 2]
+    return [dice.pick((burst, star, whirl))(dice), DISTANCE <= ball**2, DISTANCE <= (ball - dice.pick((4, 5))) ** 2]
 
 
 def sigil(dice: Dice) -> list[np.ndarray]:
     """A ring with a sign in it."""
     ring = (DISTANCE <= 13**2 + 3**2) & (DISTANCE >= dice.pick((9, 11)) ** 2 + 3**2)
-    return [ring, dice.pick((burst, star, pinwheel))(dice) & (DISTANCE < dice.pick((5, 7)) ** 2 + 3**2)]
+    return [ring, dice.pick((burst, star, whirl))(dice) & (DISTANCE < dice.pick((5, 7)) ** 2 + 3**2)]
