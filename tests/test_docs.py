@@ -72,7 +72,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def tiny(name: RecipeName) -> Recipe:
     data = "digits" if name == "mnist" else None
     recipe = named(name, data=data, samples=16, epochs=1, batch_size=8)
-    small = ContextUnetConfig(features=8, groups=4) if name == "sprites" else SMALL
+    small = ContextUnetConfig(features=16, groups=4) if name == "sprites" else SMALL
     return replace(recipe, network=small, labels=True)
 
 
@@ -83,8 +83,8 @@ def in_short(command: str) -> list[str]:
         options = dict(SHORT)
         if "--resume" in words:
             options = {"--max-minutes": "0"}
-        elif "--out" in words:
-            options["--out"] = words[words.index("--out") + 1] + "-short"
+        else:
+            options["--out"] = f"runs/short-{COMMANDS.index(command)}"
         for option, value in options.items():
             if option in words:
                 words[words.index(option) + 1] = value
@@ -103,7 +103,12 @@ def test_both_pages_have_commands_and_name_every_subcommand() -> None:
     assert {shlex.split(command)[1] for command in COMMANDS} == set(cli.SUBCOMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def is_slow(command: str) -> bool:
+    """Whether it trains a network of full size, or calls one more often than a default test run has time for."""
+    return command.split()[1] in ("train", "compare") or "ddpm" in command or ".gif" in command
+
+
+@pytest.mark.parametrize("command", [pytest.param(c, marks=[pytest.mark.slow] * is_slow(c), id=c) for c in COMMANDS])
 def test_every_command_runs(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:

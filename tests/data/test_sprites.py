@@ -91,7 +91,7 @@ def test_the_first_images_never_change() -> None:
     images, labels = Sprites(seed=0).batch(torch.arange(256))
     pixels = ((images + 1) * 127.5).round().byte()
     picture = hashlib.sha256(pixels.numpy().tobytes() + labels.byte().numpy().tobytes()).hexdigest()
-    assert picture == "b56bf6c3875df2c66f1e88e6dd70dcbff2b3f5eec6fb90c2cea7e7b30e91d035"
+    assert picture == "e3e00aec5c192af932723c402902ecee2911b939e0e6496b44bbcf2da7b90d5c"
 
 
 def test_images_are_what_the_spec_says() -> None:
@@ -149,7 +149,7 @@ def test_seeds_give_other_sets_and_held_out_images_are_others() -> None:
     for i, one in enumerate(images):
         for other in images[:i]:
             assert len(one & other) <= 2  # the set of all sprites is finite
-    words = [bits(data.seed, index, WORDS).flatten() for data in (sets[0], sets[3])]
+    words = [bits(data.seed, index[:50], WORDS).flatten() for data in (sets[0], sets[3])]
     assert not torch.isin(words[0], words[1]).any()
 
 
@@ -489,16 +489,16 @@ def test_grown_bodies_are_mirrored_and_have_room_for_eyes() -> None:
 
 def test_squeezing_leaves_out_rows_and_columns_and_stays_in_the_middle() -> None:
     pixels = np.zeros((SIZE, SIZE), np.uint8)
-    pixels[1:-1, 1:-1] = 7
+    pixels[1:-1, 1:-1] = [*range(1, 8), *range(7, 0, -1)]  # mirrored, and each row the same
     sizes = set()
     for each in dice(200):
         small = sprites.squeezed(pixels, each)
         rows, columns = np.flatnonzero(small.any(1)), np.flatnonzero(small.any(0))
-        height, width = len(rows), len(columns)
-        assert small.sum() == 7 * height * width
-        assert columns[0] == SIZE - 1 - columns[-1]
+        assert (small == small[:, ::-1]).all()
+        assert (small[rows] == small[rows[0]]).all()
+        assert set(small[rows[0], columns].tolist()) <= set(range(1, 8))
         assert abs(rows[0] - (SIZE - 1 - rows[-1])) <= 1
-        sizes.add((height, width))
+        sizes.add((len(rows), len(columns)))
     assert sizes == {(height, width) for height in (12, 13, 14) for width in (12, 14)}
 
 

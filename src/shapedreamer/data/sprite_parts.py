@@ -345,37 +345,37 @@ none     stumps   claws    tentacle ragged   bird     big      wave
 # whole
 CREATURES = halves("""
 bat      moth     skull    dragon   octopus  crab     beetle   ghost    imp      golem    plant    toadman
-........ .aa..... ...a...a .w....w. ........ ........ ........ ........ ........ ........ ........ ........
-........ .aaa...# ..aa.aaa .ww...aa .....aaa .ww..... ....#... .....aaa .w...... .....aaa ....a.aa ......aa
-.a....a. .aaaa.#. ..aaaaaa ..ww.aaa ....aaaa .w.ww.#. .....#.. ....aaaa .ww..aaa ....aaaa ...aaaaa ....aaaa
-.aa...aa .aabaa.b ..awwwww ..wwaaaa ...aaaaa .wwww.#. ......## ...aaaaa ..waaaaa ....aeea ...aabbb ...aaaaa
-.aaa.aaa .abbbaab ..wwwwww ...aaaaa ...aaaaa ..ww.aaa ....bbbb ...aaaaa ...aaaaa .aa.aaaa ..aabbbb ..aaaaaa
-.aaaaeea .aabaabb ..ww##ww ..aaeeaa ...aa**a ...aaaaa ..aaaaaa ...aa##a ...aaeea .aaaa.aa ..aabb#b ..aAaaaa
-.aAaae#a ..aaaabb ..w#e#ww ..aaa#ea ...aa*#a ..aaaaaa .aaaaaaA ...aa##a ...aaa#a aaaaaaaa ...abbbb .AAAAAAA
-.a.Aaaaa ...aaAbb ..w###w# ...aaaaa ...aaaaa ..aaaaaa .aaaaaaA ..aaaaaa ....aaaa .aaAaaaa ...aabbb ....bbbb
-....Aaaa ..aaa.bb ..ww#ww# ....aaaa ....aaaa ..a#a### .aaaaaaA .aaaaaa# .b..a*#* .aa.aaaa ....aaaa ....b#bb
-....aa*a .aaba..b ...wwww# ....abbb ...aaaaa ..aaaaaa .aaaaaaA .a.aaaa# .bbb.aaa .aaAaaaa .ll...ll ....b#bb
-.....aaa .abaa..b ....wwww ....a#bb .aaaa.aa .a.aaaaa ..aaaaaA ...aaaaa .bbaaaaa .aa.aaaa ..lll.ll ....bbbb
-......bb .aaaa... ....w#w# ....abbb .a.aa.aa .a.a.aaa .#aaaaaA ...aaaaa ...aaaaa .aa.aaa. ...lllll .....bbb
-........ ..aa.... ....w#w# .....*#* .aa.aa.a ...a.... .#..aaaa ...aa.aa ....aa.. ...aaaa. .....lll ....bb..
-........ ........ ........ ........ ........ ........ ........ ....a..a ...www.. ...aaaa. ........ ...bbb..
+........ .aa..... ...a...a .w....w. ........ ........ ....#... ........ ........ ........ ........ ........
+........ .aaa...# ..aa.aaa .ww...aa .....aaa .aa..... .....#.. .....aaa .w...... ....aaaa ....a.aa ......aa
+.a....a. .aaaa.#. ..aaaaaa ..ww.aaa ....aaaa .aa.aa.. .....bbb ....aaaa .ww..aaa ....aaaa ...aaaaa ....aaaa
+.aa...aa .aabaa.b ..awwwww ..wwaaaa ...aaaaa .a..aa#. ....b*#b ...aaaaa ..waaaaa ....aeea ...aabbb ...aaaaa
+.aaa.aaa .abbbaab ..wwwwww ...aaaaa ...aaaaa .aaaa.*. .#..bbbb ...aaaaa ...aaaaa .bbbaaaa ..aabbbb ..aaaaaa
+.aaaaeea .aabaabb ..ww##ww ..aaeeaa ...aa**a ..aa..a. ..#aaaaA ...aa##a ...aaeea .bbbb#aa ..aabb#b ..aAaaaa
+.aAaae#a ..aaaabb ..w#e#ww ..aaa#ea ...aa*#a ...aaaaa .aaaaaaA ...aa##a ...aaa#a .bbbaaaa ...abbbb .AAAAAAA
+.a.Aaaaa ...aaAbb ..w###w# ...aaaaa ...aaaaa ..aaaaaa .aaaAaaA ..aaaaaa ....aaaa .aa.aaAa ...aabbb ....bbbb
+....Aaaa ..aaa.bb ..ww#ww# ....aaaa ....aaaa ..aAaaaa .aaaaaaA .aaaaaa# .b..a*#* .aa.aAaa ....aaaa ....b#bb
+....aa*a .aaba..b ...wwww# ....abbb ...aaaaa ..aaa### .aaaaaaA .a.aaaa# .bbb.aaa .bbbaaaa .ll...ll ....b#bb
+.....aaa .abaa..b ....wwww ....a#bb .aaaa.aa .aaaaaaa .aaAaaaA ...aaaaa .bbaaaaa .bbb#aaa ..lll.ll ....bbbb
+......bb .aaaa... ....w#w# ....abbb .a.aa.aa .a.aaaaa .#aaaaaA ...aaaaa ...aaaaa .bb.aaa. ...lllll .....bbb
+........ ..aa.... ....w#w# .....*#* .aa.aa.a .a.a.aaa .#.aaaaA ...aa.aa ....aa.. ...bbbb. .....lll ....bb..
+........ ........ ........ ........ ........ ........ .....aaa ....a..a ...www.. ...bbbb. ........ ...bbb..
 """)
 CREATURES |= halves("""
 robot    owl      penguin  alien    mimic    mummy    snowman  pumpkin  cactus   ent      beholder frogman
 .......b ........ ........ ........ ........ ........ .....aaa .......l ........ .....lll ...b...b ........
 .......A ...a.... .....aaa ....aaaa ........ .....aaa .....aaa ......ll .......b ...lllll ...b..bb ........
-....aaaa ...aa.aa ....aaaa ...aaaaa ..aaaaaa ....aaaa ...aaaaa ...aaaaA .....aaa ..llllll .b.A..A. ...aaa..
-...aaaaa ...aaaaa ...aaaaa ..aaaaaa .aaaaaaa ....AAAA ....wwww ..aaAaaA ....aAaa ..lLllll .bb.Aaaa ..a**aaa
-...aeeaa ...a***a ...aaw#w ..aaaaaa .aAAAAAA ....#e#e ...w#www .aaaAaaA .aa.aaaa ..llllLl ..Aaaaaa ..a*#aaa
-...aeeaa ...a*#*a ...aawww ..a###aa .bbbbbb# ....AaAa ...wwwyy .aa#aaaA .aa.aAaa ..aaaaaa ..aa**** ...aaaaa
-...aaaaa ...a***y ..aaawyy ..a####a .aae#*#* ....aAaA ....wwww .a###aaA .aaaa#aa ...a##aa .aa***** ..aaaaaa
-....aaaa ..aaaaay ..aawwww ...a###a .#####*# ...aaaaa .bbbbbbb .aaAaa#A ..aaa#aa ...a##aa .aa**ee# .a######
-.ccaaaaa .aabbbbb .aaawwww ...aaaaa .*#*#*#* ..aaAAAA ....wwbb .a#*#*#* ....aAaa .aaaaaaa .aa**e## ..aaaaaa
-.c.abbba .aabBbBb .aaawwww ....aaaa .aaaaaaa ..a.aaaa ...wwbb# .aa##### ....aaaa .a.aaaA# .aa***** ..aabbbb
-.c.abbba .aabbbbb .a.awwww ....a### .aaaaaab .aa.AAAA ..wwwwww ..aaAaaA ....aAaa ...aaa## ..aa**** .aaabbbb
-.w..aaaa ..abBbBb ...awwww .....aaa .aaaaaab ....aaaa ..wwwww# ...aaaaA ....aaaa ...aaaaa ..aaaaaa .aaabbbb
-....aa.. ...bbbbb ....wwww ........ .AAAAAAA ....AA.. ..wwwwww ........ ....aaaa ..aa.aa. ....aaaa .a.aaaaa
-...aaa.. ....yy.. ...yyy.. ........ ........ ....aa.. ...wwwww ........ ........ ..a..a.. ........ ..aaa.aa
+...aaaaa ...aa.aa ....aaaa ...aaaaa ..aaaaaa ....aaaa ...aaaaa ...aaaaA .....aaa ..llllll .b.A..A. ...aaa..
+...a#### ...aaaaa ...aaaaa ..aaaaaa .aaaaaaa ....AAAA ....wwww ..aaAaaA ....aAaa ..lLllll .bb.Aaaa ..a**aaa
+...a#ee# ...a***a ...aaw#w ..aaaaaa .aAAAAAA ....#e#e ...w#www .aaaAaaA .aa.aaaa ..llllLl ..Aaaaaa ..a*#aaa
+...aaaaa ...a*#*a ...aawww ..a###aa .bbbbbbb ....AaAa ...wwwyy .aa#aaaA .aa.aAaa ..aaaaaa ..aa**** ...aaaaa
+.....AAA ...a***y ..aaawyy ..a####a .a#ee### ....aAaA ....wwww .a###aaA .aaaa#aa ...a##aa .aa***** ..aaaaaa
+.caaaaaa ..aaaaay ..aawwww ...a###a .#*#*#*# ...aaaaa .bbbbbbb .aaAaa#A ..aaa#aa ...a##aa .aa**ee# .a######
+.caabbbb .aabbbbb .aaawwww ...aaaaa .####### ..aaAAAA ....wwbb .a#*#*#* ....aAaa .aaaaaaa .aa**e## ..aaaaaa
+.c.abb#b .aabBbBb .aaawwww ....aaaa .#*#*#*# ..a.aaaa ...wwbb# .aa##### ....aaaa .a.aaaA# .aa***** ..aabbbb
+.w.aaaaa .aabbbbb .a.awwww ....a### .bbbbbb# .aa.AAAA ..wwwwww ..aaAaaA ....aAaa ...aaa## ..aa**** .aaabbbb
+...aa... ..abBbBb ...awwww .....aaa .aaaaaab ....aaaa ..wwwww# ...aaaaA ....aaaa ...aaaaa ..aaaaaa .aaabbbb
+...aa... ...bbbbb ....wwww ........ .aaaaaab ....AA.. ..wwwwww ........ ....aaaa ..aa.aa. ....aaaa .a.aaaaa
+..ccc... ....yy.. ...yyy.. ........ .AAAAAAA ....aa.. ...wwwww ........ ........ ..a..a.. ........ ..aaa.aa
 """)
 
 # faces of animals; ears start three rows above them and muzzles in their sixth row
@@ -866,38 +866,38 @@ aaaaaaaaaaaaaa ..aaaaabbbab.. ..aaaa..aaaa.. .....aaaa..... ....aaaaaa.... ..bbb
 ....aaaaaa.... .....aabb..... .aa........aa. ......a....... .............. .............. .....aaaa.....
 """)
 RITES |= sheet("""
-wave           moon           skull          explosion      cloud          pillar         wings
-......aaaa.... ....aaaaaa.... ....aaaaaa.... ..a....a....a. .............. .....aaaa..... ..............
-....aaaaaaaa.. ..aaaaaaa..... ..aaaaaaaaaa.. ...a..aaa..a.. ....aaaa...... .....aaaa..... aa..........aa
-...aaaaaaaaaa. .aaaaaa....... .aaaaaaaaaaaa. aa..aaaaaa.aa. ..aaaaaaaaa... .....aaaa..... aaa........aaa
-..aaaaaaabbbaa .aaaaa........ .aaaaaaaaaaaa. .aaaaabbbaaaa. .aaaaaaaaaaaa. .....aaaa..... aaaa......aaaa
-.aaaaaaabb..ba aaaaa......... aaaaaaaaaaaaaa ..aabbbbbbbaa. aaaaaaaaaaaaaa ....aaaaaa.... aaaaa.bb.aaaaa
-.aaaaaabb..... aaaaa....b.... aaa##aaaa##aaa .aabbbbccbbaaa aaaaaaaaaaaaaa ....aaaaaa.... .aaaabbbbaaaa.
-aaaaaaab...... aaaaa...bbb... aa####aa####aa aaabbccccbbba. .aaaaaaaaaaaa. ....aaaaaa.... aaaaabbbbaaaaa
-aaaaaaabb..... aaaaa....b.... aa####aa####aa .aabbbccbbbaa. ....bbb..bbb.. ....aaaaaa.... .aaaabbbbaaaa.
-aaaaaaaabb.... aaaaaa........ aaa##aaaa##aaa ..aaabbbbbaaa. ...bbb..bbb... ...aaaaaaaa... ..aaa.bb.aaa..
-aaaaaaaaabb... .aaaaa.......a .aaaa##aaaaaa. .aaaaabbbaaaa. ..bbbbb..bbb.. .bbaaaaaaaabb. .aaaa.bb.aaaa.
-aaaaaaaaaaabbb .aaaaaaa...aaa ..aaaaaaaaaa.. aa.aaaaaaaa.aa ....bb..bb.... bbbaaaaaaaabbb ..aa..bb..aa..
-aaaaaaaaaaaaaa ..aaaaaaaaaaa. ...a#aa#aa#... ...aa.aaa.aa.. ...bb...b..... bb..aaaaaa..bb ......bb......
-bbbbbbbbbbbbbb ...aaaaaaaaa.. ...a#aa#aa#... ..a....aa...a. ...b.......... bbbb..aa..bbbb ......bb......
-.bbbbbbbbbbbb. .....aaaa..... ....aaaaaa.... .............. .............. ..bbbbbbbbbb.. ..............
+wave           moon           skull          explosion      cloud          aegis          wings
+......aaaa.... ....aaaaaa.... ....aaaaaa.... ..a....a....a. .............. ..bbbbbbbbbb.. ..............
+....aaaaaaaa.. ..aaaaaaa..... ..aaaaaaaaaa.. ...a..aaa..a.. ....aaaa...... .bbaaaaaaaabb. aa..........aa
+...aaaaaaaaaa. .aaaaaa....... .aaaaaaaaaaaa. aa..aaaaaa.aa. ..aaaaaaaaa... .baaaaccaaaab. aaa........aaa
+..aaaaaaabbbaa .aaaaa........ .aaaaaaaaaaaa. .aaaaabbbaaaa. .aaaaaaaaaaaa. .baaaaccaaaab. aaaa......aaaa
+.aaaaaaabb..ba aaaaa......... aaaaaaaaaaaaaa ..aabbbbbbbaa. aaaaaaaaaaaaaa .baaccccccaab. aaaaa.bb.aaaaa
+.aaaaaabb..... aaaaa....b.... aaa##aaaa##aaa .aabbbbccbbaaa aaaaaaaaaaaaaa .baaccccccaab. .aaaabbbbaaaa.
+aaaaaaab...... aaaaa...bbb... aa####aa####aa aaabbccccbbba. .aaaaaaaaaaaa. .baaaaccaaaab. aaaaabbbbaaaaa
+aaaaaaabb..... aaaaa....b.... aa####aa####aa .aabbbccbbbaa. ....bbb..bbb.. .baaaaccaaaab. .aaaabbbbaaaa.
+aaaaaaaabb.... aaaaaa........ aaa##aaaa##aaa ..aaabbbbbaaa. ...bbb..bbb... .bbaaaccaaabb. ..aaa.bb.aaa..
+aaaaaaaaabb... .aaaaa.......a .aaaa##aaaaaa. .aaaaabbbaaaa. ..bbbbb..bbb.. ..baaaaaaaab.. .aaaa.bb.aaaa.
+aaaaaaaaaaabbb .aaaaaaa...aaa ..aaaaaaaaaa.. aa.aaaaaaaa.aa ....bb..bb.... ..bbaaaaaabb.. ..aa..bb..aa..
+aaaaaaaaaaaaaa ..aaaaaaaaaaa. ...a#aa#aa#... ...aa.aaa.aa.. ...bb...b..... ...bbaaaabb... ......bb......
+bbbbbbbbbbbbbb ...aaaaaaaaa.. ...a#aa#aa#... ..a....aa...a. ...b.......... ....bbaabb.... ......bb......
+.bbbbbbbbbbbb. .....aaaa..... ....aaaaaa.... .............. .............. ......bb...... ..............
 """)
 RITES |= sheet("""
-hourglass      mirror         bolt           zigzag
-.bbbbbbbbbbbb. ....bbbbbb.... .......aaaaa.. ......aaaaaa..
-..cccccccccc.. ..bbbaaaabbb.. ......aaaaa... .....aaaaaa...
-..caaaaaaaac.. .bbaaaaaaaabb. .....aaaaa.... ....aaaaaa....
-..ccaaaaaacc.. .baaaaaaaaaab. ....aaaaa..... ....aaaaa.....
-...ccaaaacc... bbaaaaaaaaaabb ...aaaaa...... ...aaaaaaaa...
-....ccaacc.... baaaaaccaaaaab ..aaaaaaaaa... ...aaaaaaa....
-.....caac..... baaaaccccaaaab ..aaaaaaaaa... .....aaaa.....
-.....ccac..... baaaaccccaaaab ......aaaa.... .....aaaaaa...
-....cccacc.... baaaaaccaaaaab .....aaaa..... ....aaaaaa....
-...ccccaccc... bbaaaaaaaaaabb .....aaa...... .......aa.....
-..ccccaaaccc.. .baaaaaaaaaab. ....aaa....... ......aa......
-..cccaaaaacc.. .bbaaaaaaaabb. ....aa........ .....aa.......
-..caaaaaaaac.. ..bbbaaaabbb.. ...aa......... .....a........
-.bbbbbbbbbbbb. ....bbbbbb.... ...a.......... ..............
+hourglass      snow           bolt           zigzag
+.bbbbbbbbbbbb. ......aa...... .......aaaaa.. ......aaaaaa..
+..cccccccccc.. ..a...aa...a.. ......aaaaa... .....aaaaaa...
+..caaaaaaaac.. ..aa.aaaa.aa.. .....aaaaa.... ....aaaaaa....
+..ccaaaaaacc.. ...aa.aa.aa... ....aaaaa..... ....aaaaa.....
+...ccaaaacc... .a..aaaaaa..a. ...aaaaa...... ...aaaaaaaa...
+....ccaacc.... .aa..aaaa..aa. ..aaaaaaaaa... ...aaaaaaa....
+.....caac..... aaaaaabbaaaaaa ..aaaaaaaaa... .....aaaa.....
+.....ccac..... aaaaaabbaaaaaa ......aaaa.... .....aaaaaa...
+....cccacc.... .aa..aaaa..aa. .....aaaa..... ....aaaaaa....
+...ccccaccc... .a..aaaaaa..a. .....aaa...... .......aa.....
+..ccccaaaccc.. ...aa.aa.aa... ....aaa....... ......aa......
+..cccaaaaacc.. ..aa.aaaa.aa.. ....aa........ .....aa.......
+..caaaaaaaac.. ..a...aa...a.. ...aa......... .....a........
+.bbbbbbbbbbbb. ......aa...... ...a.......... ..............
 """)
 
 # and these fly, in any direction

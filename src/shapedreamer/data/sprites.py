@@ -50,7 +50,8 @@ T = TypeVar("T")
 class Sprites:
     """`samples` sprites. The label is which of KINDS it is, one-hot: (5,). All kinds are equally likely.
 
-    `held_out` gives another set from the same distribution, which shares no random number with the first.
+    `held_out` gives another set from the same distribution, which shares no random number with the first. Chance still
+    draws simple sprites twice: of 10,000, 59 are copies of others, and 1.2 % of those held out are among them.
     """
 
     spec = SPEC
@@ -407,8 +408,9 @@ def burst(dice: Dice) -> np.ndarray:
 
 def star(dice: Dice) -> np.ndarray:
     """Four pointed rays, upright, and four slanted ones."""
-    upright = (ACROSS * DOWN <= dice.pick((9, 15, 25, 35))) & (np.maximum(ACROSS, DOWN) <= 13 - 2 * dice.roll(2))
-    slanted = (abs(ACROSS - DOWN) <= 2 * dice.roll(2)) & (ACROSS <= 1 + 2 * dice.roll(6))
+    reach = np.maximum(ACROSS, DOWN)
+    upright = (ACROSS * DOWN <= dice.pick((9, 15, 25, 35))) & (reach <= 13 - 2 * dice.roll(2))
+    slanted = (abs(ACROSS - DOWN) <= 2 * dice.roll(2)) & (reach <= 1 + 2 * dice.roll(6))
     return upright | slanted
 
 
