@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from . import render
 from .dream import Way
 from .errors import UserError
-from .explore import denoiser_for
 from .model import Model, load
 from .names import DeviceName, Which
 from .noise import Noise
@@ -63,7 +62,7 @@ def compare_samplers(
     UserError for a value that makes no sense, before anything is computed.
     """
     ways = [parse_sampler(text, way) for text in samplers]
-    denoise, x_T = denoiser_for(model, num, way), model.noise(num, way.seed)
+    denoise, x_T = model.denoiser_for(num, way.label, way.guidance, way.seed), model.noise(num, way.seed)
     walks = [(_name(w), model.walk(denoise, x_T, w.sampler, w.steps, w.eta, w.seed)) for w in ways]
     if without_noise:
         steps = next((w.steps for w in ways if w.sampler == "ddpm"), model.schedule.T)

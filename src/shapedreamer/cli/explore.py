@@ -1,16 +1,16 @@
 """shapedreamer explore: wander between dreams, around an image, or into a hole in one."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ..names import DeviceName, SamplerName, Which
+from ..names import DeviceName, ExploreMode, SamplerName, Which
 
 
 def run(
     model: Positional[Path],
-    mode: Positional[Literal["interpolate", "vary", "inpaint"]],
+    mode: Positional[ExploreMode],
     to: Annotated[int | None, arg(metavar="SEED", help_behavior_hint="(default: the seed after --seed)")] = None,
     frames: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: interpolate 16, vary 60)")] = None,
     creativity: Annotated[tuple[int, ...], arg(help_behavior_hint="(default: 5, 10, 20, 30 and 50% of T)")] = (),
