@@ -62,11 +62,8 @@ def split(data: Arrays, samples: int | None = None) -> tuple[Arrays, Arrays]:
     No copy of a held-out image is trained on. With fewer than ten distinct images nothing can be spared, and what is
     held out is the images themselves.
     """
-    _, where, which = np.unique(
-        data.images.reshape(len(data), -1).view(np.dtype((np.void, data.images[0].nbytes)))[:, 0],
-        return_index=True,
-        return_inverse=True,
-    )
+    digests = np.frombuffer(b"".join(hashlib.sha256(image.data).digest() for image in data.images), "V32")
+    _, where, which = np.unique(digests, return_index=True, return_inverse=True)
     count = min(MOST_HELD_OUT, len(where) // 10)
     if not count:
         return first(data, samples), data
