@@ -33,12 +33,13 @@ from shapedreamer.explore import (
     read_region,
     slerp,
     vary,
+    write_variations,
 )
 from shapedreamer.model import Model
 from shapedreamer.names import ExploreMode, SamplerName
 from shapedreamer.process import diffuse
 from shapedreamer.samplers import SAMPLERS, sample
-from shapedreamer.schedule import Schedule, cosine, step_times
+from shapedreamer.schedule import Schedule, cosine, linear, step_times
 from shapedreamer.train import train
 
 from .tiny import FALLING
@@ -429,6 +430,27 @@ def test_inpaint_shows_the_image_the_hole_and_what_fills_it(run: Path, model: Mo
     command(run, "inpaint", "--num", 2, "--steps", 3, "--region", "0,0,32,4", "--out", "a.gif")
     with Image.open("a.gif") as movie:
         assert movie.n_frames == 4
+
+
+@pytest.mark.parametrize("schedule", [linear(1000), cosine(1000), cosine(3)], ids=["linear", "cosine", "short"])
+def test_by_itself_vary_takes_the_first_times_that_hold_so_much_noise(
+    monkeypatch: pytest.MonkeyPatch, schedule: Schedule
+) -> None:
+    titles: list[str] = []
+
+    def spy(picture: Image.Image, columns: list[str], rows: list[str]) -> Image.Image:
+        titles.extend(rows)
+        return picture
+
+    monkeypatch.setattr(render, "labelled", spy)
+    monkeypatch.setattr(render, "save_picture", lambda picture, out: None)
+    model = Model(Exact(oracle.gaussian(0.0, 1.0, schedule)), schedule, "x0", NO_LIMIT)
+    write_variations(model, Path("a.png"), torch.zeros(1, 1, 8, 8), 1, way=Way(steps=1))
+    times = [int(title.removeprefix("t = ")) for title in titles]
+    assert sorted(set(times)) == times
+    for t, noise in zip(times, (0.5, 0.8, 0.9, 0.95, 0.98), strict=True) if schedule.T == 1000 else ():
+        assert 1 - schedule.alpha_bar[t].item() >= noise > 1 - schedule.alpha_bar[t - 1].item()
+    assert 1 <= times[0] <= times[-1] <= schedule.T
 
 
 @pytest.mark.usefixtures("elsewhere")

@@ -32,7 +32,7 @@ from .samplers import Step, sample
 from .schedule import step_times
 
 INTERPOLATION_FRAMES = 16
-CREATIVITY = (0.05, 0.1, 0.2, 0.3, 0.5)  # of T
+CREATIVITY = (0.5, 0.8, 0.9, 0.95, 0.98)  # share of the noise in the variance of x_t: 1 − ᾱ_t
 FRAME_MS = 80
 # What is dreamt again takes the noise of images from this number on, which no dream of the same seed began as: with the
 # very noise that an image came from, little about it would change.
@@ -135,7 +135,7 @@ def write_variations(
 ) -> None:
     """A picture with a row for each t, the image first and then `num` variations; or a GIF of the image melting.
 
-    creativity: times t in 1…T; without any, CREATIVITY. A GIF needs exactly one.
+    creativity: times t in 1…T; without any, the first times with the noise of CREATIVITY. A GIF needs exactly one.
     """
     if out.suffix in render.ANIMATIONS:
         if len(creativity) != 1:
@@ -144,7 +144,8 @@ def write_variations(
         return
     if frames is not None:
         raise UserError(f"frames belong to an animation, and {out} is a picture: let --out end in .gif or .webp")
-    times = creativity or sorted({max(1, round(share * model.schedule.T)) for share in CREATIVITY})
+    alpha_bar = model.schedule.alpha_bar[:-1]
+    times = creativity or sorted({int((alpha_bar > 1 - noise).sum()) for noise in CREATIVITY})
     rows = [torch.cat([image, vary(model, image, t, num, way)]) for t in times]
     picture = render.grid(torch.cat(rows), columns=1 + num)
     titles = ["image", *[""] * num]

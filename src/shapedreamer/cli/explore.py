@@ -13,7 +13,9 @@ def run(
     mode: Positional[ExploreMode],
     to: Annotated[int | None, arg(metavar="SEED", help_behavior_hint="(default: the seed after --seed)")] = None,
     frames: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: interpolate 16, vary 60)")] = None,
-    creativity: Annotated[tuple[int, ...], arg(help_behavior_hint="(default: 5, 10, 20, 30 and 50% of T)")] = (),
+    creativity: Annotated[
+        tuple[int, ...], arg(help_behavior_hint="(default: where 50, 80, 90, 95 and 98% are noise)")
+    ] = (),
     image: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(default: the dream of --seed)")] = None,
     region: Annotated[
         str | None, arg(metavar="LEFT,TOP,WIDTH,HEIGHT", help_behavior_hint="(default: the right half)")
