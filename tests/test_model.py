@@ -11,8 +11,9 @@ import shapedreamer as sd
 from shapedreamer.checkpoint import load_checkpoint
 from shapedreamer.device import has_fast_bf16
 from shapedreamer.errors import UserError
-from shapedreamer.model import Model
+from shapedreamer.model import Model, from_checkpoint
 from shapedreamer.names import SamplerName
+from shapedreamer.recipes import Sampling
 from shapedreamer.train import train
 
 from .tiny import FALLING, TOLD
@@ -167,6 +168,26 @@ def test_x0_is_clipped_to_the_range_of_the_data(model: Model) -> None:
     x = 50 * torch.randn(2, 1, 32, 32)
     x0: Tensor = denoise(x, torch.tensor([50, 1]))
     assert x0.abs().max() <= 1
+
+
+def test_what_is_not_said_is_as_the_model_is_best_sampled(model: Model) -> None:
+    assert model.sampling == Sampling("ddim", 20, 0.0)
+    lively = Model(model.network, model.schedule, model.prediction, model.spec, sampling=Sampling("ddim", 7, 1.0))
+    expected = model.sample(2, "ddim", 7, 1.0, seed=3)
+    assert torch.equal(lively.sample(2, seed=3), expected)
+    assert torch.equal(lively.sample(2, steps=7, seed=3), expected)
+    assert torch.equal(lively.sample(2, steps=5, seed=3), model.sample(2, "ddim", 5, 1.0, seed=3))
+    assert torch.equal(lively.sample(2, eta=0.0, seed=3), model.sample(2, "ddim", 7, 0.0, seed=3))
+    assert torch.equal(lively.sample(2, "heun", seed=3), model.sample(2, "heun", 7, seed=3))  # which has no eta
+    many = Model(model.network, model.schedule, model.prediction, model.spec, sampling=Sampling(steps=1000))
+    assert many.chosen(None, None, None).steps == model.schedule.T == 50
+
+
+def test_a_recipe_says_how_its_model_is_sampled(run: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(run / "checkpoints" / "best.safetensors")
+    recipe = replace(checkpoint.config.recipe, sampling=Sampling("heun", 9))
+    loaded = from_checkpoint(replace(checkpoint, config=replace(checkpoint.config, recipe=recipe)), "ema")
+    assert loaded.sampling == Sampling("heun", 9)
 
 
 def test_wrong_words_are_named(model: Model, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from .errors import UserError
 from .model import Model, load
 from .names import DeviceName, Which
 from .noise import Noise
+from .recipes import Sampling
 from .samplers import Step, ddpm, sample
 
 
@@ -35,12 +36,12 @@ class NoNoise(Noise):
         return torch.zeros_like(like)
 
 
-def parse_sampler(text: str, way: Way = Way()) -> Way:
-    """The way, but with the sampler, steps and eta of "ddim:20" or "ddim:20:0.5". UserError for anything else."""
+def parse_sampler(text: str) -> Sampling:
+    """ "ddim:20" or "ddim:20:0.5": sampler, steps, eta. UserError for anything else."""
     parts: list[Any] = text.split(":")
     try:
         sampler, steps, eta = parts if len(parts) == 3 else (*parts, 0)
-        return way._replace(sampler=sampler, steps=int(steps), eta=float(eta))
+        return Sampling(sampler, int(steps), float(eta))
     except ValueError:
         raise UserError(
             f"{text!r} must be SAMPLER:STEPS or SAMPLER:STEPS:ETA, such as ddim:20 or ddim:20:0.5"
@@ -61,9 +62,9 @@ def compare_samplers(
     noise on the way. Its x then holds less noise than the network is told, and all come out as much the same blob.
     UserError for a value that makes no sense, before anything is computed.
     """
-    ways = [parse_sampler(text, way) for text in samplers]
+    ways = [parse_sampler(text) for text in samplers]
     denoise, x_T = model.denoiser_for(num, way.label, way.guidance, way.seed), model.noise(num, way.seed)
-    walks = [(_name(w), model.walk(denoise, x_T, w.sampler, w.steps, w.eta, w.seed)) for w in ways]
+    walks = [(_name(w), model.walk(denoise, x_T, w.sampler, w.steps, w.eta, way.seed)) for w in ways]
     if without_noise:
         steps = next((w.steps for w in ways if w.sampler == "ddpm"), model.schedule.T)
         forgetful = ddpm(denoise, model.schedule, x_T, steps, generator=NoNoise(way.seed))
@@ -137,7 +138,7 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(f"{a:{name}}  {b:>{calls}}  {c:>{seconds}}" for a, b, c in lines)
 
 
-def _name(way: Way) -> str:
+def _name(way: Sampling) -> str:
     return f"{way.sampler}, eta {way.eta:g}" if way.eta else way.sampler
 
 

@@ -45,11 +45,11 @@ def history(stream: Iterator[Step], x_T: Tensor, T: int, most: int = FRAMES) -> 
 
 
 class Way(NamedTuple):
-    """How to sample: the arguments of Model.stream but for the number of images."""
+    """How to sample: the arguments of Model.stream but for the number of images. None is as the model likes it."""
 
-    sampler: SamplerName = "ddim"
-    steps: int = 20
-    eta: float = 0.0
+    sampler: SamplerName | None = None
+    steps: int | None = None
+    eta: float | None = None
     seed: int = 0
     label: Label | None = "any"
     guidance: float = 1.0

@@ -106,11 +106,10 @@ def vary(model: Model, image: Tensor, t: int, num: int = 1, way: Way = Way(), fi
     """
     if not 1 <= t <= model.schedule.T:
         raise UserError(f"creativity is a time between 1 and T = {model.schedule.T}, not {t}")
-    if way.steps < 1:
-        raise UserError(f"steps must be at least 1, not {way.steps}")
+    steps = model.chosen(way.sampler, way.steps, way.eta).steps
     eps = model.noise(num, way.seed, first)
     x_t = diffuse(image.to(eps), t, eps, model.schedule)
-    denoise, times = model.denoiser_for(num, way.label, way.guidance, way.seed), step_times(t, min(way.steps, t))
+    denoise, times = model.denoiser_for(num, way.label, way.guidance, way.seed), step_times(t, min(steps, t))
     return sample(model.walk(denoise, x_t, way.sampler, times, way.eta, way.seed, first)).cpu()
 
 
@@ -167,7 +166,7 @@ def inpainting(model: Model, image: Tensor, keep: Tensor, num: int = 1, way: Way
         model.denoiser_for(num, way.label, way.guidance, way.seed), image.to(model.device), keep.to(model.device)
     )
     x = model.noise(num, way.seed, ANEW)
-    for t, s in pairwise(model.times(way.steps)):
+    for t, s in pairwise(step_times(model.schedule.T, model.chosen(way.sampler, way.steps, way.eta).steps)):
         for repeat in range(REPEATS if s else 1):
             seed = fold(way.seed, REPEAT, repeat) if repeat else way.seed  # each time with noise of its own
             if repeat:

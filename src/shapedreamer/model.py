@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import zoo
 from .checkpoint import Checkpoint, load_checkpoint
 from .data.spec import DataSpec, Label
 from .denoiser import Denoise, Denoiser, clipped, given, guided
@@ -15,6 +16,7 @@ from .device import autocast, pick_device
 from .errors import UserError
 from .names import DeviceName, Prediction, SamplerName, Which
 from .noise import Noise, bits, fold, integers
+from .recipes import Sampling
 from .samplers import SAMPLERS, Step, Steps
 from .schedule import Schedule, step_times
 
@@ -24,8 +26,9 @@ LABELS = 0x1ABE1  # what a seed is folded with to draw labels, which share no ra
 class Model:
     """A network with all that it takes to sample from it.
 
-    spec:    what its images are
-    labels:  (N, L) of some images, as labels come in the data; None for a network that is told none
+    spec:      what its images are
+    labels:    (N, L) of some images, as labels come in the data; None for a network that is told none
+    sampling:  how it is sampled where sampler, steps or eta are None
 
     Wherever a `label` can be given it is, for all images, one that spec.vector understands, such as "circle=2,line=1",
     {"human": 1, "food": 0.6} or 7; or a tensor (num, L) of vectors, one an image; or "any", for each image a label as
@@ -41,8 +44,9 @@ class Model:
         prediction: Prediction,
         spec: DataSpec,
         labels: Tensor | None = None,
+        sampling: Sampling = Sampling(),
     ) -> None:
-        self.network = network.eval()
+        self.network, self.sampling = network.eval(), sampling
         self.schedule, self.prediction, self.spec, self.labels = schedule, prediction, spec, labels
         self.device = next(network.parameters()).device
 
@@ -100,9 +104,9 @@ class Model:
     def stream(
         self,
         num: int = 1,
-        sampler: SamplerName = "ddim",
-        steps: Steps = 20,
-        eta: float = 0.0,
+        sampler: SamplerName | None = None,
+        steps: Steps | None = None,
+        eta: float | None = None,
         seed: int = 0,
         first: int = 0,
         label: Label | Tensor | None = "any",
@@ -115,38 +119,46 @@ class Model:
         denoise = self.denoiser_for(num, label, guidance, seed, first)
         return self.walk(denoise, self.noise(num, seed, first), sampler, steps, eta, seed, first)
 
-    def times(self, steps: Steps) -> Sequence[int]:
-        """The times of so many network calls, from T to 0; a list of times is returned as it is."""
-        if not isinstance(steps, int):
-            return steps
-        if not 1 <= steps <= self.schedule.T:
+    def chosen(self, sampler: SamplerName | None, steps: int | None, eta: float | None) -> Sampling:
+        """What is None filled in: as the model is best sampled, and no noise for another sampler than that."""
+        best = self.sampling
+        if sampler is not None and sampler not in SAMPLERS:
+            raise UserError(f"there is no sampler {sampler!r}; there are: {', '.join(SAMPLERS)}")
+        if steps is not None and not 1 <= steps <= self.schedule.T:
             raise UserError(f"steps must be between 1 and {self.schedule.T}, not {steps}")
-        return step_times(self.schedule.T, steps)
+        if eta is not None and not 0 <= eta <= 1:
+            raise UserError(f"eta must be between 0 and 1, not {eta:g}")
+        if eta and sampler not in (None, "ddim"):
+            raise UserError(f"eta belongs to the sampler ddim; {sampler} has none")
+        if eta is None:
+            eta = best.eta if sampler in (None, best.sampler) else 0.0
+        return Sampling(sampler or best.sampler, steps or min(best.steps, self.schedule.T), eta)
 
     def walk(
-        self, denoise: Denoise, x: Tensor, sampler: SamplerName, steps: Steps, eta: float, seed: int, first: int = 0
+        self,
+        denoise: Denoise,
+        x: Tensor,
+        sampler: SamplerName | None,
+        steps: Steps | None,
+        eta: float | None,
+        seed: int,
+        first: int = 0,
     ) -> Iterator[Step]:
         """Every step from x (num, C, H, W), at time T or where the list `steps` of times begins, with any denoiser."""
-        if sampler not in SAMPLERS:
-            raise UserError(f"there is no sampler {sampler!r}; there are: {', '.join(SAMPLERS)}")
-        self.times(steps)  # refuses a number of calls outside 1…T
-        if not 0 <= eta <= 1:
-            raise UserError(f"eta must be between 0 and 1, not {eta:g}")
-        if eta > 0 and sampler != "ddim":
-            raise UserError(f"eta belongs to the sampler ddim; {sampler} has none")
+        way = self.chosen(sampler, steps if isinstance(steps, int) else None, eta)
         options: dict[str, Any] = {}
-        if sampler in ("ddpm", "ddim"):
+        if way.sampler in ("ddpm", "ddim"):
             options["generator"] = Noise(seed, first)
-        if sampler == "ddim":
-            options["eta"] = eta
-        return SAMPLERS[sampler](denoise, self.schedule, x, steps, **options)
+        if way.sampler == "ddim":
+            options["eta"] = way.eta
+        return SAMPLERS[way.sampler](denoise, self.schedule, x, way.steps if steps is None else steps, **options)
 
     def sample(
         self,
         num: int = 1,
-        sampler: SamplerName = "ddim",
-        steps: Steps = 20,
-        eta: float = 0.0,
+        sampler: SamplerName | None = None,
+        steps: Steps | None = None,
+        eta: float | None = None,
         seed: int = 0,
         label: Label | Tensor | None = "any",
         guidance: float = 1.0,
@@ -172,17 +184,31 @@ def _check_seed(seed: int) -> None:
 
 
 def load(run: str | Path, which: Which = "ema", device: DeviceName = "auto") -> Model:
-    """The model of a run (a folder: its best checkpoint, or else the latest) or of a checkpoint (a .safetensors file).
+    """The model of a run, of a checkpoint, or one in the box; see `find`.
 
-    which: the averaged weights ("ema") or those of the last step ("raw"). UserError if there is none or it is damaged.
+    which: the averaged weights ("ema") or those of the last step ("raw"); models in the box have averaged ones only.
+    UserError if there is none or it is damaged.
+    """
+    checkpoint = load_checkpoint(find(run))
+    if which == "raw" and not checkpoint.network:
+        raise UserError(f"{run} has averaged weights alone; leave out --which raw")
+    return from_checkpoint(checkpoint, which, device)
+
+
+def find(run: str | Path) -> Path:
+    """The checkpoint of a run (a folder: its best, or else its latest), a checkpoint itself, or one in the box by name.
+
+    A path that exists comes before a name. UserError if there is neither.
     """
     path = Path(run)
+    if not path.exists() and str(run) in zoo.names():
+        return zoo.path(str(run))
     if not path.exists():
-        raise UserError(f"there is no run or checkpoint {path}")
-    if path.is_dir():
-        best = path / "checkpoints" / "best.safetensors"
-        path = best if best.exists() else path / "checkpoints" / "latest.safetensors"
-    return from_checkpoint(load_checkpoint(path), which, device)
+        raise UserError(f"there is no run or checkpoint {run}; in the box are: {', '.join(zoo.names()) or 'none'}")
+    if not path.is_dir():
+        return path
+    best = path / "checkpoints" / "best.safetensors"
+    return best if best.exists() else path / "checkpoints" / "latest.safetensors"
 
 
 def from_checkpoint(checkpoint: Checkpoint, which: Which, device: DeviceName = "auto") -> Model:
@@ -190,4 +216,5 @@ def from_checkpoint(checkpoint: Checkpoint, which: Which, device: DeviceName = "
     network = recipe.make_network()
     network.load_state_dict(checkpoint.ema if which == "ema" else checkpoint.network)
     network = network.to(pick_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Model(network, recipe.make_schedule(), recipe.prediction, checkpoint.config.data, checkpoint.labels)
+    schedule, spec = recipe.make_schedule(), checkpoint.config.data
+    return Model(network, schedule, recipe.prediction, spec, checkpoint.labels, recipe.sampling)

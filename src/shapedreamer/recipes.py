@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator
 
 from .errors import UserError
-from .names import Fit, Mode, OptimizerName, Prediction, RecipeName, ScheduleName, TimeAt, Weight
+from .names import Fit, Mode, OptimizerName, Prediction, RecipeName, SamplerName, ScheduleName, TimeAt, Weight
 
 if TYPE_CHECKING:
     from torch import nn
@@ -133,6 +133,16 @@ class NoiseLevels:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How to sample where nothing else is said: steps are network calls, eta is ddim's noise. See samplers.py."""
+
+    __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
+    sampler: SamplerName = "ddim"
+    steps: int = 20
+    eta: float = 0.0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides the bits of a trained model. The defaults are DDPM's, as in Ho et al. 2020.
 
@@ -149,6 +159,7 @@ class Recipe:
     grad_clip                         the largest norm of the gradient
     ema_decay                         of the averaged weights, which are the ones to sample with; see ema.py
     seed                              decides the first weights, the order of the images, the times and the noise
+    sampling                          how the trained model is best sampled; training does not depend on it
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
@@ -174,6 +185,7 @@ class Recipe:
     grad_clip: float = 1.0
     ema_decay: float = 0.999
     seed: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
         for name in ("timesteps", "epochs", "batch_size"):
@@ -247,6 +259,7 @@ _QUICK: dict[str, Any] = {
     "lr_decay": True,
     "warmup": 50,
     "ema_decay": 0.998,
+    "sampling": Sampling(steps=24, eta=1.0),
 }
 _BLACK_AND_WHITE = NoiseLevels(mean=-2.0, std=1.8, uniform=0.25)  # decided early: noise hides two values badly
 _SHADES = NoiseLevels(mean=-1.0, std=2.2, uniform=0.1)

@@ -249,7 +249,8 @@ class _Run:
         )
 
     def model(self, network: nn.Module) -> Model:
-        return Model(network, self.schedule, self.recipe.prediction, self.config.data, self.held_out.label)
+        prediction, sampling = self.recipe.prediction, self.recipe.sampling
+        return Model(network, self.schedule, prediction, self.config.data, self.held_out.label, sampling)
 
 
 def _check_same_recipe(out: Path, old: RunConfig, new: RunConfig) -> None:

@@ -7,7 +7,7 @@ import tyro
 
 from .. import __version__
 from ..errors import UserError
-from . import compare, conform, data, explore, forward, sample, train
+from . import compare, conform, data, explore, forward, models, sample, train
 
 SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "train": train.run,
@@ -17,6 +17,7 @@ SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "forward": forward.run,
     "data": data.run,
     "conform": conform.run,
+    "models": models.run,
 }
 
 

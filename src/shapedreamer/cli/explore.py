@@ -6,6 +6,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from ..names import DeviceName, ExploreMode, SamplerName, Which
+from .options import AS_MADE
 
 
 def run(
@@ -22,9 +23,9 @@ def run(
     ] = None,
     mask: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(default: the region)")] = None,
     num: int = 8,
-    sampler: SamplerName = "ddim",
-    steps: int = 20,
-    eta: float = 0.0,
+    sampler: Annotated[SamplerName | None, arg(metavar="{ddpm,ddim,heun,dpmpp_2m}", help_behavior_hint=AS_MADE)] = None,
+    steps: Annotated[int | None, arg(metavar="INT", help_behavior_hint=AS_MADE)] = None,
+    eta: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=AS_MADE)] = None,
     seed: int = 0,
     label: str = "any",
     guidance: float = 1.0,

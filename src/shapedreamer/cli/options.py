@@ -1,4 +1,4 @@
-"""The options that say which images a recipe is about, for all subcommands that read them."""
+"""Options that several subcommands have: above all which images a recipe is about."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,8 @@ from tyro.conf import arg
 
 from ..errors import UserError
 from ..names import Fit, Mode
+
+AS_MADE = "(default: as the model was made for)"
 
 
 @dataclass(frozen=True)

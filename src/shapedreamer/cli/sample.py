@@ -1,19 +1,20 @@
 """shapedreamer sample: dream images with a trained model."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from ..names import DeviceName, SamplerName, Which
+from .options import AS_MADE
 
 
 def run(
     model: Positional[Path],
     num: int = 64,
-    sampler: SamplerName = "ddim",
-    steps: int = 20,
-    eta: float = 0.0,
+    sampler: Annotated[SamplerName | None, arg(metavar="{ddpm,ddim,heun,dpmpp_2m}", help_behavior_hint=AS_MADE)] = None,
+    steps: Annotated[int | None, arg(metavar="INT", help_behavior_hint=AS_MADE)] = None,
+    eta: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=AS_MADE)] = None,
     seed: int = 0,
     label: str = "any",
     guidance: float = 1.0,

@@ -1,0 +1,92 @@
+"""The models in the box: `shapedreamer.load("shapes")` needs no training and no network.
+
+Each is three files in weights/: NAME.safetensors (a checkpoint of averaged weights alone, in half precision), NAME.json
+(its card: where it comes from and how good it is) and NAME.png (what it dreams). pack.py makes all three of a run.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..errors import UserError
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is told about a shipped model.
+
+    about       what it dreams of, in a sentence
+    data        what it was trained on, and its licence
+    commands    all that it takes to train it again, from nothing
+    seed        of those commands
+    images      how many it saw in training
+    minutes     that it took
+    machine     that it took them on
+    parameters  of its network
+    sampling    the sampler and network calls it was measured with
+    quality     what `shapedreamer evaluate --json` said about it: see evaluate/evaluation.py
+    sha256      of the weights' file
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
+    about: str
+    data: str
+    commands: tuple[str, ...]
+    seed: int
+    images: int
+    minutes: float
+    machine: str
+    parameters: int
+    sampling: str
+    quality: dict[str, Any]
+    sha256: str
+
+
+def names() -> list[str]:
+    """Of all models in the box."""
+    return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
+
+
+def path(name: str) -> Path:
+    """The checkpoint of the model of this name."""
+    return WEIGHTS / f"{name}.safetensors"
+
+
+def card(name: str) -> Card:
+    """What is told about the model of this name."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Card).validate_json((WEIGHTS / f"{name}.json").read_bytes())
+
+
+def table() -> str:
+    """A line for each model: name, parameters, how to sample it, what it dreams of."""
+    if not names():
+        return "there are no models in the box"
+    lines = [("name", "parameters", "sampled with", "")]
+    for name in names():
+        it = card(name)
+        lines.append((name, f"{it.parameters / 1e6:.1f} M", it.sampling, it.about))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def told(name: str) -> str:
+    """The card of a model as text. UserError if there is no such model."""
+    from ..evaluate.table import lines_of
+
+    if name not in names():
+        raise UserError(f"there is no model {name!r} in the box; there are: {', '.join(names()) or 'none'}")
+    it = card(name)
+    commands = "\n".join(f"    {command}" for command in it.commands)
+    return (
+        f"{name}: {it.about}\n\ndata: {it.data}\n{it.parameters:,} parameters, trained on {it.images:,} images "
+        f"in {it.minutes:.0f} minutes, seed {it.seed}, on {it.machine}\n{commands}\nsampled with {it.sampling}:\n"
+        + "\n".join(f"    {line}" for line in lines_of(it.quality))
+        + f"\nsha256 {it.sha256}"
+    )
