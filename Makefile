@@ -31,7 +31,7 @@ setup: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; this is " + sys.version)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[track,diffusers,data,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[track,diffusers,data,export,dev]'
 	@touch $@
 
 clean:

@@ -15,7 +15,18 @@ MODULES = sorted(
     for path in SOURCE.rglob("*.py")
     if path.name != "__main__.py"
 )
-EXTRAS = ("tensorboard", "matplotlib", "diffusers", "cv2", "pytest", "hypothesis")
+EXTRAS = (
+    "tensorboard",
+    "matplotlib",
+    "diffusers",
+    "cv2",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "torchmetrics",
+    "pytest",
+    "hypothesis",
+)
 WITHOUT_EXTRAS = f"import sys\nsys.modules.update(dict.fromkeys({EXTRAS!r}))\n"  # None: as if it was not installed
 
 

@@ -94,12 +94,13 @@ class Attention(nn.Module):
 def as_context(label: Tensor | None, x: Tensor, size: int) -> Tensor:
     """Labels as vectors (B, size) of x's type, for images x (B, C, H, W): vectors as they are, classes (B,) int64 as
     one-hot vectors, None, which is no label, as zeros. ValueError for vectors of another length."""
+    B = x.shape[0]  # and not len(x), which would make it a constant in an exported graph
     if label is None:
-        return x.new_zeros(len(x), size)
+        return x.new_zeros(B, size)
     if label.dtype == torch.int64 and label.ndim == 1:
         label = F.one_hot(label, size)
-    if label.shape != (len(x), size):
-        expected = f"({len(x)}, {size}) vectors or ({len(x)},) classes"
+    if label.shape != (B, size):
+        expected = f"({B}, {size}) vectors or ({B},) classes"
         raise ValueError(f"labels are {tuple(label.shape)} {label.dtype}, and must be {expected}")
     return label.to(x.dtype)
 
