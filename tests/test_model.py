@@ -14,6 +14,7 @@ from shapedreamer.errors import UserError
 from shapedreamer.model import Model, from_checkpoint
 from shapedreamer.names import SamplerName
 from shapedreamer.recipes import Sampling
+from shapedreamer.schedule import log_snr_times, step_times
 from shapedreamer.train import train
 
 from .tiny import FALLING, TOLD
@@ -181,6 +182,16 @@ def test_what_is_not_said_is_as_the_model_is_best_sampled(model: Model) -> None:
     assert torch.equal(lively.sample(2, "heun", seed=3), model.sample(2, "heun", 7, seed=3))  # which has no eta
     many = Model(model.network, model.schedule, model.prediction, model.spec, sampling=Sampling(steps=1000))
     assert many.chosen(None, None, None).steps == model.schedule.T == 50
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp_2m"])
+def test_the_spacing_of_a_model_is_that_of_its_steps(model: Model, sampler: SamplerName) -> None:
+    spaced = Model(model.network, model.schedule, "x0", model.spec, sampling=Sampling(spacing="log_snr"))
+    times = log_snr_times(model.schedule, 6)
+    assert times != step_times(model.schedule.T, 6)
+    assert [step.t for step in spaced.stream(1, sampler, 6)] == times[1:]
+    assert torch.equal(spaced.sample(2, sampler, 6), model.sample(2, sampler, times))
+    assert len(list(spaced.stream(1, "heun", 6))) == 4  # six calls
 
 
 def test_a_recipe_says_how_its_model_is_sampled(run: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from shapedreamer.schedule import (
     from_beta,
     linear,
     linear_zero_snr,
+    log_snr_times,
     step_times,
     zero_terminal_snr,
 )
@@ -241,3 +242,28 @@ def test_step_times_with_all_steps_visit_every_time() -> None:
 def test_step_times_refuse_an_impossible_number(steps: int) -> None:
     with pytest.raises(ValueError, match="between 1 and T = 10"):
         step_times(10, steps)
+
+
+@given(st.sampled_from([cosine(1000), linear(1000), cosine(37), linear_zero_snr(500)]), st.data())
+def test_times_even_in_log_snr_are_so_many_and_all_distinct(schedule: Schedule, data: st.DataObject) -> None:
+    start = data.draw(st.integers(1, schedule.T))
+    steps = data.draw(st.integers(1, start))
+    times = log_snr_times(schedule, steps, start)
+    assert len(times) == steps + 1
+    assert times[0] == start
+    assert times[-1] == 0
+    assert all(t > s for t, s in itertools.pairwise(times))
+
+
+def test_times_even_in_log_snr_are_even_in_log_snr() -> None:
+    schedule = cosine(100_000)  # so many that rounding to whole times says little
+    levels = schedule.snr[log_snr_times(schedule, 12)[1:-1]].log()
+    assert_close(levels, torch.arange(-6.0, 5.0, dtype=torch.float64), atol=0.01, rtol=0)
+    late = log_snr_times(schedule, 4, start=int((schedule.snr[1:].log() - 1).abs().argmin()) + 1)
+    assert_close(schedule.snr[late[:-1]].log(), torch.tensor([1.0, 2, 3, 4], dtype=torch.float64), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize(("steps", "start"), [(0, None), (51, None), (8, 7), (1, 51), (1, 0)])
+def test_times_that_there_are_not_are_refused(steps: int, start: int | None) -> None:
+    with pytest.raises(ValueError, match="steps must be between 1 and"):
+        log_snr_times(cosine(50), steps, start)

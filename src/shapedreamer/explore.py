@@ -29,7 +29,6 @@ from .names import ExploreMode
 from .noise import Noise, fold
 from .process import diffuse, transition
 from .samplers import Step, sample
-from .schedule import step_times
 
 INTERPOLATION_FRAMES = 16
 CREATIVITY = (0.5, 0.8, 0.9, 0.95, 0.98)  # share of the noise in the variance of x_t: 1 − ᾱ_t
@@ -109,7 +108,7 @@ def vary(model: Model, image: Tensor, t: int, num: int = 1, way: Way = Way(), fi
     steps = model.chosen(way.sampler, way.steps, way.eta).steps
     eps = model.noise(num, way.seed, first)
     x_t = diffuse(image.to(eps), t, eps, model.schedule)
-    denoise, times = model.denoiser_for(num, way.label, way.guidance, way.seed), step_times(t, min(steps, t))
+    denoise, times = model.denoiser_for(num, way.label, way.guidance, way.seed), model.times(min(steps, t), t)
     return sample(model.walk(denoise, x_t, way.sampler, times, way.eta, way.seed, first)).cpu()
 
 
@@ -166,7 +165,7 @@ def inpainting(model: Model, image: Tensor, keep: Tensor, num: int = 1, way: Way
         model.denoiser_for(num, way.label, way.guidance, way.seed), image.to(model.device), keep.to(model.device)
     )
     x = model.noise(num, way.seed, ANEW)
-    for t, s in pairwise(step_times(model.schedule.T, model.chosen(way.sampler, way.steps, way.eta).steps)):
+    for t, s in pairwise(model.times(model.chosen(way.sampler, way.steps, way.eta).steps)):
         for repeat in range(REPEATS if s else 1):
             seed = fold(way.seed, REPEAT, repeat) if repeat else way.seed  # each time with noise of its own
             if repeat:

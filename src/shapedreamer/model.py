@@ -18,7 +18,7 @@ from .names import DeviceName, Prediction, SamplerName, Which
 from .noise import Noise, bits, fold, integers
 from .recipes import Sampling
 from .samplers import SAMPLERS, Step, Steps
-from .schedule import Schedule, step_times
+from .schedule import Schedule, log_snr_times, step_times
 
 LABELS = 0x1ABE1  # what a seed is folded with to draw labels, which share no random word with its noise
 
@@ -132,7 +132,7 @@ class Model:
             raise UserError(f"eta belongs to the sampler ddim; {sampler} has none")
         if eta is None:
             eta = best.eta if sampler in (None, best.sampler) else 0.0
-        return Sampling(sampler or best.sampler, steps or min(best.steps, self.schedule.T), eta)
+        return Sampling(sampler or best.sampler, steps or min(best.steps, self.schedule.T), eta, best.spacing)
 
     def walk(
         self,
@@ -151,7 +151,16 @@ class Model:
             options["generator"] = Noise(seed, first)
         if way.sampler == "ddim":
             options["eta"] = way.eta
-        return SAMPLERS[way.sampler](denoise, self.schedule, x, way.steps if steps is None else steps, **options)
+        if not isinstance(steps, Sequence):
+            # heun, which calls the network twice a step, makes its own times of a number of calls
+            steps = way.steps if way.sampler == "heun" else self.times(way.steps)
+        return SAMPLERS[way.sampler](denoise, self.schedule, x, steps, **options)
+
+    def times(self, steps: int, start: int | None = None) -> list[int]:
+        """The times of so many network calls, from `start` (or T) to 0, spaced as the model is best sampled."""
+        if self.sampling.spacing == "log_snr":
+            return log_snr_times(self.schedule, steps, start)
+        return step_times(self.schedule.T if start is None else start, steps)
 
     def sample(
         self,

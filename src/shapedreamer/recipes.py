@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator
 
 from .errors import UserError
-from .names import Fit, Mode, OptimizerName, Prediction, RecipeName, SamplerName, ScheduleName, TimeAt, Weight
+from .names import Fit, Mode, OptimizerName, Prediction, RecipeName, SamplerName, ScheduleName, Spacing, TimeAt, Weight
 
 if TYPE_CHECKING:
     from torch import nn
@@ -134,12 +134,18 @@ class NoiseLevels:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample where nothing else is said: steps are network calls, eta is ddim's noise. See samplers.py."""
+    """How to sample where nothing else is said.
+
+    steps    network calls
+    eta      ddim's noise; see samplers.py
+    spacing  where the steps of ddpm, ddim and dpmpp_2m lie: "even" in t, or in "log_snr"; see schedule.py
+    """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
     sampler: SamplerName = "ddim"
     steps: int = 20
     eta: float = 0.0
+    spacing: Spacing = "even"
 
 
 @dataclass(frozen=True)
@@ -259,7 +265,7 @@ _QUICK: dict[str, Any] = {
     "lr_decay": True,
     "warmup": 50,
     "ema_decay": 0.998,
-    "sampling": Sampling(steps=24, eta=1.0),
+    "sampling": Sampling(steps=24, eta=1.0, spacing="log_snr"),
 }
 _BLACK_AND_WHITE = NoiseLevels(mean=-2.0, std=1.8, uniform=0.25)  # decided early: noise hides two values badly
 _SHADES = NoiseLevels(mean=-1.0, std=2.2, uniform=0.1)

@@ -121,3 +121,25 @@ def step_times(T: int, steps: int) -> list[int]:
     if not 1 <= steps <= T:
         raise ValueError(f"steps must be between 1 and T = {T}, not {steps}")
     return [round(T - i * T / steps) for i in range(steps)] + [0]
+
+
+LOG_SNR = (-7.0, 5.0)  # between these an image is decided, from where its things lie to the last edge
+
+
+def log_snr_times(schedule: Schedule, steps: int, start: int | None = None) -> list[int]:
+    """Like step_times, but even in log-SNR: from `start` (T unless given) on, and LOG_SNR is cut into `steps` parts.
+
+    Even times waste calls where noise hardly hides the image any more (Karras et al. 2022, section 3, choose their
+    noise levels likewise). Raises ValueError unless 1 ≤ steps ≤ start ≤ T.
+    """
+    start = schedule.T if start is None else start
+    if not 1 <= steps <= start <= schedule.T:
+        raise ValueError(f"steps must be between 1 and {start}, and that at most T = {schedule.T}, not {steps}")
+    level = schedule.snr[1:].log()
+    low = max(LOG_SNR[0], min(level[start - 1].item(), LOG_SNR[1]))
+    wanted = torch.linspace(low, LOG_SNR[1], steps + 1, dtype=torch.float64)[1:-1]
+    times = [start]
+    for i, log_snr in enumerate(wanted, 2):
+        nearest = int((level - log_snr).abs().argmin()) + 1
+        times.append(max(steps + 1 - i, min(nearest, times[-1] - 1)))  # all distinct, and enough left for the rest
+    return [*times, 0]
