@@ -92,7 +92,10 @@ def in_short(command: str) -> list[str]:
                 words += [option, value]
     if words[1] == "data" and "fetch" not in words and "--samples" not in words:
         words += ["--samples", "32"]
-    if words[2] in ("mnist", "fashion_mnist") and "--data" not in words:
+    if words[1] == "evaluate":
+        words[words.index("--num") + 1] = "256"
+        words += ["--steps", "2"]
+    if words[2:3] in (["mnist"], ["fashion_mnist"]) and "--data" not in words:
         words += ["--data", "digits"]
     return [word if word != "1000" or "--num" not in words else "10" for word in words]
 
@@ -105,7 +108,7 @@ def test_both_pages_have_commands_and_name_every_subcommand() -> None:
 
 def is_slow(command: str) -> bool:
     """Whether it trains a network of full size, or calls one more often than a default test run has time for."""
-    return command.split()[1] in ("train", "compare") or "ddpm" in command or ".gif" in command
+    return command.split()[1] in ("train", "compare", "evaluate") or "ddpm" in command or ".gif" in command
 
 
 @pytest.mark.parametrize("command", [pytest.param(c, marks=[pytest.mark.slow] * is_slow(c), id=c) for c in COMMANDS])

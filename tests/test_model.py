@@ -182,6 +182,9 @@ def test_what_is_not_said_is_as_the_model_is_best_sampled(model: Model) -> None:
     assert torch.equal(lively.sample(2, "heun", seed=3), model.sample(2, "heun", 7, seed=3))  # which has no eta
     many = Model(model.network, model.schedule, model.prediction, model.spec, sampling=Sampling(steps=1000))
     assert many.chosen(None, None, None).steps == model.schedule.T == 50
+    rigid = Model(model.network, model.schedule, model.prediction, model.spec, sampling=Sampling("heun"))
+    with pytest.raises(UserError, match="heun has none"):
+        rigid.sample(1, eta=0.5)
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp_2m"])

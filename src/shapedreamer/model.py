@@ -128,8 +128,8 @@ class Model:
             raise UserError(f"steps must be between 1 and {self.schedule.T}, not {steps}")
         if eta is not None and not 0 <= eta <= 1:
             raise UserError(f"eta must be between 0 and 1, not {eta:g}")
-        if eta and sampler not in (None, "ddim"):
-            raise UserError(f"eta belongs to the sampler ddim; {sampler} has none")
+        if eta and (sampler or best.sampler) != "ddim":
+            raise UserError(f"eta belongs to the sampler ddim; {sampler or best.sampler} has none")
         if eta is None:
             eta = best.eta if sampler in (None, best.sampler) else 0.0
         return Sampling(sampler or best.sampler, steps or min(best.steps, self.schedule.T), eta, best.spacing)

@@ -192,9 +192,10 @@ class _Run:
         """Take up the run in the folder; return the step to go on with."""
         _check_same_recipe(self.out, read_config(self.out), self.config)
         before = load_checkpoint(self.checkpoints / "latest.safetensors")
+        states = load_optimizers(self.checkpoints, before)  # first: without them there may be no raw weights either
         self.bare.load_state_dict(before.network)
         self.ema.network.load_state_dict(before.ema)
-        for optimizer, state in zip(self.optimizers, load_optimizers(self.checkpoints, before), strict=True):
+        for optimizer, state in zip(self.optimizers, states, strict=True):
             optimizer.load_state_dict(state)
         self.best_loss = before.best_loss
         write_atomic(self.out / "config.json", self.config.to_json().encode())

@@ -7,11 +7,12 @@ import tyro
 
 from .. import __version__
 from ..errors import UserError
-from . import compare, conform, data, explore, forward, models, sample, train
+from . import compare, conform, data, evaluate, explore, forward, models, sample, train
 
 SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "train": train.run,
     "sample": sample.run,
+    "evaluate": evaluate.run,
     "compare": compare.run,
     "explore": explore.run,
     "forward": forward.run,

@@ -84,9 +84,8 @@ def told(name: str) -> str:
         raise UserError(f"there is no model {name!r} in the box; there are: {', '.join(names()) or 'none'}")
     it = card(name)
     commands = "\n".join(f"    {command}" for command in it.commands)
+    quality = "\n".join(lines_of(it.quality))
     return (
         f"{name}: {it.about}\n\ndata: {it.data}\n{it.parameters:,} parameters, trained on {it.images:,} images "
-        f"in {it.minutes:.0f} minutes, seed {it.seed}, on {it.machine}\n{commands}\nsampled with {it.sampling}:\n"
-        + "\n".join(f"    {line}" for line in lines_of(it.quality))
-        + f"\nsha256 {it.sha256}"
+        f"in {it.minutes:.0f} minutes, seed {it.seed}, on {it.machine}:\n{commands}\n\n{quality}\nsha256 {it.sha256}"
     )

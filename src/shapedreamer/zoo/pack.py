@@ -56,6 +56,7 @@ def pack(
         path: Where the images of the run lie by now, if not where it found them.
     """
     from ..evaluate.evaluation import evaluate, subject
+    from ..evaluate.progress import Progress
 
     if not re.fullmatch("[a-z0-9_-]+", name):
         raise UserError(f"the name {name!r} must be of small letters, digits, - and _ alone")
@@ -67,8 +68,9 @@ def pack(
     with workshop:
         made = Path(workshop.name)
         weights = _write_weights(checkpoint, made, name)
-        it = subject(weights, path or getattr(recipe.data, "path", None), tell=_tell)
-        evaluation, evidence = evaluate(it._replace(name=name), num, tell=_tell)
+        with Progress() as tell:
+            it = subject(weights, path or getattr(recipe.data, "path", None), tell=tell)
+            evaluation, evidence = evaluate(it, num)
         eta = f", eta {evaluation.eta:g}" if evaluation.eta else ""
         card = zoo.Card(
             about=about,
@@ -80,7 +82,7 @@ def pack(
             machine=machine,
             parameters=sum(parameter.numel() for parameter in it.model.network.parameters()),
             sampling=f"{evaluation.sampler}{eta}, {evaluation.steps} network calls",
-            quality=asdict(evaluation),
+            quality=asdict(replace(evaluation, model=name)),  # it has the name of a passing file
             sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
         )
         text = json.dumps(asdict(card), indent=2, ensure_ascii=False, allow_nan=False)
@@ -91,6 +93,7 @@ def pack(
             zoo.path(name).unlink(missing_ok=True)
             for file in (f"{name}.json", f"{name}.png", weights.name):
                 (made / file).replace(zoo.WEIGHTS / file)
+    print(zoo.told(name))
 
 
 def _write_weights(checkpoint: Checkpoint, folder: Path, name: str) -> Path:
@@ -119,10 +122,6 @@ def _from_anywhere(config: RunConfig) -> RunConfig:
     elif not isinstance(data, DrawnData):
         data = replace(data, path=config.data.name)
     return replace(config, recipe=replace(config.recipe, data=data))
-
-
-def _tell(what: str, done: int, of: int) -> None:
-    print(f"\r{what}: {done} of {of}", end="\n" if done == of else "", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
