@@ -35,9 +35,8 @@ def main(
             "machine": machine(),
         }
         save_classifier(network, training.spec, WEIGHTS / f"{training.spec.name}.safetensors", card)
-        print(
-            f"{name}: {len(network.known)} classes, {100 * network.accuracy:.2f}% of held-out images recognised, {card['seconds']} s"
-        )
+        right = f"{100 * network.accuracy:.2f}% of held-out images recognised"
+        print(f"{name}: {len(network.known)} classes, {right}, {card['seconds']} s")
 
 
 if __name__ == "__main__":
