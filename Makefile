@@ -13,8 +13,8 @@ dream: setup
 	else \
 	    $(BIN)/shapedreamer train shapes --quick --out $(RUN); \
 	fi
-	@$(BIN)/shapedreamer sample $(RUN) --steps 60 --eta 1 --out dream.png
-	@$(BIN)/shapedreamer sample $(RUN) --steps 60 --eta 1 --num 16 --out dream.gif
+	@$(BIN)/shapedreamer sample $(RUN) --out dream.png
+	@$(BIN)/shapedreamer sample $(RUN) --num 16 --out dream.gif
 	@echo "dreamt by the network in $(RUN): $(CURDIR)/dream.png and, from noise to shapes, $(CURDIR)/dream.gif"
 	@case "$$(uname)" in \
 	    Darwin) open dream.gif dream.png ;; \

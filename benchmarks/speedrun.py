@@ -2,8 +2,8 @@
 
 First the speed of training is measured, for half a minute; then as many images are trained on as fit into the minutes,
 in EPOCHS parts, with all that belongs to a run: data, checkpoints, logs. When that is over, the averaged weights of
-each part are scored, which costs no minutes, by `shapedreamer evaluate`, with the network calls that the recipe says. What
-was tried, and what it gave, stands in benchmarks/SPEEDRUN.md.
+each part are scored, which costs no minutes, by `shapedreamer evaluate`, with the network calls that the recipe says.
+What was tried, and what it gave, stands in benchmarks/SPEEDRUN.md.
 """
 
 import ast
