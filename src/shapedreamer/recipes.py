@@ -289,7 +289,7 @@ def patterns(*, quick: bool = False, **changes: Any) -> Recipe:
     recipe = Recipe(name="patterns", data=DrawnData("patterns"), network=network, labels=True)
     if quick:
         network = replace(network, channels=(64, 128, 128), patch=4)
-        recipe = replace(recipe, network=network, noise_levels=_BLACK_AND_WHITE, epochs=4, batch_size=32, **_QUICK)
+        recipe = replace(recipe, network=network, noise_levels=_BLACK_AND_WHITE, epochs=8, batch_size=32, **_QUICK)
     return change(recipe, **changes)
 
 
