@@ -71,7 +71,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def tiny(name: RecipeName) -> Recipe:
     data = "digits" if name == "mnist" else None
-    recipe = named(name, data=data, samples=16, epochs=1, batch_size=8)
+    samples = 256 if name == "shapes" else 16  # as many as `evaluate` needs
+    recipe = named(name, data=data, samples=samples, epochs=1, batch_size=samples // 2)
     small = ContextUnetConfig(features=16, groups=4) if name == "sprites" else SMALL
     return replace(recipe, network=small, labels=True)
 
