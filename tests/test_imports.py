@@ -54,7 +54,7 @@ def test_training_without_the_extra_says_so_and_trains(tmp_path: Path) -> None:
 FLOORS = [
     ["errors", "names", "evaluate.table", "evaluate.charts"],
     ["device", "schedule", "noise", "data.spec", "data.arrays"],
-    ["data.shapes", "data.patterns", "data.sprite_parts", "data.sprites"],
+    ["data.drawn", "data.shapes", "data.patterns", "data.sprite_parts", "data.sprites"],
     ["data.download", "data.mnist", "data.dcss", "data.tiles", "data.folder", "data.inspect"],
     ["networks.fast", "networks.layers", "networks.unet", "networks.context_unet"],
     ["process", "denoiser", "oracle", "samplers", "ema", "loss", "optim"],

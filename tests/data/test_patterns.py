@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from shapedreamer.data.patterns import (
     CIRCLE_RADIUS,
-    DATA,
     KINDS,
     MOST_SHAPES,
     SIZE,
@@ -75,7 +74,7 @@ def test_a_shape_is_drawn_over_what_is_there() -> None:
 def test_an_image_is_the_union_of_the_shapes_that_its_words_say_and_the_label_counts_them() -> None:
     data = Patterns(samples=300, seed=5)
     images, labels = data.batch(torch.arange(300))
-    words = bits(fold(5, DATA, 0), torch.arange(300), 1 + WORDS * MOST_SHAPES).tolist()
+    words = bits(fold(5, Patterns.purpose, 0), torch.arange(300), 1 + WORDS * MOST_SHAPES).tolist()
     seen = set()
     for i, (count, *rest) in enumerate(words):
         white, number = np.zeros((SIZE, SIZE), bool), [0, 0]

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from shapedreamer.data.shapes import (
     CIRCLE_RADIUS,
-    DATA,
     KINDS,
     LINE_DIRECTIONS,
     LINE_LENGTH,
@@ -179,7 +178,7 @@ def test_shapes_reach_every_row_and_column_of_the_frame() -> None:
 def test_an_image_is_the_union_of_the_shapes_that_its_words_say_and_the_label_counts_them() -> None:
     data = Shapes(samples=200, seed=5)
     images, labels = data.batch(torch.arange(200))
-    words = bits(fold(5, DATA, 0), torch.arange(200), 1 + 5 * MOST_SHAPES).tolist()
+    words = bits(fold(5, Shapes.purpose, 0), torch.arange(200), 1 + 5 * MOST_SHAPES).tolist()
     for i, (count, *rest) in enumerate(words):
         white, number = torch.zeros(SIZE, SIZE, dtype=torch.bool), [0] * len(KINDS)
         for shape in range(1 + (count * MOST_SHAPES >> 32)):

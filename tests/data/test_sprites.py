@@ -12,7 +12,7 @@ import torch
 from shapedreamer.data import sprite_parts as parts
 from shapedreamer.data import sprites
 from shapedreamer.data.sprite_parts import BASE, GLINT, INK, LIGHT, RAMPS, SHADOW, Part, glowing, part, shaded
-from shapedreamer.data.sprites import COLOURS, DATA, DRAW, FIRST_SHADE, KINDS, SIZE, SPEC, WORDS, Dice, Layer, Sprites
+from shapedreamer.data.sprites import COLOURS, DRAW, FIRST_SHADE, KINDS, SIZE, SPEC, WORDS, Dice, Layer, Sprites
 from shapedreamer.noise import bits, fold
 
 MOST = 2**32 - 1
@@ -125,7 +125,7 @@ def test_labels_are_one_hot_and_kinds_equally_frequent(many: tuple[np.ndarray, n
 
 
 def test_the_first_word_is_the_kind_and_the_others_draw_it() -> None:
-    words = bits(fold(5, DATA, 0), torch.arange(60), WORDS).tolist()
+    words = bits(fold(5, Sprites.purpose, 0), torch.arange(60), WORDS).tolist()
     images, labels = Sprites(seed=5).batch(torch.arange(60))
     for i, (first, *rest) in enumerate(words):
         kind = first * len(KINDS) >> 32

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import require
-from ..noise import bits, fold, integers
+from ..noise import bits, integers
+from .drawn import Drawn
 from .spec import DataSpec
 
 SIZE = 64
@@ -18,12 +19,11 @@ MOST_SHAPES = 3
 CIRCLE_RADIUS = (5, 14)
 SQUARE_SIDE = (8, 26)
 WORDS = 4  # random numbers a shape: kind, size, x, y
-DATA = 0x9A77E2  # what the seed is folded with, so that images share no random word with the noise of the same seed
 
 SPEC = DataSpec(name="patterns", channels=1, height=SIZE, width=SIZE, labels=KINDS)
 
 
-class Patterns:
+class Patterns(Drawn):
     """`samples` images of 1-3 shapes. The label is how many of each kind there are: (2,), in the order of KINDS.
 
     `held_out` gives another set from the same distribution, which shares no random number with the first. UserError if
@@ -31,21 +31,15 @@ class Patterns:
     """
 
     spec = SPEC
+    purpose = 0x9A77E2
 
     def __init__(self, samples: int = 10_000, seed: int = 0, held_out: bool = False) -> None:
-        if not 1 <= samples <= 2**32:
-            raise ValueError(f"samples must be between 1 and 2³², not {samples}")
         require("cv2", "data")  # to miss it now, not when the first image is wanted
-        self.samples = samples
-        self.seed = fold(seed, DATA, int(held_out))
-
-    def __len__(self) -> int:
-        return self.samples
+        super().__init__(samples, seed, held_out)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 1, 64, 64) float32, −1 or 1, and labels (B, 2) float32, for indices (B,) within 0…samples−1."""
-        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < self.samples:
-            raise IndexError(f"index {int(index.min())}…{int(index.max())} is outside 0…{self.samples - 1}")
+        self.check(index)
         word = bits(self.seed, index, 1 + WORDS * MOST_SHAPES)
         count = integers(word[:, 0], 1, MOST_SHAPES)
         present = torch.arange(MOST_SHAPES) < count[:, None]

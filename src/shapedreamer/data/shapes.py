@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from ..noise import bits, fold, integers
+from ..noise import bits, integers
+from .drawn import Drawn
 from .spec import DataSpec
 
 SIZE = 32
@@ -22,32 +23,22 @@ TRIANGLE_SIDE = (6, 14)  # base and height; the tip points up
 LINE_LENGTH = (5, 20)
 LINE_WIDTH = 2
 LINE_DIRECTIONS = 32  # over half a turn
-DATA = 0xDA7A  # what the seed is folded with, so that images share no random word with the noise of the same seed
 
 SPEC = DataSpec(name="shapes", channels=1, height=SIZE, width=SIZE, labels=KINDS)
 
 
-class Shapes:
+class Shapes(Drawn):
     """`samples` images of 1-3 shapes. The label is how many of each kind there are: (4,), in the order of KINDS.
 
     `held_out` gives another set from the same distribution, which shares no random number with the first.
     """
 
     spec = SPEC
-
-    def __init__(self, samples: int = 10_000, seed: int = 0, held_out: bool = False) -> None:
-        if not 1 <= samples <= 2**32:
-            raise ValueError(f"samples must be between 1 and 2³², not {samples}")
-        self.samples = samples
-        self.seed = fold(seed, DATA, int(held_out))
-
-    def __len__(self) -> int:
-        return self.samples
+    purpose = 0xDA7A
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 1, 32, 32) float32, −1 or 1, and labels (B, 4) float32, for indices (B,) within 0…samples−1."""
-        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < self.samples:
-            raise IndexError(f"index {int(index.min())}…{int(index.max())} is outside 0…{self.samples - 1}")
+        self.check(index)
         word = bits(self.seed, index, 1 + 5 * MOST_SHAPES)
         count = integers(word[:, 0], 1, MOST_SHAPES)
         each = word[:, 1:].view(len(index), MOST_SHAPES, 5)

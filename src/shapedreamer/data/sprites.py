@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..noise import bits, fold
+from ..noise import bits
 from . import sprite_parts as parts
 from .arrays import one_hot
+from .drawn import Drawn
 from .spec import DataSpec
 from .sprite_parts import BASE, FIRST_MATERIAL, GLINT, INK, LIGHT, Part, glowing, shaded
 
 SIZE = 16
 KINDS = ("human", "non-human", "food", "spell", "side-facing")
 WORDS = 40  # random words an image; none needs more
-DATA = 0x5B817E5  # what the seed is folded with, so that images share no random word with the noise of the same seed
 
 SPEC = DataSpec(name="sprites", channels=3, height=SIZE, width=SIZE, labels=KINDS)
 
@@ -47,7 +47,7 @@ ELEMENTS = ("curse", "fire", "thunder", "holy", "poison", "wind", "ice", "water"
 T = TypeVar("T")
 
 
-class Sprites:
+class Sprites(Drawn):
     """`samples` sprites. The label is which of KINDS it is, one-hot: (5,). All kinds are equally likely.
 
     `held_out` gives another set from the same distribution, which shares no random number with the first. Chance still
@@ -55,20 +55,11 @@ class Sprites:
     """
 
     spec = SPEC
-
-    def __init__(self, samples: int = 10_000, seed: int = 0, held_out: bool = False) -> None:
-        if not 1 <= samples <= 2**32:
-            raise ValueError(f"samples must be between 1 and 2³², not {samples}")
-        self.samples = samples
-        self.seed = fold(seed, DATA, int(held_out))
-
-    def __len__(self) -> int:
-        return self.samples
+    purpose = 0x5B817E5
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, 16, 16) float32 in [−1, 1] and labels (B, 5) float32, for indices (B,) within 0…samples−1."""
-        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < self.samples:
-            raise IndexError(f"index {int(index.min())}…{int(index.max())} is outside 0…{self.samples - 1}")
+        self.check(index)
         kinds, drawn = [], []
         for words in bits(self.seed, index, WORDS).tolist():
             dice = Dice(words)
