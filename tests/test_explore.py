@@ -23,6 +23,7 @@ from shapedreamer.dream import Way
 from shapedreamer.errors import UserError
 from shapedreamer.explore import (
     ANEW,
+    Between,
     explore,
     inpaint,
     inpainting,
@@ -37,6 +38,7 @@ from shapedreamer.explore import (
 )
 from shapedreamer.model import Model
 from shapedreamer.names import ExploreMode, SamplerName
+from shapedreamer.noise import Noise
 from shapedreamer.process import diffuse
 from shapedreamer.samplers import SAMPLERS, sample
 from shapedreamer.schedule import Schedule, cosine, linear, step_times
@@ -134,10 +136,16 @@ def test_what_lies_between_comes_from_the_circle_between_the_noises() -> None:
         assert_close(image, scale * slerp(a, b, i / 4))
 
 
-def test_the_noise_added_on_the_way_is_the_same_in_every_frame() -> None:
-    images = interpolate(GAUSSIAN, 2, 3, 1, Way("ddpm", steps=5, seed=1))
-    assert torch.equal(images[0], images[1])  # both ends are seed 1
-    assert torch.equal(images[0], GAUSSIAN.sample(2, "ddpm", steps=5, seed=1))
+@pytest.mark.parametrize("how", [{"sampler": "ddpm"}, {"sampler": "ddim", "eta": 1.0}])
+def test_the_noise_added_on_the_way_goes_from_seed_to_seed_too(model: Model, how: dict[str, Any]) -> None:
+    """Else both ends would be much the same image, as that noise decides more than where the way began."""
+    way = Way(**how, steps=5, seed=1)
+    images = interpolate(model, 3, 3, 7, way)
+    assert_close(images[0], model.sample(3, **how, steps=5, seed=1))
+    assert_close(images[-1], model.sample(3, **how, steps=5, seed=7))
+    assert not torch.equal(images[1], images[0])
+    noise, like = Between(1, 7, 0.25), torch.zeros(2, 1, 4, 4)
+    assert torch.equal(noise(30, like), slerp(Noise(1)(30, like), Noise(7)(30, like), 0.25))
 
 
 # vary and melt
@@ -210,7 +218,7 @@ def test_every_repeat_of_a_step_has_noise_of_its_own(monkeypatch: pytest.MonkeyP
     walk, transition = Model.walk, process.transition
 
     def spy_walk(self: Model, *args: Any) -> Any:
-        seeds.append(args[5])
+        seeds.append(args[5].seed)
         return walk(self, *args)
 
     def spy_transition(x: Tensor, s: int, t: int, eps: Tensor, schedule: Schedule) -> Tensor:

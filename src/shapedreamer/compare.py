@@ -64,7 +64,7 @@ def compare_samplers(
     """
     ways = [parse_sampler(text) for text in samplers]
     denoise, x_T = model.denoiser_for(num, way.label, way.guidance, way.seed), model.noise(num, way.seed)
-    walks = [(_name(w), model.walk(denoise, x_T, w.sampler, w.steps, w.eta, way.seed)) for w in ways]
+    walks = [(_name(w), model.walk(denoise, x_T, w.sampler, w.steps, w.eta, Noise(way.seed))) for w in ways]
     if without_noise:
         steps = next((w.steps for w in ways if w.sampler == "ddpm"), model.schedule.T)
         forgetful = ddpm(denoise, model.schedule, x_T, steps, generator=NoNoise(way.seed))

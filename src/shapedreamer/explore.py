@@ -58,22 +58,35 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     return from_a * a + from_b * b
 
 
+class Between(Noise):
+    """The noise of one seed (share 0), of another (share 1), or on the circle that joins the two, at every step."""
+
+    def __init__(self, seed: int, to: int, share: float) -> None:
+        super().__init__(seed)
+        self.to, self.share = Noise(to), share
+
+    def __call__(self, step: int, like: Tensor) -> Tensor:
+        return slerp(super().__call__(step, like), self.to(step, like), self.share)
+
+
 def interpolate(
     model: Model, num: int = 1, frames: int = INTERPOLATION_FRAMES, to: int = 1, way: Way = Way()
 ) -> Tensor:
     """`num` ways from the dreams of way.seed to those of the seed `to`: (frames, num, C, H, W), both ends included.
 
-    The noise that ddpm adds, or ddim with an eta, is that of way.seed in every frame. So are the labels, where
-    way.label is "any": the last frame then is of other labels than the dreams of `to`.
+    All noise goes from the one seed to the other: where a way begins, and what ddpm, or ddim with an eta, adds on it,
+    which may decide more. The labels are those of way.seed in every frame, where way.label is "any": the last frame
+    then is of other labels than the dreams of `to`.
     """
     if frames < 2:
         raise UserError(f"frames must be at least 2, not {frames}")
-    here, there = model.noise(num, way.seed), model.noise(num, to)
+    x = model.noise(num, way.seed)
+    model.noise(num, to)  # refuses a seed that cannot be
     denoise = model.denoiser_for(num, way.label, way.guidance, way.seed)
     images = []
     for frame in range(frames):
-        x_T = slerp(here, there, frame / (frames - 1))
-        images.append(sample(model.walk(denoise, x_T, way.sampler, way.steps, way.eta, way.seed)).cpu())
+        noise = Between(way.seed, to, frame / (frames - 1))
+        images.append(sample(model.walk(denoise, noise(0, like=x), way.sampler, way.steps, way.eta, noise)).cpu())
     return torch.stack(images)
 
 
@@ -109,7 +122,7 @@ def vary(model: Model, image: Tensor, t: int, num: int = 1, way: Way = Way(), fi
     eps = model.noise(num, way.seed, first)
     x_t = diffuse(image.to(eps), t, eps, model.schedule)
     denoise, times = model.denoiser_for(num, way.label, way.guidance, way.seed), model.times(min(steps, t), t)
-    return sample(model.walk(denoise, x_t, way.sampler, times, way.eta, way.seed, first)).cpu()
+    return sample(model.walk(denoise, x_t, way.sampler, times, way.eta, Noise(way.seed, first))).cpu()
 
 
 def melt(model: Model, image: Tensor, t: int, frames: int = FRAMES, num: int = 1, way: Way = Way()) -> Tensor:
@@ -170,7 +183,7 @@ def inpainting(model: Model, image: Tensor, keep: Tensor, num: int = 1, way: Way
             seed = fold(way.seed, REPEAT, repeat) if repeat else way.seed  # each time with noise of its own
             if repeat:
                 x = transition(x, s, t, Noise(fold(seed, AGAIN), ANEW)(t, like=x), model.schedule)
-            step = next(model.walk(denoise, x, way.sampler, [t, s, 0] if s else [t, 0], way.eta, seed, ANEW))
+            step = next(model.walk(denoise, x, way.sampler, [t, s, 0] if s else [t, 0], way.eta, Noise(seed, ANEW)))
             x = step.x
         yield step
 

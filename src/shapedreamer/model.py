@@ -117,7 +117,7 @@ class Model:
         steps: network calls; eta: noise of the sampler ddim, 0…1. UserError for a value that makes no sense.
         """
         denoise = self.denoiser_for(num, label, guidance, seed, first)
-        return self.walk(denoise, self.noise(num, seed, first), sampler, steps, eta, seed, first)
+        return self.walk(denoise, self.noise(num, seed, first), sampler, steps, eta, Noise(seed, first))
 
     def chosen(self, sampler: SamplerName | None, steps: int | None, eta: float | None) -> Sampling:
         """What is None filled in: as the model is best sampled, and no noise for another sampler than that."""
@@ -141,14 +141,16 @@ class Model:
         sampler: SamplerName | None,
         steps: Steps | None,
         eta: float | None,
-        seed: int,
-        first: int = 0,
+        noise: Noise,
     ) -> Iterator[Step]:
-        """Every step from x (num, C, H, W), at time T or where the list `steps` of times begins, with any denoiser."""
+        """Every step from x (num, C, H, W), at time T or where the list `steps` of times begins, with any denoiser.
+
+        noise: what a sampler adds on the way, if it adds any
+        """
         way = self.chosen(sampler, steps if isinstance(steps, int) else None, eta)
         options: dict[str, Any] = {}
         if way.sampler in ("ddpm", "ddim"):
-            options["generator"] = Noise(seed, first)
+            options["generator"] = noise
         if way.sampler == "ddim":
             options["eta"] = way.eta
         if not isinstance(steps, Sequence):
