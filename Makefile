@@ -11,7 +11,7 @@ dream: setup
 	@if [ -f $(RUN)/checkpoints/latest.safetensors ]; then \
 	    $(BIN)/shapedreamer train shapes --resume --out $(RUN); \
 	else \
-	    $(BIN)/shapedreamer train shapes --quick --out $(RUN); \
+	    $(BIN)/shapedreamer train shapes --out $(RUN); \
 	fi
 	@$(BIN)/shapedreamer sample $(RUN) --out dream.png
 	@$(BIN)/shapedreamer sample $(RUN) --num 16 --out dream.gif

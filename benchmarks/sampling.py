@@ -157,7 +157,7 @@ def original() -> Iterator[Candidate]:
 
 def untrained() -> Model:
     """As fast as a trained one."""
-    recipe = recipes.shapes(quick=True)
+    recipe = recipes.shapes()
     network = recipe.make_network().to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Model(network, recipe.make_schedule(), recipe.prediction, SPEC, sampling=recipe.sampling)
 
@@ -238,12 +238,12 @@ def main(
     """Measure, and print a table.
 
     Args:
-        models: Runs, checkpoints or names; without any, the untrained network of `shapes --quick`.
+        models: Runs, checkpoints or names; without any, the untrained network of the recipe shapes.
         rounds: Turns that each candidate takes.
         steps: Network calls to a picture; without it, as many as each model takes by default.
         json_to: Also write the numbers here.
     """
-    loaded = {name: load(name) for name in models} or {"shapes --quick, untrained": untrained()}
+    loaded = {name: load(name) for name in models} or {"shapes, untrained": untrained()}
     rows = measure(list(candidates(loaded, steps)), rounds)
     print(table(rows))
     if json_to:

@@ -39,14 +39,14 @@ def main(
     changes: tuple[str, ...] = (),
 ) -> None:
     """Args:
-    recipe: Which, in its --quick form.
+    recipe: What to train.
     minutes: Of training.
     num: Samples of each score.
     out: Folder of the run.
     data: Where its images lie, as for `shapedreamer train`.
     changes: Fields of the recipe to change, as field=value: batch_size=64 prediction=\"v\" network.blocks=2.
     """
-    tried = changed(named(recipe, data=data, quick=True), changes)
+    tried = changed(named(recipe, data=data), changes)
     speed = images_a_second(tried)
     samples = int(60 * minutes * speed / EPOCHS)
     begin = time.perf_counter()

@@ -24,7 +24,7 @@ from shapedreamer.data.shapes import SPEC
 from shapedreamer.errors import UserError
 from shapedreamer.recipes import shapes
 
-CONFIG = RunConfig(shapes(quick=True), SPEC)
+CONFIG = RunConfig(shapes(), SPEC)
 NETWORK = {"a.weight": torch.randn(3, 4), "count": torch.tensor(7), "half": torch.randn(5).bfloat16()}
 EMA = {key: value + 1 for key, value in NETWORK.items()}
 LABELS = torch.eye(3)[[0, 2, 2, 1]]

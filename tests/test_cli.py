@@ -168,7 +168,7 @@ def test_data_tells_counts_range_labels_and_duplicates(
 
 def test_train_resumes_with_the_stored_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     small = ("--samples", 64, "--batch-size", 32, "--timesteps", 20, "--sample-every", 0, "--out", "r")
-    assert shapedreamer(monkeypatch, "train", "shapes", "--epochs", 1, *small) == 0
+    assert shapedreamer(monkeypatch, "train", "shapes", "--textbook", "--epochs", 1, *small) == 0
     assert shapedreamer(monkeypatch, "train", "shapes", "--epochs", 2, "--resume", "--out", "r") == 0
     assert Path("r/checkpoints/latest-4.optimizer.pt").exists()
 
@@ -184,8 +184,9 @@ def test_train_resumes_with_the_stored_recipe(monkeypatch: pytest.MonkeyPatch) -
         (["sample", "RUN", "--out", "/proc/nothing/a.png"], "cannot write"),
         (["train", "shapes", "--epochs", "0"], "epochs must be at least 1"),
         (["train", "shapes", "--resume"], "runs/shapes is not a run"),
-        (["train", "shapes", "--schedule", "linear_zero_snr"], "use prediction v or x0"),
+        (["train", "shapes", "--textbook", "--schedule", "linear_zero_snr"], "use prediction v or x0"),
         (["train", "shapes", "--resume", "--lr", "1", "--out", "RUN"], "was begun with lr = 0.001, not 1.0"),
+        (["train", "shapes", "--resume", "--textbook", "--out", "RUN"], "schedule = 'cosine', not 'linear'"),
         (["train", "shapes", "--out", "RUN"], "already holds a run"),
         (["forward", "shapes", "--times", "1001"], "times must lie between 0 and T = 1000"),
         (["forward", "shapes", "--num", "0"], "num must be between 1 and"),

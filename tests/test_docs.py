@@ -29,7 +29,6 @@ COMMANDS = sorted(
 )
 # The runs that pages speak of, each trained for a moment: its recipe, at the timesteps that the pages count on.
 RUNS: dict[str, RecipeName] = {
-    "quick": "shapes",
     "shapes": "shapes",
     "patterns": "patterns",
     "sprites": "sprites",
@@ -91,6 +90,8 @@ def in_short(command: str) -> list[str]:
                 words[words.index(option) + 1] = value
             else:
                 words += [option, value]
+    if words[1] == "distill":
+        words += ["--epochs", "1"]
     if words[1] == "data" and "fetch" not in words and "--samples" not in words:
         words += ["--samples", "32"]
     if words[1] == "evaluate":
@@ -109,7 +110,7 @@ def test_both_pages_have_commands_and_name_every_subcommand() -> None:
 
 def is_slow(command: str) -> bool:
     """Whether it trains a network of full size, or calls one more often than a default test run has time for."""
-    return command.split()[1] in ("train", "compare", "explore", "evaluate") or "ddpm" in command or ".gif" in command
+    return command.split()[1] in ("train", "distill", "compare", "explore", "evaluate") or "ddpm" in command or ".gif" in command
 
 
 @pytest.mark.parametrize("command", [pytest.param(c, marks=[pytest.mark.slow] * is_slow(c), id=c) for c in COMMANDS])
@@ -129,7 +130,7 @@ def test_every_command_runs(
     assert cli.main() == 0, capsys.readouterr().err
     written = {path for path in place.rglob("*") if path.is_file() and before.get(path) != path.stat().st_mtime_ns}
     told = capsys.readouterr().out
-    if sys.argv[1] == "train":
+    if sys.argv[1] in ("train", "distill"):
         assert any(path.name == "latest.safetensors" for path in written) or "--resume" in sys.argv
     elif "--out" in sys.argv:
         assert (place / sys.argv[sys.argv.index("--out") + 1]) in written

@@ -41,10 +41,10 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """As it stands, but for a recipe that takes a second."""
     tiny = replace(TINY, timesteps=1000, epochs=1)
     monkeypatch.chdir(tmp_path)
-    sd.train(tiny, "runs/quick", sample_every=0)
+    sd.train(tiny, "runs/shapes", sample_every=0)
     block = re.search(r"```python\n(import shapedreamer as sd.*?)```", README, flags=re.DOTALL)
     assert block is not None
-    code = block[1].replace("sd.recipes.shapes(quick=True, seed=1)", "tiny")
+    code = block[1].replace("sd.recipes.shapes(seed=1)", "tiny")
     names: dict[str, Any] = {"tiny": tiny}
     exec(code, names)
     assert names["images"].shape == (32, 1, 32, 32)

@@ -20,6 +20,7 @@ from shapedreamer.networks.context_unet import ContextUnet
 from shapedreamer.networks.unet import UNet
 from shapedreamer.recipes import (
     ContextUnetConfig,
+    DrawnData,
     Recipe,
     UNetConfig,
     change,
@@ -35,7 +36,8 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 def test_the_textbook_is_ddpms() -> None:
-    recipe = shapes()
+    recipe = shapes(textbook=True)
+    assert recipe == Recipe("shapes")
     assert (recipe.prediction, recipe.schedule, recipe.timesteps, recipe.noise_levels) == ("eps", "linear", 1000, None)
     assert (recipe.batch_size, recipe.lr, recipe.epochs, recipe.data.samples) == (64, 2e-4, 100, 10_000)
     assert (recipe.steps_per_epoch, recipe.steps) == (156, 15_600)
@@ -50,9 +52,9 @@ def test_network_options_are_those_of_the_network() -> None:
         assert {"kind", *arguments} == {field.name for field in fields(config)}
 
 
-@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("textbook", [False, True])
 @pytest.mark.parametrize("name", recipes.RECIPES)
-def test_every_recipe_fits_its_data_builds_and_survives_json(name: RecipeName, quick: bool, tmp_path: Path) -> None:
+def test_every_recipe_fits_its_data_builds_and_survives_json(name: RecipeName, textbook: bool, tmp_path: Path) -> None:
     data = None
     if name in ("mnist", "fashion_mnist"):
         data = SHARED / name
@@ -66,7 +68,7 @@ def test_every_recipe_fits_its_data_builds_and_survives_json(name: RecipeName, q
             np.save(tmp_path / kind / "images.npy", rng.integers(0, 256, (20, 30, 20, 3), np.uint8))
     if name == "patterns":
         pytest.importorskip("cv2")
-    recipe = named(name, quick=quick, data=data, samples=30)
+    recipe = named(name, textbook=textbook, data=data, samples=30)
     images, held_out = recipe.make_data()
     fitted = recipe.fitted(images)
     assert fitted.fitted(images) == fitted
@@ -80,20 +82,23 @@ def test_every_recipe_fits_its_data_builds_and_survives_json(name: RecipeName, q
     told = [label] if fitted.labels else []
     assert network(x, torch.tensor([1, recipe.timesteps]), *told).shape == x.shape
     assert recipe.make_schedule().T == recipe.timesteps
-    assert (recipe.prediction, recipe.schedule) == (("x0", "cosine") if quick else ("eps", "linear"))
+    assert (recipe.prediction, recipe.schedule) == (("eps", "linear") if textbook else ("x0", "cosine"))
 
 
 def test_the_textbooks_of_the_other_systems() -> None:
-    assert (named("sprites").timesteps, named("sprites").network) == (500, ContextUnetConfig(features=64))
+    course = sprites(textbook=True)
+    assert (course.timesteps, course.network) == (500, ContextUnetConfig(features=64))
+    assert (course.epochs, course.batch_size, course.lr) == (32, 100, 2e-4)
     for name in ("mnist", "fashion_mnist"):
-        recipe = named(name)
+        recipe = named(name, textbook=True)
         assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.timesteps) == (20, 128, 2e-4, 1000)
         network = replace(recipe, network=replace(recipe.network, context=10)).make_network()
         assert 1.5e6 < sum(p.numel() for p in network.parameters()) < 2.5e6
         assert isinstance(network, UNet)
         assert network.time.linear1.out_features == 256
-    assert isinstance(patterns().network, UNetConfig)
-    assert patterns().network.time_at == "bottleneck"  # type: ignore[union-attr]
+    assert patterns(textbook=True) == replace(
+        Recipe("patterns", DrawnData("patterns")), network=UNetConfig(time_at="bottleneck"), labels=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +109,7 @@ def test_a_network_loses_the_levels_that_the_images_cannot_be_halved_for(
     size: tuple[int, int], levels: int, patch: int
 ) -> None:
     images = np.zeros((20, *size, 3), np.uint8)
-    fitted = folder("nowhere", quick=True).fitted(Arrays("mine", images, np.zeros((20, 0)), ()))
+    fitted = folder("nowhere").fitted(Arrays("mine", images, np.zeros((20, 0)), ()))
     assert isinstance(fitted.network, UNetConfig)
     assert (len(fitted.network.channels), fitted.network.patch, fitted.network.in_channels) == (levels, patch, 3)
     assert fitted.network.context == 0  # there are no labels to be told
@@ -115,9 +120,9 @@ def test_a_network_loses_the_levels_that_the_images_cannot_be_halved_for(
 @pytest.mark.parametrize(
     ("recipe", "size", "nearest"),
     [
-        (folder("x", quick=True), (27, 27), "28x28"),
-        (folder("x"), (30, 21), "30x20"),
-        (folder("x"), (1, 1), "2x2"),
+        (folder("x"), (27, 27), "28x28"),
+        (folder("x", textbook=True), (30, 21), "30x20"),
+        (folder("x", textbook=True), (1, 1), "2x2"),
         (sprites(), (18, 33), "16x32"),
     ],
 )
@@ -160,7 +165,7 @@ def test_change_leaves_what_is_not_given() -> None:
     assert change(shapes(), samples=None, epochs=None) == shapes()
     changed = change(shapes(), samples=77, epochs=3)
     assert (changed.data.samples, changed.epochs) == (77, 3)
-    assert replace(changed, data=shapes().data, epochs=100) == shapes()
+    assert replace(changed, data=shapes().data, epochs=4) == shapes()
 
 
 @pytest.mark.parametrize(
@@ -174,7 +179,7 @@ def test_change_leaves_what_is_not_given() -> None:
         ({"lr": float("nan")}, "lr"),
         ({"seed": -1}, "seed"),
         ({"label_dropout": 1.5}, "label_dropout"),
-        ({"schedule": "linear_zero_snr"}, "prediction v or x0"),
+        ({"textbook": True, "schedule": "linear_zero_snr"}, "prediction v or x0"),
     ],
 )
 def test_nonsense_is_refused_by_name(wrong: dict[str, Any], named: str) -> None:

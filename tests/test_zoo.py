@@ -443,7 +443,7 @@ def test_commands_take_a_packed_model_by_its_name_or_its_path(box: Path, monkeyp
         Path("a.png").unlink()
 
 
-@pytest.mark.parametrize("words", [("--resume",), ("--resume", "--quick"), ()])
+@pytest.mark.parametrize("words", [("--resume",), ("--resume", "--textbook"), ()])
 def test_a_packed_model_cannot_be_trained_on(
     box: Path, digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:

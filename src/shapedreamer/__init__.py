@@ -2,7 +2,7 @@
 
     import shapedreamer as sd
 
-    sd.train(sd.recipes.shapes(quick=True), "runs/shapes")
+    sd.train(sd.recipes.shapes(), "runs/shapes")
     model = sd.load("runs/shapes")
     images = model.sample(32, sampler="ddim", steps=25, seed=0)   # (32, 1, 32, 32) in [−1, 1]
 

@@ -17,9 +17,9 @@ from .errors import UserError
 from .names import Fit, Mode, OptimizerName, Prediction, RecipeName, SamplerName, ScheduleName, Spacing, TimeAt, Weight
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from .data.spec import Dataset, DataSpec
+    from .networks.context_unet import ContextUnet
+    from .networks.unet import UNet
     from .schedule import Schedule
 
 _STRICT: Mapping[str, str] = {"extra": "forbid"}  # an unknown key in a config.json is an error
@@ -150,7 +150,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the bits of a trained model. The defaults are DDPM's, as in Ho et al. 2020.
+    """Everything that decides the bits of a trained model. The fields' defaults are DDPM's, as in Ho et al. 2020.
 
     schedule, timesteps, prediction   the process and what the network predicts about it
     labels                            whether the network is told the labels, where the data have any
@@ -166,6 +166,7 @@ class Recipe:
     ema_decay                         of the averaged weights, which are the ones to sample with; see ema.py
     seed                              decides the first weights, the order of the images, the times and the noise
     sampling                          how the trained model is best sampled; training does not depend on it
+    teacher                           SHA-256 of the checkpoint that the model was distilled from; see distill.py
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
@@ -192,6 +193,7 @@ class Recipe:
     ema_decay: float = 0.999
     seed: int = 0
     sampling: Sampling = field(default_factory=Sampling)
+    teacher: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("timesteps", "epochs", "batch_size"):
@@ -243,7 +245,7 @@ class Recipe:
 
         return SCHEDULES[self.schedule](self.timesteps)
 
-    def make_network(self) -> "nn.Module":
+    def make_network(self) -> "UNet | ContextUnet":
         from .networks.context_unet import ContextUnet
         from .networks.unet import UNet
 
@@ -255,8 +257,8 @@ class Recipe:
         return self.data.load()
 
 
-# What gives good images in minutes, instead of DDPM's own settings; which of them does what stands in the README.
-_QUICK: dict[str, Any] = {
+# What gives good images in minutes, instead of DDPM's settings; how it was found stands in benchmarks/SPEEDRUN.md.
+_TUNED: dict[str, Any] = {
     "schedule": "cosine",
     "prediction": "x0",
     "optimizer": "muon",
@@ -271,63 +273,63 @@ _BLACK_AND_WHITE = NoiseLevels(mean=-2.0, std=1.8, uniform=0.25)  # decided earl
 _SHADES = NoiseLevels(mean=-1.0, std=2.2, uniform=0.1)
 
 
-def shapes(*, quick: bool = False, **changes: Any) -> Recipe:
-    """White shapes on black, 32x32. Without `quick` the settings are DDPM's own, which take hours on a CPU.
+def shapes(*, textbook: bool = False, **changes: Any) -> Recipe:
+    """White shapes on black, 32x32, with settings that give good images in minutes on two CPU cores.
 
-    quick: settings that give good images in minutes; changes: as in `change`. So it is for every recipe below.
+    textbook: DDPM's settings instead, which take hours; changes: as in `change`. So it is for every recipe below.
     """
     recipe = Recipe(name="shapes")
-    if quick:
+    if not textbook:
         network = UNetConfig(channels=(64, 128, 128), patch=2)
-        recipe = replace(recipe, network=network, noise_levels=_BLACK_AND_WHITE, epochs=4, batch_size=32, **_QUICK)
+        recipe = replace(recipe, network=network, noise_levels=_BLACK_AND_WHITE, epochs=4, batch_size=32, **_TUNED)
     return change(recipe, **changes)
 
 
-def patterns(*, quick: bool = False, **changes: Any) -> Recipe:
+def patterns(*, textbook: bool = False, **changes: Any) -> Recipe:
     """Circles and squares, 64x64; the network is told the time at its bottleneck. Needs the extra `data`."""
     network = UNetConfig(time_at="bottleneck")
     recipe = Recipe(name="patterns", data=DrawnData("patterns"), network=network, labels=True)
-    if quick:
+    if not textbook:
         network = replace(network, channels=(64, 128, 128), patch=4)
-        recipe = replace(recipe, network=network, noise_levels=_BLACK_AND_WHITE, epochs=8, batch_size=32, **_QUICK)
+        recipe = replace(recipe, network=network, noise_levels=_BLACK_AND_WHITE, epochs=8, batch_size=32, **_TUNED)
     return change(recipe, **changes)
 
 
-def sprites(*, quick: bool = False, data: str | Path | None = None, **changes: Any) -> Recipe:
+def sprites(*, textbook: bool = False, data: str | Path | None = None, **changes: Any) -> Recipe:
     """Sprites of game figures in colour, 16x16, with labels; data: sprites that people drew, see data/tiles.py."""
     source = DrawnData("sprites") if data is None else TilesData(str(data))
     recipe = Recipe("sprites", source, ContextUnetConfig(), timesteps=500, labels=True, epochs=32, batch_size=100)
-    if quick:
-        recipe = replace(recipe, noise_levels=_SHADES, epochs=10 if data is None else 30, batch_size=64, **_QUICK)
+    if not textbook:
+        recipe = replace(recipe, noise_levels=_SHADES, epochs=10 if data is None else 30, batch_size=64, **_TUNED)
     return change(recipe, **changes)
 
 
-def mnist(*, quick: bool = False, data: str | Path | None = None, **changes: Any) -> Recipe:
+def mnist(*, textbook: bool = False, data: str | Path | None = None, **changes: Any) -> Recipe:
     """Handwritten digits, 28x28; data: a folder that has them, without one they are downloaded."""
-    return _mnist("mnist", quick, data, changes)
+    return _mnist("mnist", textbook, data, changes)
 
 
-def fashion_mnist(*, quick: bool = False, data: str | Path | None = None, **changes: Any) -> Recipe:
+def fashion_mnist(*, textbook: bool = False, data: str | Path | None = None, **changes: Any) -> Recipe:
     """Clothes, 28x28; data: a folder that has them, without one they are downloaded."""
-    return _mnist("fashion_mnist", quick, data, changes)
+    return _mnist("fashion_mnist", textbook, data, changes)
 
 
 def _mnist(
-    name: Literal["mnist", "fashion_mnist"], quick: bool, data: str | Path | None, changes: dict[str, Any]
+    name: Literal["mnist", "fashion_mnist"], textbook: bool, data: str | Path | None, changes: dict[str, Any]
 ) -> Recipe:
     network = UNetConfig(channels=(64, 64, 96))
     source = MnistData(name, None if data is None else str(data))
     recipe = Recipe(name, source, network, labels=True, epochs=20, batch_size=128)
-    if quick:
+    if not textbook:
         network = UNetConfig(channels=(64, 96), attention=(1,), patch=2)
-        recipe = replace(recipe, network=network, noise_levels=_SHADES, epochs=2, batch_size=64, **_QUICK)
+        recipe = replace(recipe, network=network, noise_levels=_SHADES, epochs=2, batch_size=64, **_TUNED)
     return change(recipe, **changes)
 
 
 def folder(
     data: str | Path,
     *,
-    quick: bool = False,
+    textbook: bool = False,
     size: tuple[int, int] | None = None,
     fit: Fit = "none",
     mode: Mode = "auto",
@@ -337,9 +339,9 @@ def folder(
     """Your own pictures: data is a folder of them; size, fit, mode and background are explained in data/folder.py."""
     source = FolderData(str(data), size=size, fit=fit, mode=mode, background=background)
     recipe = Recipe("folder", source, labels=True)
-    if quick:
+    if not textbook:
         network = UNetConfig(channels=(64, 128, 128), patch=2)
-        recipe = replace(recipe, network=network, noise_levels=_SHADES, epochs=30, batch_size=32, **_QUICK)
+        recipe = replace(recipe, network=network, noise_levels=_SHADES, epochs=30, batch_size=32, **_TUNED)
     return change(recipe, **changes)
 
 

@@ -42,9 +42,13 @@ class RunLog:
     metrics.jsonl holds nothing but what the recipe decides, so that a resumed run's is equal to an unbroken one's to
     the last bit: {"step", "epoch", "loss", "lr"} for every step, and {"step", "epoch", "held_out", "by_time"} for every
     epoch. Speed goes to the screen and to TensorBoard. Without the extra `track`, TensorBoard and plots are left out.
+
+    nothing: the loss of one who has learnt nothing, to be told beside the loss, and what to call it
     """
 
-    def __init__(self, out: Path, recipe: Recipe, start: int, nothing: float, max_minutes: float | None) -> None:
+    def __init__(
+        self, out: Path, recipe: Recipe, start: int, nothing: tuple[str, float], max_minutes: float | None
+    ) -> None:
         self.out, self.recipe, self.start, self.nothing = out, recipe, start, nothing
         self.max_seconds = math.inf if max_minutes is None else max_minutes * 60
         records = [r for r in read_metrics(out) if r["step"] <= start]
@@ -95,7 +99,7 @@ class RunLog:
         left = eta(elapsed, step - self.start, self.recipe.steps - self.start)
         left = min(left, max(self.max_seconds - elapsed, 0))
         mean = sum(self.losses) / len(self.losses)
-        state = f"loss {mean:.4f} (predicting nothing: {self.nothing:.2f})  {speed:.0f} img/s  {clock(left)} left"
+        state = f"loss {mean:.4f} ({self.nothing[0]}: {self.nothing[1]:.2f})  {speed:.0f} img/s  {clock(left)} left"
         self.progress.update(self.task, completed=step, epoch=epoch, state=state)
         if not self.console.is_terminal and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
@@ -139,7 +143,7 @@ class RunLog:
         lines = {
             "training": ([c[-1]["step"] for c in chunks], [sum(r["loss"] for r in c) / len(c) for c in chunks]),
             "held out (averaged weights)": ([r["step"] for r in self.held_out], [r["held_out"] for r in self.held_out]),
-            "predicting nothing": ([0, steps[-1]["step"] if steps else 1], [self.nothing, self.nothing]),
+            self.nothing[0]: ([0, steps[-1]["step"] if steps else 1], 2 * [self.nothing[1]]),
         }
         render.plot_lines(self.out / "loss.png", lines, "step", "loss", f"{self.recipe.name}: loss", log_y=True)
         if not self.held_out:

@@ -13,26 +13,20 @@ bits of the run that was never stopped, and the batch of step k is the same for 
 """
 
 import logging
-import math
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
-from .checkpoint import RunConfig, load_checkpoint, load_optimizers, read_config, save_checkpoint, write_atomic
-from .data.spec import Dataset
+from .data.spec import Dataset, DataSpec
 from .denoiser import given
 from .device import autocast, has_fast_bf16, pick_device
-from .ema import EMA
 from .errors import UserError
 from .loss import denoising_loss, draw_times, loss_weight, stratified, time_density
 from .model import Model
@@ -40,6 +34,7 @@ from .names import DeviceName
 from .noise import fold
 from .optim import make_optimizers
 from .recipes import Recipe
+from .run import Run, signals
 from .runlog import RunLog
 
 # What a seed is folded with, so that each purpose has numbers of its own
@@ -69,14 +64,17 @@ def train(
     Ctrl-C and SIGTERM finish the step, save, and then raise KeyboardInterrupt or SystemExit. UserError for a folder
     that holds another run, a damaged checkpoint, a loss that is not finite, a full disk.
     """
+    if recipe.teacher:
+        raise UserError("this recipe is of a model that was distilled from another: `shapedreamer distill` makes those")
     out = Path(out or Path("runs") / recipe.name)
     data, held_out = recipe.make_data()
     recipe = recipe.fitted(data)
-    run = _Run(recipe, out, RunConfig(recipe, data.spec), held_out, pick_device(device))
+    run = _Training(recipe, out, data.spec, held_out, pick_device(device))
     start = run.resume() if resume else run.begin(save_every)
     network, optimizers, schedule, weight, density = run.network, run.optimizers, run.schedule, run.weight, run.density
 
-    with RunLog(out, recipe, start, run.loss_of_nothing, max_minutes) as log, _signals() as caught:
+    log = RunLog(out, recipe, start, ("predicting nothing", run.loss_of_nothing), max_minutes)
+    with log, signals() as caught:
         for step in range(start, recipe.steps):
             x0, t, eps, label = training_batch(recipe, data, density, step).to(run.device)
             error = denoising_loss(given(network, label), x0, t, eps, schedule, recipe.prediction)
@@ -99,7 +97,7 @@ def train(
             if (step + 1) % recipe.steps_per_epoch == 0:
                 run.end_epoch((step + 1) // recipe.steps_per_epoch, log, sample_every, save_every)
             elif caught or out_of_time:
-                run.save("latest", step + 1, with_optimizers=True)
+                run.save("latest", step + 1, to_go_on=True)
             if (caught or out_of_time) and step + 1 < recipe.steps:
                 log.say(f"stopped and saved at step {step + 1} of {recipe.steps}; --resume goes on from there")
                 break
@@ -145,6 +143,13 @@ def held_out_batch(recipe: Recipe, data: Dataset, density: Tensor) -> Batch:
     return Batch(x0, t, eps, label if recipe.network.context else None)
 
 
+def training_times(recipe: Recipe) -> Tensor:
+    """How often the recipe trains on each time: (T+1,)."""
+    levels = recipe.noise_levels
+    log_snr, uniform = ((levels.mean, levels.std), levels.uniform) if levels else (None, 0.0)
+    return time_density(recipe.make_schedule(), log_snr, uniform)
+
+
 def learning_rate(recipe: Recipe, step: int) -> float:
     """Of step 0, 1, …: it grows over the warm-up and then stays, or falls linearly to 0 at the end of the run."""
     grow = min(1.0, (step + 1) / (recipe.warmup + 1))
@@ -152,61 +157,25 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.lr * grow * fall
 
 
-class _Run:
-    """The parts of a run, and how they are stored, found again and checked. The algorithm is in `train`."""
+class _Training(Run):
+    """The parts of a training run. The algorithm is in `train`."""
 
-    def __init__(self, recipe: Recipe, out: Path, config: RunConfig, held_out: Dataset, device: torch.device) -> None:
-        self.recipe, self.out, self.config, self.device = recipe, out, config, device
-        self.checkpoints = out / "checkpoints"
-        self.best_loss = math.inf
+    def __init__(self, recipe: Recipe, out: Path, spec: DataSpec, held_out: Dataset, device: torch.device) -> None:
+        self.device = device
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision otherwise
         precision: Any = "bf16-mixed" if has_fast_bf16(device) else "32-true"
         self.fabric = Fabric(accelerator=device.type, devices=1, precision=precision)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(fold(recipe.seed, WEIGHTS))
-            self.bare = recipe.make_network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.bare.to(device)
-        self.ema = EMA(self.bare, recipe.ema_decay)
-        optimizers = make_optimizers(self.bare, recipe.optimizer, recipe.lr, recipe.weight_decay)
-        self.network, *self.optimizers = self.fabric.setup(self.bare, *optimizers)
-
-        self.schedule = recipe.make_schedule()
-        levels = recipe.noise_levels
-        log_snr, uniform = ((levels.mean, levels.std), levels.uniform) if levels else (None, 0.0)
-        self.density = time_density(self.schedule, log_snr, uniform)
-        self.weight = loss_weight(recipe.weight, recipe.prediction, self.schedule).float().to(device)
+            bare = recipe.make_network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        bare.to(device)
+        optimizers = make_optimizers(bare, recipe.optimizer, recipe.lr, recipe.weight_decay)
+        self.network, *self.optimizers = self.fabric.setup(bare, *optimizers)
+        self.density = training_times(recipe)
         self.held_out = held_out_batch(recipe, held_out, self.density).to(device)
+        super().__init__(recipe, out, spec, self.held_out.label, bare, self.optimizers)
+        self.weight = loss_weight(recipe.weight, recipe.prediction, self.schedule).float().to(device)
         self.loss_of_nothing = self.held_out_losses(lambda x, *told: torch.zeros_like(x)).mean().item()
-
-    def begin(self, save_every: int) -> int:
-        """Make the folder, unless it holds a run that would be lost; return the first step."""
-        if (self.checkpoints / "latest.safetensors").exists():
-            raise UserError(f"{self.out} already holds a run: go on with it by --resume, or choose another --out")
-        write_atomic(self.out / "config.json", self.config.to_json().encode())
-        if save_every:
-            self.save("epoch-0000", 0)
-        self.save("latest", 0, with_optimizers=True)
-        return 0
-
-    def resume(self) -> int:
-        """Take up the run in the folder; return the step to go on with."""
-        _check_same_recipe(self.out, read_config(self.out), self.config)
-        before = load_checkpoint(self.checkpoints / "latest.safetensors")
-        states = load_optimizers(self.checkpoints, before)  # first: without them there may be no raw weights either
-        self.bare.load_state_dict(before.network)
-        self.ema.network.load_state_dict(before.ema)
-        for optimizer, state in zip(self.optimizers, states, strict=True):
-            optimizer.load_state_dict(state)
-        self.best_loss = before.best_loss
-        write_atomic(self.out / "config.json", self.config.to_json().encode())
-        return before.step
-
-    def save(self, name: str, step: int, with_optimizers: bool = False) -> None:
-        optimizers = [optimizer.state_dict() for optimizer in self.optimizers] if with_optimizers else None
-        states = self.bare.state_dict(), self.ema.network.state_dict()
-        save_checkpoint(
-            self.checkpoints, name, self.config, step, *states, self.best_loss, self.held_out.label, optimizers
-        )
 
     def end_epoch(self, epoch: int, log: RunLog, sample_every: int, save_every: int) -> None:
         """Score the averaged weights, keep the best, save, and now and then sample."""
@@ -227,7 +196,7 @@ class _Run:
             log.samples(step, raw, ema)
             if not last:
                 log.plots()
-        self.save("latest", step, with_optimizers=True)
+        self.save("latest", step, to_go_on=True)
 
     @torch.inference_mode()
     def held_out_losses(self, network: Callable[..., Tensor]) -> Tensor:
@@ -249,38 +218,6 @@ class _Run:
             f"{self.checkpoints}. Try a lower --lr than {self.recipe.lr:g}"
         )
 
-    def model(self, network: nn.Module) -> Model:
-        prediction, sampling = self.recipe.prediction, self.recipe.sampling
-        return Model(network, self.schedule, prediction, self.config.data, self.held_out.label, sampling)
-
-
-def _check_same_recipe(out: Path, old: RunConfig, new: RunConfig) -> None:
-    """UserError if going on would not give the run that `new` describes. A longer run is one, at a constant rate.
-
-    Its images may lie elsewhere by now, but must be the same.
-    """
-    if old.data != replace(new.data, name=old.data.name):  # a folder may have another name by now
-        raise UserError(
-            f"{out} was begun with other images of {old.data.name} than there are now; choose another --out"
-        )
-    changed = _differences(asdict(old.recipe), asdict(new.recipe))
-    changed.pop("data.path", None)
-    if not new.recipe.lr_decay:
-        changed.pop("epochs", None)
-    if changed:
-        changes = ", ".join(f"{key} = {a!r}, not {b!r}" for key, (a, b) in changed.items())
-        raise UserError(f"{out} was begun with {changes}; resume without changing it, or choose another --out")
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    out: dict[str, tuple[Any, Any]] = {}
-    for key in old:
-        if isinstance(old[key], dict) and isinstance(new[key], dict):
-            out |= _differences(old[key], new[key], f"{prefix}{key}.")
-        elif old[key] != new[key]:
-            out[prefix + key] = (old[key], new[key])
-    return out
-
 
 def _generator(seed: int, *purpose: int) -> torch.Generator:
     return torch.Generator().manual_seed(fold(seed, *purpose))
@@ -289,28 +226,6 @@ def _generator(seed: int, *purpose: int) -> torch.Generator:
 def _times_and_noise(x0: Tensor, density: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     t = draw_times(density, stratified(len(x0), generator))
     return t, torch.randn(x0.shape, generator=generator)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM in a list, so that the step under way can end; a second one has its usual effect."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught  # only the main thread may listen to signals
-        return
-    usual: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def listen(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-        signal.signal(number, usual[number])
-
-    for number in usual:
-        signal.signal(number, listen)
-    try:
-        yield caught
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
 
 
 class _Callable(ModuleType):

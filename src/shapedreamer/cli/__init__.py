@@ -7,10 +7,11 @@ import tyro
 
 from .. import __version__
 from ..errors import UserError
-from . import compare, conform, data, evaluate, explore, forward, models, sample, train
+from . import compare, conform, data, distill, evaluate, explore, forward, models, sample, train
 
 SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "train": train.run,
+    "distill": distill.run,
     "sample": sample.run,
     "evaluate": evaluate.run,
     "compare": compare.run,

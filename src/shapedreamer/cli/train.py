@@ -17,7 +17,7 @@ def _recipe(metavar: str) -> Any:
 def run(
     recipe: Positional[RecipeName],
     images: OmitArgPrefixes[Images] = Images(),
-    quick: bool = False,
+    textbook: bool = False,
     epochs: Annotated[int | None, _recipe("INT")] = None,
     samples: Annotated[int | None, _recipe("INT")] = None,
     batch_size: Annotated[int | None, _recipe("INT")] = None,
@@ -37,13 +37,13 @@ def run(
 ) -> None:
     """Train a model from nothing. Ctrl-C saves; --resume goes on.
 
-    Without --quick the settings are those of the textbook: learning rate 2e-4, linear schedule, eps-prediction, 1000
-    timesteps (sprites: 500), which take hours on a CPU. Epochs and batches are then 100 of 64; for sprites 32 of 100,
-    for mnist and fashion_mnist 20 of 128.
+    The recipes give good images in minutes on two CPU cores. With --textbook their settings are those of the textbook:
+    learning rate 2e-4, linear schedule, eps-prediction, 1000 timesteps (sprites: 500), which take hours on a CPU.
+    Epochs and batches are then 100 of 64; for sprites 32 of 100, for mnist and fashion_mnist 20 of 128.
 
     Args:
         recipe: What to train.
-        quick: Settings that give good images in minutes on two CPU cores.
+        textbook: The textbook's settings, as in the DDPM paper.
         epochs: Passes over the images.
         samples: Images in an epoch.
         batch_size: Images a step.
@@ -66,10 +66,10 @@ def run(
     from ..train import train
 
     out = out or Path("runs") / recipe
-    if resume and not quick:
+    if resume and not textbook:
         begun = moved(read_config(out).recipe, images.data)
     else:
-        begun = named(recipe, quick=quick, **images.options())
+        begun = named(recipe, textbook=textbook, **images.options())
     train(
         change(
             begun,

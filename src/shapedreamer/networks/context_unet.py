@@ -76,14 +76,19 @@ class ContextUnet(nn.Module):
         self.conv_out = nn.Conv2d(features, in_channels, 3, padding=1)
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
-        check_size(x, self.in_channels, self.divisor)
-        told = F.silu(self.time(t)), self.context(as_context(context, x, self.context_size))
-
-        level1 = self.down1(self.conv_in(x), *told)  # whole size
-        level2 = self.down2(self.halve1(level1), *told)  # half
-        level3 = self.down3(self.halve2(level2), *told)  # a quarter
-
-        h = self.up3(torch.cat([self.attend(level3), level3], dim=1), *told)
+        h, (level1, level2, level3), told = self.encode(x, t, context)
+        h = self.up3(torch.cat([h, level3], dim=1), *told)
         h = self.up2(torch.cat([self.double2(h), level2], dim=1), *told)
         h = self.up1(torch.cat([self.double1(h), level1], dim=1), *told)
         return self.conv_out(F.silu(self.norm_out(h)))
+
+    def encode(
+        self, x: Tensor, t: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor], tuple[Tensor, Tensor]]:
+        """The way down and the attention: the image at its coarsest, what is kept on the way, and time and label."""
+        check_size(x, self.in_channels, self.divisor)
+        told = F.silu(self.time(t)), self.context(as_context(context, x, self.context_size))
+        level1 = self.down1(self.conv_in(x), *told)  # whole size
+        level2 = self.down2(self.halve1(level1), *told)  # half
+        level3 = self.down3(self.halve2(level2), *told)  # a quarter
+        return self.attend(level3), [level1, level2, level3], told

@@ -107,6 +107,13 @@ class UNet(nn.Module):
         self.conv_out = nn.Conv2d(c, in_channels * patch**2, 3, padding=1)
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
+        h, skips, time = self.encode(x, t, context)
+        for part in self.up:
+            h = part(torch.cat([h, skips.pop()], dim=1), time) if isinstance(part, Block) else part(h)
+        return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.patch)
+
+    def encode(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> tuple[Tensor, list[Tensor], Tensor]:
+        """The way down and the middle: the image at its coarsest, what is kept on the way, and the time and label."""
         check_size(x, self.in_channels, self.divisor)
         time = self.time(t)
         if self.context is not None:
@@ -123,8 +130,4 @@ class UNet(nn.Module):
             h = h + time[:, :, None, None]
         for part in self.middle:
             h = part(h, time)
-
-        for part in self.up:
-            h = part(torch.cat([h, skips.pop()], dim=1), time) if isinstance(part, Block) else part(h)
-
-        return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.patch)
+        return h, skips, time

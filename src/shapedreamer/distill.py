@@ -1,0 +1,238 @@
+"""From a good model to one that needs few network calls.
+
+Why a sampler makes many. A network trained on the squared error answers with the mean of all images that x_t may have
+come from. Where there is much noise that is a blur, no image at all: so a sampler goes a little of the way towards it
+and asks again, and what it hears changes under way. In the plane of √ᾱ and √(1−ᾱ) a DDIM step is a straight line to x̂₀.
+If x̂₀ stayed the same, as it does where the data are a single image, all steps would lie on one line, and one call would
+do what a thousand do: straight paths need few steps. It does not stay the same, the path is bent, and a few long steps
+along its tangents end beside every image, between them.
+
+What is learnt here is to answer with *one* of the images that x_t may have come from, and not with their mean. If x̂₀ is
+drawn from p(x₀ | x_t), a step of DDIM with eta 1, which is q(x_s | x_t, x̂₀), lands exactly where noised images lie,
+however far it goes: 4 calls, or 1, are as right as 1,000. What decides between the images is the noise in x_t itself.
+
+To draw is learnt from a critic, as in denoising diffusion GANs (Xiao et al. 2022). It sees an x_t and two images: the
+one that x_t was made of, and the network's answer. It learns to tell which is which, and the network to be taken for
+the other (the paired loss of Jolicoeur-Martineau 2019, with a penalty on the critic's slope, as Huang et al. 2024
+advise):
+
+    repeat
+        x₀ ~ q(x₀), t one of a few times, x_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε
+        x̂₀ = network(x_t, t)
+        critic:   descend along ∇ softplus(critic(x̂₀, x_t, t) − critic(x₀, x_t, t)) + γ/2 |∇_x₀ critic(x₀, x_t, t)|²
+        network:  descend along ∇ softplus(critic(x₀, x_t, t) − critic(x̂₀, x_t, t)) + λ ᾱ_t |x̂₀ − x₀|²
+
+The last term holds the network to the image where little noise leaves little choice, so that the critic's part is where
+there is some. Both begin as the teacher: the network whole, and the critic with its way down, which knows what such
+images are made of.
+"""
+
+import hashlib
+import math
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .checkpoint import Checkpoint, load_checkpoint
+from .data.spec import DataSpec
+from .denoiser import Denoiser, given
+from .device import autocast, pick_device
+from .errors import UserError
+from .model import Model, find
+from .names import DeviceName
+from .networks.critic import Critic
+from .noise import fold
+from .process import diffuse
+from .recipes import Recipe, Sampling, moved
+from .run import Run, signals
+from .runlog import RunLog
+from .schedule import Schedule, log_snr_times
+from .train import PREVIEW_IMAGES, WEIGHTS, learning_rate, training_batch
+
+CALLS = (1, 2, 4, 8)  # the numbers of network calls that a few-step model is made for
+SHARE_OF_T = 0.3  # of the images in training: every picture begins at T, where there is most to learn
+IMAGES = 60_000  # to be seen in training, unless said otherwise
+CRITIC_RATE = 3.0  # how many times as fast as the network the critic learns, for it must know better
+FAITH = 3.0  # λ
+PENALTY = 0.3  # γ
+PENALTY_EVERY = 8  # steps, and then so many times γ: a second derivative costs much (Karras et al. 2020, appendix B)
+
+
+def distill(
+    model: str | Path,
+    out: str | Path | None = None,
+    *,
+    steps: int = 4,
+    epochs: int | None = None,
+    seed: int = 0,
+    data: str | Path | None = None,
+    resume: bool = False,
+    device: DeviceName = "auto",
+    max_minutes: float | None = None,
+    sample_every: int = 1,
+) -> Model:
+    """Make a few-step model of `model` (a run, a checkpoint, or a name in the box) in the run folder `out`.
+
+    out:           runs/NAME-turbo unless given
+    steps:         network calls that it is sampled with where nothing else is said; any of CALLS is as good
+    epochs:        passes over the images that the model was trained on; as many as make about IMAGES unless given
+    data:          where those images lie by now, for recipes that read them
+    resume:        go on with the run that is in `out`
+    max_minutes:   stop after so long, with a checkpoint to go on from
+    sample_every:  epochs between sample grids; 0 for none but the last
+
+    Ctrl-C and SIGTERM finish the step, save, and then raise KeyboardInterrupt or SystemExit. UserError for a model of
+    which none can be made, a folder that holds another run, a loss that is not finite, a full disk.
+    """
+    path = find(model)
+    teacher = load_checkpoint(path)
+    images, _ = moved(teacher.config.recipe, data).make_data()
+    if images.spec != teacher.config.data:
+        raise UserError(f"{model} was trained on other images than those of {data or images.spec.name}")
+    if epochs is None:
+        epochs = max(1, round(IMAGES / len(images)))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    recipe = few_steps(moved(teacher.config.recipe, data), digest, steps, epochs, seed).fitted(images)
+    out = Path(out or Path("runs") / f"{recipe.name}-turbo")
+    run = _Distillation(recipe, out, images.spec, teacher, pick_device(device))
+    start = run.resume() if resume else run.begin(save_every=0)
+    network, critic, schedule = run.bare, run.critic, run.schedule
+    density = few_times(schedule)
+
+    log = RunLog(out, recipe, start, ("a critic that guesses", math.log(2)), max_minutes)
+    with log, signals() as caught:
+        for step in range(start, recipe.steps):
+            x0, t, eps, label = training_batch(recipe, images, density, step).to(run.device)
+            x_t = diffuse(x0, t, eps, schedule)
+            with autocast(run.device):
+                fake = Denoiser(given(network, label), schedule, recipe.prediction)(x_t, t)
+
+            rate = run.set_learning_rate(step)
+            critic.requires_grad_(True)
+            with autocast(run.device):
+                critic_loss = F.softplus(critic(fake.detach(), x_t, t, label) - critic(x0, x_t, t, label)).mean()
+            critic_loss.backward()
+            if step % PENALTY_EVERY == 0:
+                (PENALTY_EVERY * PENALTY / 2 * slope(critic, x0, x_t, t, label)).backward()
+            run.critic_optimizer.step()
+            run.critic_optimizer.zero_grad()
+
+            critic.requires_grad_(False)
+            with autocast(run.device):
+                taken_for_the_other = F.softplus(critic(x0, x_t, t, label) - critic(fake, x_t, t, label)).mean()
+            error = (fake - x0).square().flatten(1).mean(1)
+            (taken_for_the_other + FAITH * (schedule.alpha_bar.to(error)[t] * error).mean()).backward()
+            norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.grad_clip)
+            run.check_finite(step, critic_loss, norm)
+            run.optimizer.step()
+            run.optimizer.zero_grad()
+            run.ema.update(network, step)
+
+            log.step(step + 1, critic_loss.item(), rate)
+            out_of_time = log.out_of_time()
+            epoch, within = divmod(step + 1, recipe.steps_per_epoch)
+            if within == 0 or caught or out_of_time:
+                run.save("latest", step + 1, to_go_on=True)
+            if within == 0 and (epoch == recipe.epochs or (sample_every and epoch % sample_every == 0)):
+                log.samples(step + 1, *(run.model(net).sample(PREVIEW_IMAGES) for net in (network, run.ema.network)))
+                network.train()
+            if (caught or out_of_time) and step + 1 < recipe.steps:
+                log.say(f"stopped and saved at step {step + 1} of {recipe.steps}; --resume goes on from there")
+                break
+        else:
+            log.say(f"distilled in {recipe.steps} steps; the run is in {out}")
+        log.plots()
+    if caught:
+        raise KeyboardInterrupt if caught[0] == signal.SIGINT else SystemExit(128 + caught[0])
+    return run.model(run.ema.network)
+
+
+def few_steps(teacher: Recipe, digest: str, steps: int, epochs: int, seed: int) -> Recipe:
+    """The recipe of the few-step model that is made of a teacher's; digest: of the teacher's checkpoint.
+
+    UserError for a teacher of which none can be made.
+    """
+    if teacher.teacher:
+        raise UserError("this model needs few steps already; distill the one that it was made of")
+    if teacher.prediction == "eps":
+        raise UserError(
+            "this model predicts eps, which says next to nothing about the image at t = T, where one call has to say "
+            "all; distill a model that was trained to predict x0 or v"
+        )
+    if steps not in CALLS:
+        raise UserError(f"steps must be one of {', '.join(map(str, CALLS))}, not {steps}")
+    return replace(
+        teacher,
+        noise_levels=None,
+        epochs=epochs,
+        batch_size=32,
+        optimizer="adamw",
+        lr=1.5e-4,
+        weight_decay=0.0,
+        lr_decay=True,
+        warmup=0,
+        ema_decay=0.995,
+        seed=seed,
+        sampling=Sampling("ddim", steps, eta=1.0, spacing="log_snr"),
+        teacher=digest,
+    )
+
+
+def few_times(schedule: Schedule) -> Tensor:
+    """How often to train on each time: (T+1,) that sums to 1. Only where a sampler of so few CALLS asks."""
+    density = torch.zeros_like(schedule.alpha_bar)
+    density[[t for calls in CALLS for t in log_snr_times(schedule, min(calls, schedule.T))[1:-1]]] = 1.0
+    density *= (1 - SHARE_OF_T) / density.sum().clamp(min=1)
+    density[schedule.T] = 1 - density.sum()
+    return density
+
+
+def slope(critic: Critic, x0: Tensor, x_t: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+    """The mean over images of |∇_x₀ Σ critic(x₀, x_t, t)|² ("R1", Mescheder et al. 2018), which can be descended along.
+
+    Of half the images, in float32. A critic that is steep where real images are could be anything a step beside them.
+    """
+    half = (len(x0) + 1) // 2
+    x0 = x0[:half].detach().requires_grad_()
+    scores = critic(x0, x_t[:half], t[:half], None if label is None else label[:half])
+    (gradient,) = torch.autograd.grad(scores.sum(), x0, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()
+
+
+class _Distillation(Run):
+    """The parts of a run that distills. The algorithm is in `distill`."""
+
+    def __init__(self, recipe: Recipe, out: Path, spec: DataSpec, teacher: Checkpoint, device: torch.device) -> None:
+        self.device = device
+        bare = recipe.make_network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        bare.load_state_dict(teacher.ema)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(fold(recipe.seed, WEIGHTS))
+            self.critic = Critic(bare).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # no momentum: where the one was headed for is no longer the way once the other has moved
+        optimizer, other = (
+            torch.optim.AdamW(part.parameters(), recipe.lr, betas=(0.0, 0.99), weight_decay=recipe.weight_decay)
+            for part in (bare, self.critic)
+        )
+        self.optimizer, self.critic_optimizer = optimizer, other
+        super().__init__(recipe, out, spec, teacher.labels, bare, (optimizer, other, self.critic))
+
+    def set_learning_rate(self, step: int) -> float:
+        """Let the rates be those of step 0, 1, …; return the network's."""
+        rate = learning_rate(self.recipe, step)
+        for optimizer, times in ((self.optimizer, 1.0), (self.critic_optimizer, CRITIC_RATE)):
+            for group in optimizer.param_groups:
+                group["lr"] = times * rate
+        return rate
+
+    def check_finite(self, step: int, critic_loss: Tensor, norm: Tensor) -> None:
+        """UserError, before the network's weights are touched, if a loss or its gradient is not finite."""
+        if not (torch.isfinite(critic_loss) and torch.isfinite(norm)):
+            raise UserError(
+                f"the loss is no longer finite at step {step + 1}; the checkpoint before it is intact in "
+                f"{self.checkpoints}. Try another --seed"
+            )
