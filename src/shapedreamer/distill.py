@@ -30,6 +30,7 @@ images are made of.
 import hashlib
 import math
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,7 +192,7 @@ def few_times(schedule: Schedule) -> Tensor:
     return density
 
 
-def slope(critic: Critic, x0: Tensor, x_t: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+def slope(critic: Callable[..., Tensor], x0: Tensor, x_t: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
     """The mean over images of |∇_x₀ Σ critic(x₀, x_t, t)|² ("R1", Mescheder et al. 2018), which can be descended along.
 
     Of half the images, in float32. A critic that is steep where real images are could be anything a step beside them.

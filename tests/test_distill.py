@@ -1,0 +1,261 @@
+"""Distilling: why one drawn answer does what many mean ones do, and a run that learns it, stops and goes on."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.testing import assert_close
+
+from shapedreamer import cli, oracle
+from shapedreamer.checkpoint import load_checkpoint, load_optimizers, read_config, read_metrics
+from shapedreamer.distill import CALLS, SHARE_OF_T, distill, few_steps, few_times, slope
+from shapedreamer.errors import UserError
+from shapedreamer.model import load
+from shapedreamer.noise import Noise
+from shapedreamer.recipes import FolderData, NoiseLevels, Recipe, Sampling, UNetConfig
+from shapedreamer.samplers import ddim, sample
+from shapedreamer.schedule import Schedule, cosine, linear, log_snr_times
+from shapedreamer.train import train
+
+from .tiny import FALLING, TINY, TOLD
+
+COSINE = cosine(100)
+IMAGES = torch.tensor([[1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]).view(3, 1, 1, 2)
+
+
+def drawn_from(images: Tensor, schedule: Schedule, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """A denoiser that draws from p(x₀ | x_t), where x₀ is one of the images: what is to be learnt, exactly."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = schedule.alpha_sigma(t, like=x_t)
+        away = (x_t[:, None] - alpha[:, None] * images).flatten(2).square().sum(2)
+        chances = (-away / (2 * sigma.view(-1, 1) ** 2)).softmax(1)
+        return images[torch.multinomial(chances, 1, generator=generator)[:, 0]]
+
+    return denoise
+
+
+def shares(samples: Tensor) -> list[float]:
+    """Of the samples that are each of the images exactly."""
+    return [(samples == image).flatten(1).all(1).double().mean().item() for image in IMAGES]
+
+
+# Why
+
+
+@pytest.mark.parametrize("calls", [1, 2, 4, 8])
+def test_where_the_path_is_straight_one_call_is_as_good_as_many(calls: int) -> None:
+    """x̂₀ never changes where the data are one image."""
+    x_T = torch.randn(5, 1, 1, 2, generator=torch.Generator().manual_seed(0))
+    steps = list(ddim(oracle.finite_data(IMAGES[:1], COSINE), COSINE, x_T, calls))
+    assert_close(steps[-1].x, IMAGES[:1].expand(5, -1, -1, -1))
+
+
+def test_where_it_is_bent_one_call_ends_between_the_images() -> None:
+    x_T = torch.randn(500, 1, 1, 2, generator=torch.Generator().manual_seed(0))
+    one, many = (sample(ddim(oracle.finite_data(IMAGES, COSINE), COSINE, x_T, calls)) for calls in (1, 100))
+    assert_close(one.mean(0), IMAGES.mean(0), atol=0.05, rtol=0)
+    assert one.std() < 0.6  # much the same for all, and none of the images
+    assert (many - one).abs().mean() > 0.3
+    assert sum(shares(many.round())) > 0.99
+
+
+@pytest.mark.parametrize("calls", [1, 2, 4, 8])
+def test_who_draws_instead_is_right_in_any_number_of_calls(calls: int) -> None:
+    N = 3000
+    x_T = torch.randn(N, 1, 1, 2, generator=torch.Generator().manual_seed(1))
+    times = log_snr_times(COSINE, calls)
+    samples = sample(ddim(drawn_from(IMAGES, COSINE, 2), COSINE, x_T, times, eta=1.0, generator=Noise(3)))
+    error = 4 * math.sqrt(1 / 3 * 2 / 3 / N)
+    assert shares(samples) == pytest.approx([1 / 3] * 3, abs=error)
+
+
+# What it trains on
+
+
+@pytest.mark.parametrize("schedule", [cosine(1000), cosine(500), linear(1000), cosine(5)], ids=str)
+def test_it_trains_on_the_times_that_few_calls_ask_for_and_on_no_other(schedule: Schedule) -> None:
+    density = few_times(schedule)
+    asked = {t for calls in CALLS if calls <= schedule.T for t in log_snr_times(schedule, calls)[:-1]}
+    assert asked <= set(density.nonzero().flatten().tolist())
+    assert density[1:].count_nonzero() <= sum(CALLS)
+    assert density[0] == 0
+    assert density.sum() == pytest.approx(1)
+    assert density[-1] == pytest.approx(SHARE_OF_T)
+
+
+def test_slope_is_the_squared_gradient_of_half_the_images_and_can_be_descended() -> None:
+    weight = torch.tensor([3.0, 4.0], requires_grad=True)
+
+    def critic(x: Tensor, x_t: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        assert len(x) == len(x_t) == len(t) == 2
+        assert label is not None
+        assert len(label) == 2
+        return (x.flatten(1) * weight).sum(1, keepdim=True).expand(-1, 2)  # two scores, which are summed
+
+    x = torch.randn(4, 1, 1, 2)
+    value = slope(critic, x, x, torch.ones(4), torch.ones(4, 1))
+    assert_close(value, torch.tensor(4 * 25.0))
+    value.backward()
+    assert_close(weight.grad, 8 * weight.detach())
+
+
+def test_the_recipe_is_the_teachers_but_for_how_it_is_learnt_and_sampled() -> None:
+    recipe = few_steps(TOLD, "abc", 2, 7, 5)
+    assert (recipe.data, recipe.network, recipe.schedule, recipe.timesteps, recipe.prediction, recipe.labels) == (
+        (TOLD.data, TOLD.network, TOLD.schedule, TOLD.timesteps, TOLD.prediction, TOLD.labels)
+    )
+    assert recipe.sampling == Sampling("ddim", 2, 1.0, "log_snr")
+    assert (recipe.teacher, recipe.epochs, recipe.seed) == ("abc", 7, 5)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "steps", "message"),
+    [
+        (TINY, 4, "predicts eps"),
+        (replace(FALLING, teacher="abc"), 4, "few steps already"),
+        (FALLING, 3, "one of 1, 2, 4, 8, not 3"),
+        (FALLING, 0, "one of 1, 2, 4, 8, not 0"),
+    ],
+)
+def test_what_cannot_be_distilled_is_refused(teacher: Recipe, steps: int, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        few_steps(teacher, "abc", steps, 1, 0)
+
+
+# A run
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("teacher") / "run"
+    train(TOLD, out, sample_every=0, save_every=0)
+    return out
+
+
+@pytest.fixture(scope="module")
+def unbroken(teacher: Path) -> Path:
+    distill(teacher, teacher.with_name("turbo"), epochs=4, sample_every=2)
+    return teacher.with_name("turbo")
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Weights, averaged weights, optimizers, critic and metrics, all to the last bit."""
+    assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
+    one, two = (load_checkpoint(run / "checkpoints" / "latest.safetensors") for run in (a, b))
+    assert (one.step, one.config) == (two.step, two.config)
+    assert all(torch.equal(one.network[key], two.network[key]) for key in one.network)
+    assert all(torch.equal(one.ema[key], two.ema[key]) for key in one.ema)
+    assert one.optimizer_digest == two.optimizer_digest
+
+
+def test_it_is_a_run_like_any_other(teacher: Path, unbroken: Path) -> None:
+    model = load(unbroken)
+    assert model.sampling == Sampling("ddim", 4, 1.0, "log_snr")
+    assert_close(model.sample(2, seed=3), model.sample(2, "ddim", 4, 1.0, seed=3))
+    assert_close(model.labels, load(teacher).labels)
+    assert sorted(p.name for p in (unbroken / "samples").iterdir()) == ["epoch-0002.png", "epoch-0004.png"]
+    losses = [r["loss"] for r in read_metrics(unbroken)]
+    assert len(losses) == 8
+    assert losses[0] == pytest.approx(math.log(2), abs=0.1)  # a critic that cannot tell yet
+    assert len(list((unbroken / "checkpoints").iterdir())) == 2
+
+
+def test_it_begins_as_the_teacher(teacher: Path, tmp_path: Path) -> None:
+    distill(teacher, tmp_path / "run", epochs=1, max_minutes=0)
+    begun = load_checkpoint(tmp_path / "run/checkpoints/latest.safetensors")
+    taught = load_checkpoint(teacher / "checkpoints/best.safetensors").ema
+    moved = max((begun.network[key] - taught[key]).abs().max().item() for key in taught)
+    assert 0 < moved < 1e-3  # one step of AdamW
+
+
+def test_resumed_it_is_the_run_that_was_never_stopped(teacher: Path, unbroken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    distill(teacher, out, epochs=4, sample_every=2, max_minutes=0)
+    for _ in range(2):
+        distill(teacher, out, epochs=4, sample_every=2, max_minutes=0, resume=True)
+    assert load_checkpoint(out / "checkpoints/latest.safetensors").step == 3
+    distill(teacher, out, epochs=4, sample_every=2, resume=True)
+    assert_same_run(out, unbroken)
+
+
+def test_the_seed_decides(teacher: Path, unbroken: Path, tmp_path: Path) -> None:
+    distill(teacher, tmp_path / "run", epochs=4, sample_every=0, seed=1)
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() != (unbroken / "metrics.jsonl").read_bytes()
+
+
+def test_another_teacher_is_not_the_same_run(teacher: Path, unbroken: Path, tmp_path: Path) -> None:
+    train(replace(TOLD, seed=9), tmp_path / "other", sample_every=0, save_every=0)
+    with pytest.raises(UserError, match="teacher = "):
+        distill(tmp_path / "other", unbroken, epochs=4, resume=True)
+    with pytest.raises(UserError, match="already holds a run"):
+        distill(teacher, unbroken, epochs=4)
+    with pytest.raises(UserError, match="few steps already"):
+        distill(unbroken, tmp_path / "twice")
+    assert not (tmp_path / "twice").exists()
+
+
+def test_training_does_not_take_it_up(unbroken: Path) -> None:
+    with pytest.raises(UserError, match="shapedreamer distill"):
+        train(read_config(unbroken).recipe, unbroken, resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_it_and_spares_the_checkpoint(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shapedreamer.distill.FAITH", math.inf)
+    with pytest.raises(UserError, match="no longer finite at step 1;"):
+        distill(teacher, tmp_path / "run", epochs=1)
+    kept = load_checkpoint(tmp_path / "run/checkpoints/latest.safetensors")
+    assert kept.step == 0
+    assert all(torch.isfinite(value).all() for value in kept.network.values())
+    assert len(load_optimizers(tmp_path / "run/checkpoints", kept)) == 3
+
+
+def test_the_command_says_what_it_makes(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["shapedreamer", "distill", str(teacher), "--epochs", "1", "--steps", "2"])
+    assert cli.main() == 0
+    assert "distilled in 2 steps; the run is in runs/tiny-turbo" in capsys.readouterr().err.replace("\\", "/")
+    assert load("runs/tiny-turbo").sampling.steps == 2
+
+
+@pytest.mark.slow
+def test_it_learns_to_draw_where_its_teacher_gives_the_mean(tmp_path: Path) -> None:
+    left = np.zeros((16, 16), np.uint8)
+    left[4:12, 1:8] = 255
+    right = left[:, ::-1]
+    (tmp_path / "two").mkdir()
+    for i in range(32):
+        Image.fromarray(left if i % 2 else right).save(tmp_path / f"two/{i}.png")
+    recipe = Recipe(
+        name="two",
+        data=FolderData(str(tmp_path / "two")),
+        network=UNetConfig(channels=(16, 32), groups=8, head_dim=16, attention=(1,), patch=4),
+        schedule="cosine",
+        timesteps=50,
+        prediction="x0",
+        noise_levels=NoiseLevels(-2, 1.8, 0.25),
+        epochs=60,
+        batch_size=16,
+        optimizer="muon",
+        lr=2e-3,
+        lr_decay=True,
+        ema_decay=0.95,
+    )
+    both = torch.from_numpy(np.stack([left, right]) / 127.5 - 1).float()[:, None, None]
+    before = train(recipe, tmp_path / "teacher", sample_every=0, save_every=0).sample(64, steps=1)
+    after = distill(tmp_path / "teacher", tmp_path / "turbo", epochs=400, sample_every=0).sample(64, steps=1)
+    wrong = [(both - images).abs().flatten(2).mean(2).amin(0).mean().item() for images in (before, after)]
+    assert wrong[1] < wrong[0] / 3
+    side = (after - both[0]).abs().flatten(1).mean(1) < (after - both[1]).abs().flatten(1).mean(1)
+    assert 0.15 < side.double().mean() < 0.85
