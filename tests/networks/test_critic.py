@@ -51,7 +51,7 @@ def test_it_can_learn_whether_two_images_belong_together(network: UNet | Context
     """Which a critic that never saw x_t could not: each image is as often right as wrong."""
     critic, (x, _, t, label) = Critic(network), inputs(network)
     optimizer = torch.optim.AdamW(critic.parameters(), lr=3e-3)
-    for _ in range(60):
+    for _ in range(120):
         right, wrong = critic(x, x, t, label), critic(x, x.roll(1, 0), t, label)
         loss = nn.functional.softplus(wrong - right).mean()
         optimizer.zero_grad()
