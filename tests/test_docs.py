@@ -43,6 +43,7 @@ EPOCHS = 31  # that `compare --epochs` finds stored
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with small stand-ins for all files that the pages name."""
     pytest.importorskip("cv2", reason="needs the extra 'data'")
+    pytest.importorskip("uvicorn", reason="needs the extra 'web'")
     place = tmp_path_factory.mktemp("docs")
     rng = np.random.default_rng(0)
     for folder in ("course-sprites", "my-pictures/cats", "my-pictures/dogs", "digits", "runs"):
@@ -92,6 +93,8 @@ def in_short(command: str) -> list[str]:
                 words += [option, value]
     if words[1] == "distill":
         words += ["--epochs", "1"]
+    if words[1] == "live":
+        words += ["--port", "0"]
     if words[1] == "data" and "fetch" not in words and "--samples" not in words:
         words += ["--samples", "32"]
     if words[1] == "evaluate":
@@ -129,6 +132,8 @@ def test_every_command_runs(
     monkeypatch.setattr(dcss, "fetch_dcss", tiles)
     monkeypatch.setattr("shapedreamer.data.tiles.fetch_dcss", tiles)
     monkeypatch.setattr(download, "urlopen", None)  # nothing may reach for the internet
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)  # a page that is served until Ctrl-C
+    monkeypatch.setattr("shapedreamer.live.site._runtime_files", lambda tarball: {})  # what npm fetches
     monkeypatch.setattr(sys, "argv", in_short(command))
     before = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
     assert cli.main() == 0, capsys.readouterr().err
@@ -136,6 +141,8 @@ def test_every_command_runs(
     told = capsys.readouterr().out
     if sys.argv[1] in ("train", "distill"):
         assert any(path.name == "latest.safetensors" for path in written) or "--resume" in sys.argv
+    elif sys.argv[1] == "site":
+        assert any(path.suffix == ".onnx" for path in written)
     elif "--out" in sys.argv:
         assert (place / sys.argv[sys.argv.index("--out") + 1]) in written
     elif written:

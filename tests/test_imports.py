@@ -56,12 +56,12 @@ FLOORS = [
     ["device", "schedule", "noise", "data.spec", "data.arrays"],
     ["data.drawn", "data.shapes", "data.patterns", "data.sprite_parts", "data.sprites"],
     ["data.download", "data.mnist", "data.dcss", "data.tiles", "data.folder", "data.inspect"],
-    ["networks.fast", "networks.layers", "networks.unet", "networks.context_unet"],
+    ["networks.fast", "networks.layers", "networks.unet", "networks.context_unet", "networks.critic"],
     ["process", "denoiser", "oracle", "samplers", "ema", "loss", "optim"],
-    ["recipes", "checkpoint", "zoo", "model", "render", "dream", "explore", "compare", "runlog"],
+    ["recipes", "checkpoint", "zoo", "model", "render", "dream", "explore", "compare", "run", "runlog"],
     ["evaluate.distances", "evaluate.classifier", "evaluate.memorisation", "evaluate.validity", "evaluate.progress"],
     ["evaluate.evaluation", "evaluate.sweep", "evaluate.report", "zoo.pack"],
-    ["train", "export", "conformance", "cli"],
+    ["train", "distill", "export", "live", "conformance", "cli"],
 ]
 RANK = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
 

@@ -7,7 +7,7 @@ import tyro
 
 from .. import __version__
 from ..errors import UserError
-from . import compare, conform, data, distill, evaluate, explore, forward, models, sample, train
+from . import compare, conform, data, distill, evaluate, explore, forward, live, models, sample, site, train
 
 SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "train": train.run,
@@ -20,6 +20,8 @@ SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "data": data.run,
     "conform": conform.run,
     "models": models.run,
+    "live": live.run,
+    "site": site.run,
 }
 
 

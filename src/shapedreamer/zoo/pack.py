@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import sys
+import zlib
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +23,7 @@ from ..model import find
 from ..recipes import DrawnData, MnistData
 from ..render import grid, save_picture
 
-MOST, MOST_IN_ALL = 12e6, 50e6  # bytes of weights, of a model and of all
+MOST, MOST_IN_ALL = 12e6, 50e6  # bytes of weights, of a model and of all as a wheel holds them
 SHOWN = 64  # samples in the picture
 
 
@@ -105,13 +106,18 @@ def _write_weights(checkpoint: Checkpoint, folder: Path, name: str) -> Path:
     size = weights.stat().st_size
     if size > MOST:
         raise UserError(f"the weights of {name} are {size / 1e6:.1f} MB, and must be at most {MOST / 1e6:.0f} MB")
-    total = size + sum(zoo.path(other).stat().st_size for other in zoo.names() if other != name)
+    total = sum(in_a_wheel(path) for path in [weights, *(zoo.path(other) for other in zoo.names() if other != name)])
     if total > MOST_IN_ALL:
         raise UserError(
-            f"with {name} there would be {total / 1e6:.1f} MB of weights in the box, "
+            f"with {name} there would be {total / 1e6:.1f} MB of weights in the package, "
             f"and there must be at most {MOST_IN_ALL / 1e6:.0f} MB"
         )
     return weights
+
+
+def in_a_wheel(path: Path) -> int:
+    """Bytes of a file when it is compressed, as it is in the package that people download."""
+    return len(zlib.compress(path.read_bytes()))
 
 
 def _from_anywhere(config: RunConfig) -> RunConfig:

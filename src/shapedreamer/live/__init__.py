@@ -1,0 +1,1 @@
+"""The live page: a neural network dreams while you watch, on your server or in your browser."""

@@ -1,0 +1,61 @@
+/**
+ * The page's elements: found by their id, and made.
+ */
+
+/**
+ * @template {Element} T
+ * @param {string} id
+ * @param {new () => T} kind
+ * @returns {T}
+ */
+export function get(id, kind) {
+  const found = document.getElementById(id);
+  if (!(found instanceof kind)) throw new Error(`the page has no ${kind.name} #${id}`);
+  return found;
+}
+
+/**
+ * An element with these properties and children.
+ * @template {keyof HTMLElementTagNameMap} K
+ * @param {K} tag
+ * @param {Partial<Omit<HTMLElementTagNameMap[K], "style">>} [properties]
+ * @param {...(Node | string)} children
+ * @returns {HTMLElementTagNameMap[K]}
+ */
+export function make(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+/** @param {string} id */
+export const range = (id) => get(id, HTMLInputElement);
+
+/** Put a slider somewhere, and colour its track up to there. @param {HTMLInputElement} slider @param {number} value */
+export function slide(slider, value) {
+  slider.value = `${value}`;
+  const [low, high] = [Number(slider.min), Number(slider.max)];
+  slider.style.setProperty("--fill", `${high > low ? (100 * (Number(slider.value) - low)) / (high - low) : 0}%`);
+}
+
+/** The chosen one of some radio buttons. @param {string} name @param {string} value */
+export function choose(name, value) {
+  for (const radio of document.getElementsByName(name)) {
+    if (radio instanceof HTMLInputElement) radio.checked = radio.value === value;
+  }
+}
+
+/** Tell whenever another of some radio buttons is chosen. @param {string} name @param {(value: string) => void} tell */
+export function onChoice(name, tell) {
+  for (const radio of document.getElementsByName(name)) {
+    if (radio instanceof HTMLInputElement) radio.addEventListener("change", () => tell(radio.value));
+  }
+}
+
+/** The symbol on a button. @param {HTMLElement} button @param {string} icon  of icons.svg */
+export function setIcon(button, icon) {
+  button.querySelector("use")?.setAttribute("href", `page/icons.svg#${icon}`);
+}
+
+/** 1234567 as 1 234 567. @param {number} number */
+export const grouped = (number) => `${number}`.replace(/\B(?=(\d{3})+$)/g, "\u202f");

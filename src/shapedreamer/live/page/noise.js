@@ -1,0 +1,117 @@
+/**
+ * Counter-based noise: the normal numbers of (seed, step, image index, pixel), the same in every language.
+ *
+ * docs/noise.md specifies it; src/shapedreamer/noise.py is the same in Python. A word is a Number 0…2³²−1, a seed a
+ * BigInt 0…2⁶⁴−1. Bitwise operators give signed words, which `>>> 0` brings back.
+ *
+ * @typedef {Float32Array | Float64Array} Floats  Images, one after the other, each (C, H, W).
+ * @typedef {[number, number]} Pair               Two words.
+ */
+
+const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
+const MOST = 2 ** 32 - 1;
+
+/**
+ * Threefry-2x32 with 20 rounds: a counter becomes two random words, under a key.
+ *
+ * @param {Pair} key
+ * @param {Pair} counter
+ * @returns {Pair}
+ */
+export function threefry2x32([k0, k1], [c0, c1]) {
+  const keys = [k0, k1, 0x1bd11bda ^ k0 ^ k1];
+  let x0 = (c0 + k0) | 0;
+  let x1 = (c1 + k1) | 0;
+  for (let round = 0; round < 20; round++) {
+    const r = ROTATIONS[round % 8];
+    x0 = (x0 + x1) | 0;
+    x1 = ((x1 << r) | (x1 >>> (32 - r))) ^ x0;
+    if (round % 4 === 3) {
+      const j = (round + 1) / 4;
+      x0 = (x0 + keys[j % 3]) | 0;
+      x1 = (x1 + keys[(j + 1) % 3] + j) | 0;
+    }
+  }
+  return [x0 >>> 0, x1 >>> 0];
+}
+
+/**
+ * A new seed for (seed, numbers…): how one seed serves many purposes without their streams meeting.
+ *
+ * @param {bigint} seed
+ * @param {...number} numbers  words
+ */
+export function fold(seed, ...numbers) {
+  for (const number of numbers) {
+    const [high, low] = threefry2x32(keyOf(seed), [word(number), numbers.length]);
+    seed = (BigInt(high) << 32n) | BigInt(low);
+  }
+  return seed;
+}
+
+/**
+ * The first `count` random words of an image.
+ *
+ * @param {bigint} seed
+ * @param {number} index
+ * @param {number} count
+ */
+export function bits(seed, index, count) {
+  const key = keyOf(seed);
+  const words = new Uint32Array(count + (count % 2));
+  for (let q = 0; 2 * q < count; q++) {
+    words.set(threefry2x32(key, [word(index), q]), 2 * q);
+  }
+  return words.subarray(0, count);
+}
+
+/**
+ * The standard normal numbers of an image's first `count` pixels at `step`.
+ *
+ * @param {bigint} seed
+ * @param {number} step
+ * @param {number} index
+ * @param {number} count
+ */
+export function normal(seed, step, index, count) {
+  const words = bits(fold(seed, step), index, count + (count % 2));
+  const z = new Float64Array(words.length);
+  for (let p = 0; p < count; p += 2) {
+    const radius = Math.sqrt(-2 * Math.log((words[p] + 0.5) * 2 ** -32)); // never of 0
+    const angle = 2 * Math.PI * ((words[p + 1] + 0.5) * 2 ** -32);
+    z[p] = radius * Math.cos(angle);
+    z[p + 1] = radius * Math.sin(angle);
+  }
+  return z.subarray(0, count);
+}
+
+/**
+ * The noise of the images first…first + num − 1 of a seed. Step 0 is the starting noise x_T; step t ≥ 1 is what a
+ * sampler adds when it leaves time t.
+ *
+ * @typedef {<A extends Floats>(step: number, like: A) => A} Noise  Noise for images of the type and number of `like`.
+ * @param {bigint} seed
+ * @param {number} first
+ * @param {number} num
+ * @returns {Noise}
+ */
+export function noiseOf(seed, first, num) {
+  return (step, like) => {
+    const out = like.slice();
+    const pixels = like.length / num;
+    for (let i = 0; i < num; i++) out.set(normal(seed, step, first + i, pixels), i * pixels);
+    return /** @type {typeof like} */ (out);
+  };
+}
+
+/** @param {bigint} seed @returns {Pair} */
+function keyOf(seed) {
+  if (seed < 0n || seed >= 1n << 64n) throw new RangeError(`a seed must be between 0 and 2⁶⁴−1, not ${seed}`);
+  return [Number(seed >> 32n), Number(seed & 0xffffffffn)];
+}
+
+/** @param {number} number */
+function word(number) {
+  if (!(number >= 0 && number <= MOST)) throw new RangeError(`${number} is outside 0…2³²−1`);
+  return number;
+}

@@ -1,0 +1,107 @@
+/**
+ * What one step of a sampler does, in numbers: how much signal and noise there is, and the terms of its update.
+ *
+ * Throughout a = ᾱ_t of the step's start, b = ᾱ_s of its end, as in src/shapedreamer/samplers.py.
+ *
+ * @import { SamplerName, TraceStep } from "./protocol.js"
+ *
+ * @typedef {object} Term  a product in the update
+ * @property {string} symbol   of the factor, as typeset.js sets it; "" for 1
+ * @property {number} factor
+ * @property {string} of       what it multiplies
+ */
+
+/** @param {TraceStep} step @param {number[]} alphaBar */
+export function look({ t, x, x0, next }, alphaBar) {
+  const a = alphaBar[t];
+  const [signal, noise] = [Math.sqrt(a), Math.sqrt(1 - a)];
+  return {
+    signal,
+    noise,
+    snr: a / (1 - a),
+    eps: x.map((value, i) => (value - signal * x0[i]) / noise),
+    change: next.map((value, i) => value - x[i]),
+  };
+}
+
+/** The largest size of a number. @param {Float32Array} values */
+export function largest(values) {
+  return values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+}
+
+/**
+ * x_s as a sum.
+ * @param {{sampler: SamplerName, steps: number, eta: number}} way  steps: network calls that were asked for
+ * @param {TraceStep[]} steps  all of the trace
+ * @param {number} index       which of them
+ * @param {number[]} alphaBar
+ * @returns {Term[]}
+ */
+export function terms(way, steps, index, alphaBar) {
+  const { t, s } = steps[index];
+  const [a, b] = [alphaBar[t], alphaBar[s]];
+  switch (way.sampler) {
+    case "ddpm":
+      return ddpm(a, b);
+    case "ddim":
+      return ddim(a, b, way.eta);
+    case "heun": {
+      // its last step is DDIM's, and for an even number of calls its first one, too
+      if (s === 0 || (way.steps % 2 === 0 && index === 0)) return ddim(a, b, 0);
+      const turn = Math.acos(Math.sqrt(b)) - Math.acos(Math.sqrt(a));
+      return [
+        { symbol: "", factor: 1, of: "x_t" },
+        { symbol: "(φ_s − φ_t)", factor: turn, of: "v̄" },
+      ];
+    }
+    case "dpmpp_2m": {
+      const h = halfLogSnr(b) - halfLogSnr(a);
+      return [
+        { symbol: "√{1−ᾱ_s} / √{1−ᾱ_t}", factor: Math.sqrt((1 - b) / (1 - a)), of: "x_t" },
+        { symbol: "√{ᾱ_s} (1 − e^{−h})", factor: -Math.sqrt(b) * Math.expm1(-h), of: "D" },
+      ];
+    }
+  }
+}
+
+/**
+ * What D is in DPM-Solver++(2M): x̂₀ extrapolated through the prediction before.
+ * @param {TraceStep[]} steps
+ * @param {number} index
+ * @param {number[]} alphaBar
+ * @returns {Term[]}
+ */
+export function extrapolation(steps, index, alphaBar) {
+  const h = (/** @type {TraceStep} */ { t, s }) => halfLogSnr(alphaBar[s]) - halfLogSnr(alphaBar[t]);
+  const slope = index === 0 || steps[index].s === 0 ? 0 : h(steps[index]) / (2 * h(steps[index - 1]));
+  return [
+    { symbol: "(1 + r)", factor: 1 + slope, of: "x̂_0" },
+    { symbol: "− r", factor: -slope, of: "x̂′_0" },
+  ];
+}
+
+/** @param {number} a @param {number} b @returns {Term[]} */
+function ddpm(a, b) {
+  const beta = 1 - a / b;
+  const variance = ((1 - b) / (1 - a)) * beta;
+  return [
+    { symbol: "√{ᾱ_s} β / (1−ᾱ_t)", factor: (Math.sqrt(b) * beta) / (1 - a), of: "x̂_0" },
+    { symbol: "√{1−β} (1−ᾱ_s) / (1−ᾱ_t)", factor: (Math.sqrt(1 - beta) * (1 - b)) / (1 - a), of: "x_t" },
+    { symbol: "√{β̃}", factor: Math.sqrt(variance), of: "z" },
+  ];
+}
+
+/** @param {number} a @param {number} b @param {number} eta @returns {Term[]} */
+function ddim(a, b, eta) {
+  const sigma = eta * Math.sqrt(((1 - b) / (1 - a)) * (1 - a / b));
+  return [
+    { symbol: "√{ᾱ_s}", factor: Math.sqrt(b), of: "x̂_0" },
+    { symbol: eta > 0 ? "√{1−ᾱ_s−σ²}" : "√{1−ᾱ_s}", factor: Math.sqrt(Math.max(1 - b - sigma ** 2, 0)), of: "ε̂" },
+    ...(eta > 0 ? [{ symbol: "σ", factor: sigma, of: "z" }] : []),
+  ];
+}
+
+/** λ = ½ log(ᾱ/(1−ᾱ)), infinite at both ends. @param {number} alphaBar */
+function halfLogSnr(alphaBar) {
+  return 0.5 * Math.log(alphaBar / (1 - alphaBar));
+}

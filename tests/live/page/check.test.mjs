@@ -1,0 +1,100 @@
+// Whatever cannot be is refused, in words that name it and what would be right.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { PAGE } from "./golden.mjs";
+
+const { checkBytes, checkId, checkSettings, checkWay } = await import(new URL("check.js", PAGE));
+
+const told = { name: "told", labels: ["a", "toString"], T: 40 };
+const untold = { name: "untold", labels: [], T: 100 };
+const GOOD = {
+  model: "told",
+  seed: "18446744073709551615",
+  num: 4,
+  sampler: "ddim",
+  steps: 40,
+  eta: 1,
+  guidance: -10,
+  creativity: 40,
+  label: "any",
+  fps: 0,
+};
+const check = (change) => checkSettings({ ...GOOD, ...change }, [told, untold]);
+
+test("what can be is taken", () => {
+  assert.equal(check({}), told);
+  assert.equal(check({ model: "untold", guidance: 1, steps: 50, creativity: 0, fps: 60 }), untold);
+  for (const label of [{}, { a: 9 }, { a: 0, toString: 0.5 }]) check({ label });
+  check({ label: "none", guidance: 1 });
+  check({ sampler: "heun", eta: 0, seed: "0" });
+});
+
+const WRONG = [
+  [{ model: "other" }, /model must be one of told, untold, not other/],
+  [{ model: 0 }, /model must be/],
+  [{ seed: 5 }, /seed must be a text of digits/],
+  [{ seed: "18446744073709551616" }, /seed/],
+  [{ seed: "-1" }, /seed/],
+  [{ seed: "1e3" }, /seed/],
+  [{ seed: "" }, /seed/],
+  [{ num: 2 }, /num must be 1, 4 or 16, not 2/],
+  [{ num: "4" }, /num/],
+  [{ sampler: "toString" }, /sampler must be one of ddpm, ddim, heun, dpmpp_2m, not toString/],
+  [{ steps: 41 }, /steps must be a whole number 1…40, not 41/],
+  [{ model: "untold", guidance: 1, steps: 51 }, /1…50/],
+  [{ steps: 0 }, /steps/],
+  [{ steps: 2.5 }, /steps/],
+  [{ steps: NaN }, /steps/],
+  [{ steps: "9" }, /steps/],
+  [{ eta: 1.1 }, /eta must be 0…1/],
+  [{ eta: NaN }, /eta/],
+  [{ sampler: "ddpm" }, /eta must be 0 for the sampler ddpm/],
+  [{ guidance: 10.5 }, /guidance must be −10…10/],
+  [{ guidance: Infinity }, /guidance/],
+  [{ guidance: null }, /guidance/],
+  [{ label: "none" }, /guidance must be 1 where there is no label/],
+  [{ model: "untold" }, /guidance must be 1 where there is no label/],
+  [{ model: "untold", label: { a: 1 } }, /for a model without labels/],
+  [{ label: "a" }, /label must be any, none or names/],
+  [{ label: null }, /label/],
+  [{ label: ["a"] }, /label must be one of a, toString, not 0/],
+  [{ label: { b: 1 } }, /label must be one of a, toString, not b/],
+  [{ label: { valueOf: 1 } }, /not valueOf/],
+  [{ label: { a: 9.5 } }, /label a must be 0…9, not 9.5/],
+  [{ label: { a: -1 } }, /label a/],
+  [{ label: { a: NaN } }, /label a/],
+  [{ label: { a: "1" } }, /label a/],
+  [{ creativity: 41 }, /creativity must be a time 0…40, not 41/],
+  [{ creativity: -1 }, /creativity/],
+  [{ creativity: 1.5 }, /creativity/],
+  [{ fps: 61 }, /fps must be 0…60/],
+  [{ fps: -1 }, /fps/],
+  [{ more: 1 }, /a setting must be one of model, .*, not more/],
+];
+
+for (const [change, message] of WRONG) {
+  test(`refused: ${Object.entries(change).map(([key, value]) => `${key} ${JSON.stringify(value)}`)}`, () => {
+    assert.throws(() => check(change), message);
+  });
+}
+
+test("every setting is due", () => {
+  for (const key of Object.keys(GOOD)) {
+    const { [key]: _, ...others } = GOOD;
+    assert.throws(() => checkSettings(others, [told]), new RegExp(key === "label" ? "label" : `^Error: ${key} must be`));
+  }
+  for (const settings of [null, 1, "x", undefined]) assert.throws(() => checkSettings(settings, [told]), /settings must/);
+});
+
+test("ways, numbers and bytes", () => {
+  checkWay({ sampler: "dpmpp_2m", steps: 1, eta: 0 }, told);
+  assert.throws(() => checkWay({ sampler: "ddim", steps: 5 }, told), /eta must be 0…1, not undefined/);
+  for (const id of [0, 2 ** 32 - 1]) checkId(id);
+  for (const id of [-1, 2 ** 32, 0.5, NaN, "1", null, undefined]) assert.throws(() => checkId(id), /id must be/);
+  assert.deepEqual([...checkBytes("mask", "AP+A", 3)], [0, 255, 128]);
+  assert.throws(() => checkBytes("mask", "AP+A", 4), /mask must be of 4, not of 3 bytes/);
+  assert.throws(() => checkBytes("mask", "§", 4), /mask must be a text in base64/);
+  assert.throws(() => checkBytes("mask", {}, 4), /mask must be/);
+});

@@ -1,0 +1,43 @@
+// schedule.js chooses the same times as schedule.py.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { golden, PAGE } from "./golden.mjs";
+
+const { logSnrTimes, roundToEven, stepTimes } = await import(new URL("schedule.js", PAGE));
+const { times } = golden();
+
+test("even times", () => {
+  let count = 0;
+  for (const { alpha_bar, even } of times) {
+    for (const [steps, expected] of even) {
+      assert.deepEqual(stepTimes(alpha_bar.length - 1, steps), expected);
+      count++;
+    }
+  }
+  assert.ok(count > 50);
+});
+
+test("times even in log-SNR", () => {
+  let count = 0;
+  for (const { alpha_bar, log_snr } of times) {
+    for (const [steps, start, expected] of log_snr) {
+      assert.deepEqual(logSnrTimes(alpha_bar, steps, start), expected);
+      count++;
+    }
+  }
+  assert.ok(count > 100);
+});
+
+test("numbers of steps that cannot be are refused", () => {
+  for (const steps of [0, 11, NaN]) assert.throws(() => stepTimes(10, steps), /between 1 and T = 10/);
+  const { alpha_bar } = times.at(-1);
+  for (const [steps, start] of [[0, 5], [6, 5], [1, alpha_bar.length]]) {
+    assert.throws(() => logSnrTimes(alpha_bar, steps, start), /steps must be between/);
+  }
+});
+
+test("a half is rounded to the even neighbour", () => {
+  assert.deepEqual([0.5, 1.5, 2.5, 2.4, 2.6, 3, 499.5].map(roundToEven), [0, 2, 2, 2, 3, 3, 500]);
+});

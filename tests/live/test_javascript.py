@@ -1,0 +1,203 @@
+"""The page's JavaScript, by node's own test runner; what it computes is held to what Python computes.
+
+GOLDEN, a file of JSON, is written here with the numbers that Python gets, and read by golden.mjs there.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shapedreamer import oracle
+from shapedreamer.data.spec import DataSpec
+from shapedreamer.dream import Way
+from shapedreamer.explore import inpaint, melt
+from shapedreamer.live.settings import model_info
+from shapedreamer.model import Model
+from shapedreamer.names import Prediction, SamplerName, Spacing
+from shapedreamer.noise import Noise
+from shapedreamer.recipes import Sampling
+from shapedreamer.render import to_uint8
+from shapedreamer.samplers import SAMPLERS, Step
+from shapedreamer.schedule import SCHEDULES, Schedule, cosine, linear, linear_zero_snr, log_snr_times, step_times
+
+FILES = sorted((Path(__file__).parent / "page").glob("*.test.mjs"))
+SEED = 2**64 - 3
+MEAN, STD = 0.3, 0.5
+LABELS = ("circle", "square", "line")
+TABLE = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 2], [0, 0.5, 0.5]])
+
+
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("golden") / "golden.json"
+    path.write_text(
+        json.dumps(
+            {
+                "times": list(times()),
+                "trajectories": list(trajectories()),
+                "dreams": [dream(*case) for case in DREAMS],
+                "pixels": pixels(),
+            }
+        )
+    )
+    return path
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_javascript(file: Path, golden: Path) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs node, which runs JavaScript")
+    done = subprocess.run(
+        [node, "--test", "--test-reporter=spec", file],
+        env={**os.environ, "GOLDEN": str(golden)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "tests 0" not in done.stdout
+
+
+# schedules: every number of steps, and starts of all kinds
+
+
+def times() -> Iterator[dict[str, Any]]:
+    for name, T in product(SCHEDULES, (1, 10, 37, 1000)):
+        if T == 1 and name != "linear":
+            continue  # a cosine's one step, or a terminal SNR of zero, leaves nothing to cut
+        schedule = SCHEDULES[name](T)
+        counts = [n for n in (1, 2, 3, 4, 5, 7, 8, 16, 24, 37, 50, 999, 1000) if n <= T]
+        starts = [t for t in (1, 5, 10, 36, 37, 300, 999, 1000) if t <= T]
+        yield {
+            "alpha_bar": schedule.alpha_bar.tolist(),
+            "even": [[n, step_times(T, n)] for n in counts],
+            "log_snr": [[n, t, log_snr_times(schedule, n, t)] for n, t in product(counts, starts) if n <= t],
+        }
+
+
+# samplers, in float64, with an exact denoiser
+
+
+def trajectories() -> Iterator[dict[str, Any]]:
+    for schedule in (linear(60), cosine(60), linear_zero_snr(60)):
+        even, uneven, late = step_times(60, 7), log_snr_times(schedule, 9), [33, 20, 4, 0]
+        for ts in (even, uneven, late):
+            yield trajectory(schedule, "ddpm", ts)
+            yield from (trajectory(schedule, "ddim", ts, eta) for eta in (0.0, 0.4, 1.0))
+            yield from (trajectory(schedule, sampler, ts) for sampler in ("heun", "dpmpp_2m"))
+        yield from (trajectory(schedule, "heun", calls) for calls in (1, 2, 5, 8))
+
+
+def trajectory(schedule: Schedule, sampler: SamplerName, steps: int | list[int], eta: float = 0.0) -> dict[str, Any]:
+    noise = Noise(SEED, 5)
+    x_T = noise(0, like=torch.empty(2, 1, 3, 5, dtype=torch.float64))
+    options: dict[str, Any] = {"generator": noise} if sampler in ("ddpm", "ddim") else {}
+    if sampler == "ddim":
+        options["eta"] = eta
+    walk = list(SAMPLERS[sampler](oracle.gaussian(MEAN, STD, schedule), schedule, x_T, steps, **options))
+    befores = [Step(schedule.T if isinstance(steps, int) else steps[0], x_T, x_T), *walk]
+    return {
+        "sampler": sampler,
+        "alpha_bar": schedule.alpha_bar.tolist(),
+        "steps": steps,
+        "eta": eta,
+        "mean": MEAN,
+        "std": STD,
+        "seed": str(SEED),
+        "first": 5,
+        "num": 2,
+        "walk": [
+            {"t": before.t, "s": step.t, "x": flat(before.x), "x0": flat(step.x0), "next": flat(step.x)}
+            for before, step in pairwise(befores)
+        ],
+    }
+
+
+# dreams, in float32, of a network that both sides can compute
+
+
+class StandIn(nn.Module):
+    """A network of one line, which tests/live/page/golden.mjs has too."""
+
+    def __init__(self, T: int) -> None:
+        super().__init__()
+        self.T, self.anything = T, nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        told = torch.zeros(len(x)) if label is None else (label * torch.tensor([0.3, -0.2, 0.1])).sum(1)
+        return torch.tanh(0.5 * x + told.view(-1, 1, 1, 1)) * (0.4 + 0.5 * t / self.T).view(-1, 1, 1, 1)
+
+
+def stand_in(schedule: Schedule, prediction: Prediction, spacing: Spacing, labels: bool) -> Model:
+    spec = DataSpec("nothing", 2, 3, 4, LABELS)
+    sampling = Sampling("ddim", 4, spacing=spacing)
+    return Model(StandIn(schedule.T), schedule, prediction, spec, TABLE if labels else None, sampling)
+
+
+TOLD = stand_in(cosine(40), "v", "log_snr", labels=True)
+UNTOLD = stand_in(linear(40), "eps", "even", labels=False)
+ZERO = stand_in(linear_zero_snr(40), "x0", "log_snr", labels=True)
+FEW = {"circle": 2.0, "line": 0.5}
+DREAMS: Sequence[tuple[Model, int, int, Way]] = [  # num, creativity
+    (TOLD, 4, 20, Way("ddim", 5, 1.0, SEED, "any", 1.0)),
+    (TOLD, 1, 30, Way("ddim", 4, 0.5, 7, FEW, 2.5)),
+    (TOLD, 1, 2, Way("ddpm", 6, 0.0, 7, "any", 0.0)),  # fewer times below t than steps
+    (TOLD, 4, 40, Way("heun", 6, 0.0, 11, None, 1.0)),
+    (TOLD, 1, 25, Way("heun", 5, 0.0, 12, {}, -1.0)),
+    (UNTOLD, 4, 15, Way("dpmpp_2m", 5, 0.0, 5, "any", 1.0)),
+    (UNTOLD, 1, 33, Way("ddpm", 8, 0.0, 5, None, 1.0)),
+    (ZERO, 16, 18, Way("dpmpp_2m", 6, 0.0, 9, "any", 1.5)),
+    (ZERO, 1, 1, Way("ddim", 3, 0.2, 9, {"square": 1.0}, 1.0)),
+]
+HOLE = torch.arange(12).view(3, 4) % 3 == 1
+
+
+def dream(model: Model, num: int, creativity: int, way: Way) -> dict[str, Any]:
+    """Three frames, the first image of the last with HOLE filled anew, and all steps of image 0."""
+    frames = melt(model, model.sample(num, **way._asdict()), creativity, 3, num, way)
+    traced = list(model.stream(1, **way._asdict()))
+    return {
+        "info": model_info("stand-in", model),
+        "table": [] if model.labels is None else flat(model.labels),
+        "settings": {
+            "model": "stand-in",
+            "seed": str(way.seed),
+            "num": num,
+            "sampler": way.sampler,
+            "steps": way.steps,
+            "eta": way.eta,
+            "guidance": way.guidance,
+            "creativity": creativity,
+            "label": "none" if way.label is None else way.label,
+            "fps": 0,
+        },
+        "frames": [flat(frame) for frame in frames],
+        "pixels": [to_uint8(frame).ravel().tolist() for frame in frames],
+        "hole": HOLE.flatten().int().tolist(),
+        "repainted": flat(inpaint(model, frames[-1][:1], ~HOLE, num, way)),
+        "trace": [{"s": step.t, "x0": flat(step.x0), "next": flat(step.x)} for step in traced],
+    }
+
+
+def pixels() -> dict[str, Any]:
+    """Every byte as a number, and numbers near the middle between two bytes as bytes."""
+    middles = (torch.arange(-1, 256).float() + 0.5) / 127.5 - 1
+    numbers = torch.cat([middles, middles.nextafter(torch.tensor(9.0)), middles.nextafter(torch.tensor(-9.0))])
+    return {
+        "numbers": numbers.tolist(),
+        "bytes": to_uint8(numbers.view(1, 1, 1, -1)).ravel().tolist(),
+        "of_bytes": (torch.arange(256).float() / 127.5 - 1).tolist(),
+    }
+
+
+def flat(x: Tensor) -> list[float]:
+    return x.flatten().tolist()
