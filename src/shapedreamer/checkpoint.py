@@ -72,6 +72,7 @@ class Checkpoint:
     best_loss: float  # the lowest held-out loss so far; infinite before the first
     optimizer_file: str  # in the same folder; "" where there is none
     optimizer_digest: str
+    digest: str  # SHA-256 of all of the above; the same weights and configuration have the same
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -175,6 +176,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         best_loss=float(metadata["best_loss"]),
         optimizer_file=metadata.get("optimizer_file", ""),
         optimizer_digest=metadata.get("optimizer_digest", ""),
+        digest=digest,
     )
 
 

@@ -27,7 +27,6 @@ there is some. Both begin as the teacher: the network whole, and the critic with
 images are made of.
 """
 
-import hashlib
 import math
 import signal
 from collections.abc import Callable
@@ -89,15 +88,13 @@ def distill(
     Ctrl-C and SIGTERM finish the step, save, and then raise KeyboardInterrupt or SystemExit. UserError for a model of
     which none can be made, a folder that holds another run, a loss that is not finite, a full disk.
     """
-    path = find(model)
-    teacher = load_checkpoint(path)
+    teacher = load_checkpoint(find(model))
     images, _ = moved(teacher.config.recipe, data).make_data()
     if images.spec != teacher.config.data:
         raise UserError(f"{model} was trained on other images than those of {data or images.spec.name}")
     if epochs is None:
         epochs = max(1, round(IMAGES / len(images)))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    recipe = few_steps(moved(teacher.config.recipe, data), digest, steps, epochs, seed).fitted(images)
+    recipe = few_steps(moved(teacher.config.recipe, data), teacher.digest, steps, epochs, seed).fitted(images)
     out = Path(out or Path("runs") / f"{recipe.name}-turbo")
     run = _Distillation(recipe, out, images.spec, teacher, pick_device(device))
     start = run.resume() if resume else run.begin(save_every=0)

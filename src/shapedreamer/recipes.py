@@ -166,7 +166,7 @@ class Recipe:
     ema_decay                         of the averaged weights, which are the ones to sample with; see ema.py
     seed                              decides the first weights, the order of the images, the times and the noise
     sampling                          how the trained model is best sampled; training does not depend on it
-    teacher                           SHA-256 of the checkpoint that the model was distilled from; see distill.py
+    teacher                           digest of the checkpoint that the model was distilled from; see distill.py
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
