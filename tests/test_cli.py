@@ -167,7 +167,7 @@ def test_data_tells_counts_range_labels_and_duplicates(
 
 
 def test_train_resumes_with_the_stored_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = ("--samples", 64, "--batch-size", 32, "--timesteps", 20, "--sample-every", 0, "--out", "r")
+    small = ("--samples", 8, "--batch-size", 4, "--timesteps", 3, "--sample-every", 0, "--out", "r")
     assert shapedreamer(monkeypatch, "train", "shapes", "--textbook", "--epochs", 1, *small) == 0
     assert shapedreamer(monkeypatch, "train", "shapes", "--epochs", 2, "--resume", "--out", "r") == 0
     assert Path("r/checkpoints/latest-4.optimizer.pt").exists()

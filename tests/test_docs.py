@@ -113,11 +113,8 @@ def test_both_pages_have_commands_and_name_every_subcommand() -> None:
 
 def is_slow(command: str) -> bool:
     """Whether it trains a network of full size, or calls one more often than a default test run has time for."""
-    return (
-        command.split()[1] in ("train", "distill", "compare", "explore", "evaluate")
-        or "ddpm" in command
-        or ".gif" in command
-    )
+    slow = ("train", "distill", "compare", "explore", "evaluate", "live", "site")
+    return command.split()[1] in slow or "ddpm" in command or ".gif" in command
 
 
 @pytest.mark.parametrize("command", [pytest.param(c, marks=[pytest.mark.slow] * is_slow(c), id=c) for c in COMMANDS])
