@@ -122,6 +122,8 @@ def test_a_shipped_model_shows_its_labels_as_often_as_its_card_says(boxed: Shipp
 
 
 def test_a_shipped_model_is_as_bright_as_its_data(boxed: Shipped) -> None:
+    if not boxed.card.images:
+        pytest.skip("it has seen none yet")
     real = held_out_of(boxed.checkpoint.config.recipe).mean((1, 2, 3))
     assert (boxed.samples.mean() - real.mean()).abs() < 4 * real.std() / math.sqrt(SAMPLES)
 
@@ -306,7 +308,7 @@ def test_the_box_stays_small(
         patch.setattr(packing, "MOST", size - 1)
         with pytest.raises(UserError, match=r"the weights of digits are 0\.\d MB, and must be at most 0 MB"):
             unmeasured(run, "digits")
-    monkeypatch.setattr(packing, "MOST_IN_ALL", 2 * in_a_wheel(zoo.path("digits")) - 1)
+    monkeypatch.setattr(packing, "MOST_IN_ALL", in_a_wheel(zoo.path("digits")) * 3 // 2)
     with pytest.raises(UserError, match=r"with more there would be 0\.\d MB of weights in the package"):
         unmeasured(run, "more")
     assert contents(box) == before
