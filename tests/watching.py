@@ -55,6 +55,17 @@ def small(
     return Model(Float32(network), schedule or cosine(50), prediction, spec, drawn, Sampling("ddim", 2, 1.0, "log_snr"))
 
 
+def fragile(model: Model) -> tuple[Network, str]:
+    """A way to run a network that fails with 16 images, and takes the engine with it."""
+
+    def network(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        if len(x) == 16:
+            raise MemoryError("no room")
+        return eager(model)(x, t, label)
+
+    return network, "fragile"
+
+
 def settings(**changes: Any) -> Settings:
     values: dict[str, Any] = {"model": "small", "seed": "5", "num": 1, "sampler": "ddim", "steps": 2, "eta": 0.0}
     return Settings(**(values | {"guidance": 1.0, "creativity": 30, "label": "any", "fps": 0.0} | changes))

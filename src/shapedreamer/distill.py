@@ -28,7 +28,6 @@ images are made of.
 """
 
 import math
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -78,7 +77,7 @@ def distill(
     """Make a few-step model of `model` (a run, a checkpoint, or a name in the box) in the run folder `out`.
 
     out:           runs/NAME-turbo unless given
-    steps:         network calls that it is sampled with where nothing else is said; any of CALLS is as good
+    steps:         network calls that it is sampled with where nothing else is said, one of CALLS
     epochs:        passes over the images that the model was trained on; as many as make about IMAGES unless given
     data:          where those images lie by now, for recipes that read them
     resume:        go on with the run that is in `out`
@@ -144,8 +143,6 @@ def distill(
         else:
             log.say(f"distilled in {recipe.steps} steps; the run is in {out}")
         log.plots()
-    if caught:
-        raise KeyboardInterrupt if caught[0] == signal.SIGINT else SystemExit(128 + caught[0])
     return run.model(run.ema.network)
 
 

@@ -112,7 +112,10 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
 
 @contextmanager
 def signals() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM in a list, so that the step under way can end; a second one has its usual effect."""
+    """Collect Ctrl-C and SIGTERM in a list, so that the step under way can end; a second one has its usual effect.
+
+    When all is done the first one has its effect, too: KeyboardInterrupt or SystemExit.
+    """
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught  # only the main thread may listen to signals
@@ -130,3 +133,5 @@ def signals() -> Iterator[list[int]]:
     finally:
         for number, handler in usual.items():
             signal.signal(number, handler)
+    if caught:
+        raise KeyboardInterrupt if caught[0] == signal.SIGINT else SystemExit(128 + caught[0])

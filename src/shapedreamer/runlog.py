@@ -142,9 +142,11 @@ class RunLog:
         chunks = [steps[i : i + window] for i in range(0, len(steps), window)]
         lines = {
             "training": ([c[-1]["step"] for c in chunks], [sum(r["loss"] for r in c) / len(c) for c in chunks]),
-            "held out (averaged weights)": ([r["step"] for r in self.held_out], [r["held_out"] for r in self.held_out]),
             self.nothing[0]: ([0, steps[-1]["step"] if steps else 1], 2 * [self.nothing[1]]),
         }
+        if self.held_out:
+            held_out = [r["step"] for r in self.held_out], [r["held_out"] for r in self.held_out]
+            lines["held out (averaged weights)"] = held_out
         render.plot_lines(self.out / "loss.png", lines, "step", "loss", f"{self.recipe.name}: loss", log_y=True)
         if not self.held_out:
             return

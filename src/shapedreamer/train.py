@@ -13,7 +13,6 @@ bits of the run that was never stopped, and the batch of step k is the same for 
 """
 
 import logging
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -104,8 +103,6 @@ def train(
         else:
             log.say(f"trained {recipe.steps} steps; the run is in {out}")
         log.plots()
-    if caught:
-        raise KeyboardInterrupt if caught[0] == signal.SIGINT else SystemExit(128 + caught[0])
     return run.model(run.ema.network)
 
 

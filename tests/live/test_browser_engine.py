@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("onnxscript", reason="needs the extra 'export'")
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 MINUTE = 60_000.0  # milliseconds: patience, which on a machine that is not busy is never needed
 # In an eighth of a value of 255 the network's sums, in another order than Python's, have been seen to differ; and so
 # a byte that was about to be rounded up is rounded down.
@@ -101,17 +99,6 @@ def serving(folder: Path, handler: type[Handler] = Handler) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("needs the browser chromium")
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from shapedreamer.live.network import Network, eager
 from shapedreamer.live.settings import Repaint, Trace
 from shapedreamer.model import Model
 from shapedreamer.render import to_uint8
-from tests.watching import PATIENCE, Watcher, as_it_is, set_to, settings, small
+from tests.watching import PATIENCE, Watcher, as_it_is, fragile, set_to, settings, small
 
 MODELS = {"small": small(), "other": small(labels=(), channels=3)}
 
@@ -485,15 +485,7 @@ def test_a_dream_that_fails_stops_alone(monkeypatch: pytest.MonkeyPatch, caplog:
 
 
 def test_when_the_engine_dies_everybody_is_told() -> None:
-    def pick(model: Model) -> tuple[Network, str]:
-        def network(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-            if len(x) == 16:
-                raise MemoryError("no room")
-            return eager(model)(x, t, label)
-
-        return network, "fragile"
-
-    with running(pick) as engine:
+    with running(fragile) as engine:
         watchers = [Watcher(engine) for _ in range(3)]
         for watcher in watchers[:2]:
             watcher.says(set_to())

@@ -3,7 +3,6 @@
 import base64
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +27,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright
 
 from tests.live.fake_engine import PATIENCE, FakeEngine  # noqa: E402  since it needs websockets
 
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+playwright.expect.set_options(timeout=1000 * PATIENCE)
 BACKGROUND = render.BACKGROUND
 SPRITES = "#model=sprites&seed=7&sampler=ddim&steps=6&eta=0.5&creativity=450&paused=1"
 WAY = Way("ddim", 6, 0.5, 7, "any", 1.0)
@@ -49,18 +48,6 @@ def forget(engine: FakeEngine) -> Iterator[None]:
     yield
     engine.refusing = None
     engine.messages.clear()
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("needs the browser chromium")
-    with playwright.sync_playwright() as play:
-        playwright.expect.set_options(timeout=1000 * PATIENCE)
-        browser = play.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from torch import Tensor
 
 from shapedreamer import __version__, zoo
 from shapedreamer.cli import live as live_command
@@ -21,12 +20,11 @@ from shapedreamer.errors import UserError
 from shapedreamer.live import server
 from shapedreamer.live.engine import Engine
 from shapedreamer.live.frames import TRACE, Header, unpack
-from shapedreamer.live.network import Network, eager
 from shapedreamer.live.server import Bucket, Limits, _Session, app, listen, make_server
 from shapedreamer.live.settings import longest_message, model_info
 from shapedreamer.live.site import HEADERS, PAGE
 from shapedreamer.model import Model
-from tests.watching import Watcher, as_it_is, set_to, small
+from tests.watching import Watcher, as_it_is, fragile, set_to, small
 
 pytest.importorskip("starlette", reason="needs the extra 'web'")
 pytest.importorskip("httpx2", reason="needs the extra 'dev'")
@@ -276,15 +274,7 @@ def test_pages_from_elsewhere_may_not_connect(
 
 
 def test_when_the_engine_dies_viewers_are_told_and_so_are_those_who_ask(caplog: pytest.LogCaptureFixture) -> None:
-    def pick(model: Model) -> tuple[Network, str]:
-        def network(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-            if len(x) == 16:
-                raise MemoryError("no room")
-            return eager(model)(x, t, label)
-
-        return network, "fragile"
-
-    with serving(pick=pick) as (client, engine):
+    with serving(pick=fragile) as (client, engine):
         engine.prepare("small")
         assert client.get("/healthz").status_code == 200
         with client.websocket_connect(WS) as viewer, client.websocket_connect(WS) as other:

@@ -142,6 +142,6 @@ function velocity(x, x0, theta) {
 }
 
 /** λ = ½ log(ᾱ/(1−ᾱ)), infinite at both ends. @param {number} alphaBar */
-function halfLogSnr(alphaBar) {
+export function halfLogSnr(alphaBar) {
   return 0.5 * Math.log(alphaBar / (1 - alphaBar));
 }

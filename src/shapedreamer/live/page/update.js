@@ -11,6 +11,8 @@
  * @property {string} of       what it multiplies
  */
 
+import { halfLogSnr } from "./samplers.js";
+
 /** @param {TraceStep} step @param {number[]} alphaBar */
 export function look({ t, x, x0, next }, alphaBar) {
   const a = alphaBar[t];
@@ -99,9 +101,4 @@ function ddim(a, b, eta) {
     { symbol: eta > 0 ? "√{1−ᾱ_s−σ²}" : "√{1−ᾱ_s}", factor: Math.sqrt(Math.max(1 - b - sigma ** 2, 0)), of: "ε̂" },
     ...(eta > 0 ? [{ symbol: "σ", factor: sigma, of: "z" }] : []),
   ];
-}
-
-/** λ = ½ log(ᾱ/(1−ᾱ)), infinite at both ends. @param {number} alphaBar */
-function halfLogSnr(alphaBar) {
-  return 0.5 * Math.log(alphaBar / (1 - alphaBar));
 }
