@@ -52,7 +52,8 @@ def small(
                 parameter.data += 0.3 * torch.randn(parameter.shape)
     spec = DataSpec("some data", channels, size, size, tuple(labels))
     drawn = torch.eye(len(labels)) if labels else None
-    return Model(Float32(network), schedule or cosine(50), prediction, spec, drawn, Sampling("ddim", 2, 1.0, "log_snr"))
+    sampling = Sampling("ddim", 2, 1.0, spacing="log_snr")
+    return Model(Float32(network), schedule or cosine(50), prediction, spec, drawn, sampling)
 
 
 def fragile(model: Model) -> tuple[Network, str]:

@@ -3,7 +3,7 @@
 import torch
 
 from .errors import UserError
-from .names import DeviceName
+from .names import DeviceName, Precision
 
 
 def pick_device(name: DeviceName = "auto") -> torch.device:
@@ -26,6 +26,6 @@ def has_fast_bf16(device: torch.device) -> bool:
     return False
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """A context in which products run in bfloat16 where that is fast, and which does nothing elsewhere."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device))
+def autocast(device: torch.device, precision: Precision = "auto") -> torch.autocast:
+    """A context in which products run in bfloat16 where that is fast, unless the precision is "float32"."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "auto" and has_fast_bf16(device))

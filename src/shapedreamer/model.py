@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from .data.spec import DataSpec, Label
 from .denoiser import Denoise, Denoiser, clipped, given, guided
 from .device import autocast, pick_device
 from .errors import UserError
-from .names import DeviceName, Prediction, SamplerName, Which
+from .names import DeviceName, Precision, Prediction, SamplerName, Which
 from .noise import Noise, bits, fold, integers
 from .recipes import Sampling
 from .samplers import SAMPLERS, Step, Steps
@@ -29,6 +30,8 @@ class Model:
     spec:      what its images are
     labels:    (N, L) of some images, as labels come in the data; None for a network that is told none
     sampling:  how it is sampled where sampler, steps or eta are None
+    precision: of the network's products: bfloat16 where that is fast ("auto"), or "float32" as on the live page; a
+               sample is the same in both but for what rounding decides, which now and then is much
 
     Wherever a `label` can be given it is, for all images, one that spec.vector understands, such as "circle=2,line=1",
     {"human": 1, "food": 0.6} or 7; or a tensor (num, L) of vectors, one an image; or "any", for each image a label as
@@ -45,8 +48,9 @@ class Model:
         spec: DataSpec,
         labels: Tensor | None = None,
         sampling: Sampling = Sampling(),
+        precision: Precision = "auto",
     ) -> None:
-        self.network, self.sampling = network.eval(), sampling
+        self.network, self.sampling, self.precision = network.eval(), sampling, precision
         self.schedule, self.prediction, self.spec, self.labels = schedule, prediction, spec, labels
         self.device = next(network.parameters()).device
 
@@ -57,7 +61,7 @@ class Model:
         """
 
         def network(x_t: Tensor, *told: Tensor) -> Tensor:
-            with torch.inference_mode(), autocast(self.device):
+            with torch.inference_mode(), autocast(self.device, self.precision):
                 return self.network(x_t.contiguous(memory_format=torch.channels_last), *told)
 
         conditional, unconditional = (
@@ -132,7 +136,8 @@ class Model:
             raise UserError(f"eta belongs to the sampler ddim; {sampler or best.sampler} has none")
         if eta is None:
             eta = best.eta if sampler in (None, best.sampler) else 0.0
-        return Sampling(sampler or best.sampler, steps or min(best.steps, self.schedule.T), eta, best.spacing)
+        steps = steps or min(best.steps, self.schedule.T)
+        return replace(best, sampler=sampler or best.sampler, steps=steps, eta=eta)
 
     def walk(
         self,
@@ -152,7 +157,7 @@ class Model:
         if way.sampler in ("ddpm", "ddim"):
             options["generator"] = noise
         if way.sampler == "ddim":
-            options["eta"] = way.eta
+            options |= {"eta": way.eta, "s_noise": way.s_noise}
         if not isinstance(steps, Sequence):
             # heun, which calls the network twice a step, makes its own times of a number of calls
             steps = way.steps if way.sampler == "heun" else self.times(way.steps)
@@ -194,16 +199,18 @@ def _check_seed(seed: int) -> None:
         raise UserError(f"seed must be between 0 and 2⁶⁴−1, not {seed}")
 
 
-def load(run: str | Path, which: Which = "ema", device: DeviceName = "auto") -> Model:
+def load(run: str | Path, which: Which = "ema", device: DeviceName = "auto", precision: Precision = "auto") -> Model:
     """The model of a run, of a checkpoint, or one in the box; see `find`.
 
-    which: the averaged weights ("ema") or those of the last step ("raw"); models in the box have averaged ones only.
+    which:     the averaged weights ("ema") or those of the last step ("raw"); models in the box have averaged ones only
+    precision: see Model
+
     UserError if there is none or it is damaged.
     """
     checkpoint = load_checkpoint(find(run))
     if which == "raw" and not checkpoint.network:
         raise UserError(f"{run} has averaged weights alone; leave out --which raw")
-    return from_checkpoint(checkpoint, which, device)
+    return from_checkpoint(checkpoint, which, device, precision)
 
 
 def find(run: str | Path) -> Path:
@@ -222,10 +229,12 @@ def find(run: str | Path) -> Path:
     return best if best.exists() else path / "checkpoints" / "latest.safetensors"
 
 
-def from_checkpoint(checkpoint: Checkpoint, which: Which, device: DeviceName = "auto") -> Model:
+def from_checkpoint(
+    checkpoint: Checkpoint, which: Which, device: DeviceName = "auto", precision: Precision = "auto"
+) -> Model:
     recipe = checkpoint.config.recipe
     network = recipe.make_network()
     network.load_state_dict(checkpoint.ema if which == "ema" else checkpoint.network)
     network = network.to(pick_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     schedule, spec = recipe.make_schedule(), checkpoint.config.data
-    return Model(network, schedule, recipe.prediction, spec, checkpoint.labels, recipe.sampling)
+    return Model(network, schedule, recipe.prediction, spec, checkpoint.labels, recipe.sampling, precision)

@@ -614,6 +614,24 @@ def test_draw_and_dream_on(visit: Open, engine: FakeEngine) -> None:
     page.wait_for_url(re.compile("image="))
 
 
+def test_a_drawing_waits_while_one_looks_elsewhere(visit: Open, engine: FakeEngine) -> None:
+    page = visit(SPRITES + "&view=draw")
+    paint(page, (2, 3), (6, 3))
+    drawn = shown(page)
+    assert (drawn != dreamt(engine, 0)).any()
+    page.locator("[data-view=dream]").click()
+    expect(page.locator("#drawing")).to_be_hidden()
+    assert (shown(page) == dreamt(engine, 0)).all()
+    page.locator("[data-view=draw]").click()
+    assert (shown(page) == drawn).all()
+    page.locator("#undo").click()
+    assert (shown(page) == dreamt(engine, 0)).all()
+    page.locator("[data-view=microscope]").click()
+    page.locator("[data-view=draw]").click()  # nothing is drawn any more
+    assert (shown(page) == dreamt(engine, 0)).all()
+    expect(page.locator("#undo")).to_be_disabled()
+
+
 def test_repaint_what_is_masked(visit: Open, engine: FakeEngine) -> None:
     page = visit(SPRITES + "&view=draw")
     before = shown(page)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ..names import DeviceName, ExploreMode, SamplerName, Which
+from ..names import DeviceName, ExploreMode, Precision, SamplerName, Which
 from .options import AS_MADE
 
 
@@ -32,6 +32,7 @@ def run(
     out: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(default: MODE.png)")] = None,
     which: Which = "ema",
     device: DeviceName = "auto",
+    precision: Precision = "auto",
 ) -> None:
     """Wander through what a model has learnt: interpolate between dreams, vary an image, or inpaint a part of one.
 
@@ -58,6 +59,7 @@ def run(
         out: The picture, or with .gif or .webp an animation.
         which: Averaged weights or those of the last step.
         device: Where to compute.
+        precision: auto is bfloat16 where that is fast; float32 gives the very picture of the live page.
     """
     from ..dream import Way
     from ..explore import explore
@@ -65,7 +67,7 @@ def run(
 
     out = out or Path(f"{mode}.png")
     explore(
-        load(model, which, device),
+        load(model, which, device, precision),
         mode,
         out,
         num,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from ..names import DeviceName, SamplerName, Which
+from ..names import DeviceName, Precision, SamplerName, Which
 from .options import AS_MADE
 
 
@@ -23,6 +23,7 @@ def run(
     show_process: bool = False,
     which: Which = "ema",
     device: DeviceName = "auto",
+    precision: Precision = "auto",
 ) -> None:
     """Dream images with a trained model, and write them as a picture, an animation or an array.
 
@@ -41,11 +42,12 @@ def run(
         show_process: Also write a strip from noise to image, x_t above and the predicted x0 below, beside `out`.
         which: Averaged weights or those of the last step.
         device: Where to compute.
+        precision: auto is bfloat16 where that is fast; float32 gives the very picture of the live page.
     """
     from ..dream import SWEEP_COLUMNS, Way, write_dream, write_sweep
     from ..model import load
 
-    dreamer = load(model, which, device)
+    dreamer = load(model, which, device, precision)
     how = Way(sampler, steps, eta, seed, label, guidance)
     if sweep:
         paths = write_sweep(dreamer, sweep, out, min(num, SWEEP_COLUMNS), how)

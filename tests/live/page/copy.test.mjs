@@ -21,7 +21,7 @@ test("frame 0 is sampled", () => {
   assert.equal(needsIt, false);
   assert.equal(
     asCommand(chain({ num: 4 }), sprites).code,
-    "shapedreamer sample sprites --num 4 --sampler ddim --steps 24 --eta 1 --seed 5 --out dream.png",
+    "shapedreamer sample sprites --num 4 --precision float32 --sampler ddim --steps 24 --eta 1 --seed 5 --out dream.png",
   );
 });
 
@@ -32,8 +32,8 @@ test("a later frame is melted from it", () => {
   );
   assert.equal(
     asCommand(chain({ label: { human: 1, food: 0.6 }, guidance: 2 }, 7), sprites).code,
-    "shapedreamer explore sprites vary --frames 8 --num 1 --creativity 350 --sampler ddim --steps 24 --eta 1 --seed 5 " +
-      "--label human=1,food=0.6 --guidance 2 --out dream.webp",
+    "shapedreamer explore sprites vary --frames 8 --num 1 --creativity 350 --precision float32 --sampler ddim --steps 24 " +
+      "--eta 1 --seed 5 --label human=1,food=0.6 --guidance 2 --out dream.webp",
   );
   assert.equal(asCommand(chain({ num: 4 }, 7), sprites).code, ""); // a command begins with one picture
 });

@@ -203,7 +203,7 @@ function look(which, scope = null) {
   get("explanation", HTMLDivElement).hidden = view !== "microscope";
   session.hold("view", view !== "dream");
   if (view === "microscope") microscope.open(session.settings, scope);
-  else if (session.shown) {
+  else if (session.shown && !(view === "draw" && drawing.resume(session.shown))) {
     undrawn = session.shown;
     showFrame();
   }

@@ -21,7 +21,7 @@ export function asPython({ settings, frame, image }, model) {
   const way = `way = Way(${wayArguments(settings)
     .map(([name, value]) => `${name}=${value}`)
     .join(", ")})`;
-  const load = `model = shapedreamer.load(${quoted(settings.model)})`;
+  const load = `model = shapedreamer.load(${quoted(settings.model)}, precision="float32")`;
   const melts = creativity > 0 && (frame > 0 || image !== null);
   if (image === null) {
     const lines = [
@@ -121,7 +121,7 @@ function wayArguments({ sampler, steps, eta, seed, label, guidance }) {
  * @param {ModelInfo} model
  */
 function wayOptions({ sampler, steps, eta, seed, label, guidance }, model) {
-  let words = ` --sampler ${sampler} --steps ${steps}`;
+  let words = ` --precision float32 --sampler ${sampler} --steps ${steps}`;
   if (sampler === "ddim") words += ` --eta ${eta}`;
   words += ` --seed ${seed}`;
   if (label === "none") words += " --label none";

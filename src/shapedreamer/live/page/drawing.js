@@ -46,6 +46,7 @@ export class Drawing {
     /** @type {Uint8Array} (H, W), 255 where to dream anew */
     this.mask = new Uint8Array();
     this.edited = false;
+    this.isOn = false; // else it waits, if something is drawn, until one comes back to it
     this.tool = "pencil";
     this.colour = "#000000";
     this.cursor = { x: 0, y: 0 };
@@ -63,7 +64,11 @@ export class Drawing {
     range("brush").addEventListener("input", () => this.showBrush());
     get("undo", HTMLButtonElement).addEventListener("click", () => this.back());
     get("clear", HTMLButtonElement).addEventListener("click", () => this.clear());
-    get("dream-on", HTMLButtonElement).addEventListener("click", () => this.frame && dreamOn(this.frame.pixels));
+    get("dream-on", HTMLButtonElement).addEventListener("click", () => {
+      if (!this.frame) return;
+      this.edited = false;
+      dreamOn(this.frame.pixels);
+    });
     this.repaintButton.addEventListener("click", () => {
       if (!this.frame || !this.mask.includes(255)) return;
       const changed = this.edited ? this.frame.pixels.slice() : null;
@@ -91,9 +96,10 @@ export class Drawing {
    * @param {Frame} frame
    */
   take(frame) {
+    this.isOn = true;
     if (this.edited && frame.frame > 0) return;
     this.edited = false;
-    const sameSize = this.frame?.C === frame.C && this.frame.num === frame.num && this.frame.W === frame.W;
+    const sameSize = this.isLike(frame);
     this.frame = { ...frame, pixels: frame.pixels.slice() };
     this.mask = new Uint8Array(frame.H * frame.W);
     this.undo = [];
@@ -104,10 +110,22 @@ export class Drawing {
     this.show();
   }
 
+  /** @param {Frame} frame */
+  isLike({ num, C, H, W }) {
+    const { frame } = this;
+    return frame?.num === num && frame.C === C && frame.H === H && frame.W === W;
+  }
+
   leave() {
-    this.frame = null;
-    this.edited = false;
+    this.isOn = false;
     this.overlay.hidden = true;
+  }
+
+  /** Go on with what was drawn, if something was and the dream still has pictures of that size. @param {Frame} shown */
+  resume(shown) {
+    this.isOn = this.edited && this.isLike(shown);
+    this.show();
+    return this.isOn;
   }
 
   /** @param {number} C */
@@ -269,7 +287,7 @@ export class Drawing {
   }
 
   show() {
-    if (!this.frame) return;
+    if (!this.frame || !this.isOn) return;
     draw(this.canvas, this.frame);
     this.showBrush();
     const { overlay, canvas, frame, cursor } = this;
