@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from shapedreamer.data.spec import DataSpec
 from shapedreamer.live.engine import Engine
@@ -22,18 +22,6 @@ from shapedreamer.schedule import Schedule, cosine
 R = TypeVar("R")
 PATIENCE = 60  # seconds after which a test that waits for something fails
 LABELS = ("circle", "line", "square")
-
-
-class Float32(nn.Module):
-    """A network without autocast, so that it says the same alone as in a batch."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        with torch.autocast("cpu", enabled=False):
-            return self.network(*inputs)
 
 
 def small(
@@ -53,7 +41,8 @@ def small(
     spec = DataSpec("some data", channels, size, size, tuple(labels))
     drawn = torch.eye(len(labels)) if labels else None
     sampling = Sampling("ddim", 2, 1.0, spacing="log_snr")
-    return Model(Float32(network), schedule or cosine(50), prediction, spec, drawn, sampling)
+    # a network says the same alone as in a batch, but for products in bfloat16
+    return Model(network, schedule or cosine(50), prediction, spec, drawn, sampling, "float32")
 
 
 def fragile(model: Model) -> tuple[Network, str]:

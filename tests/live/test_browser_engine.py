@@ -140,12 +140,6 @@ def heard(page: "Page", kind: str) -> list[str]:
 # what Python says
 
 
-@pytest.fixture
-def float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in the browser, and not in bfloat16, where the machine has that."""
-    monkeypatch.setattr("shapedreamer.model.autocast", lambda device: contextlib.nullcontext())
-
-
 def settings(model: Model, name: str, num: int = 1, creativity: int = 0, **others: Any) -> dict[str, Any]:
     best = model.sampling
     way = {"sampler": best.sampler, "steps": best.steps, "eta": best.eta, "guidance": 1, "label": "any"}
@@ -165,10 +159,9 @@ def apart(found: bytes, images: torch.Tensor) -> int:
 
 
 def tiny(built: Path) -> Model:
-    return sd.load(built / "tiny", device="cpu")
+    return sd.load(built / "tiny", device="cpu", precision="float32")
 
 
-@pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("handler", [Handler, Plain])
 def test_one_seed_is_one_picture(built: Path, browser: "Browser", handler: type[Handler]) -> None:
     with serving(built / "host", handler) as address, opened(browser, address) as page:
@@ -176,7 +169,8 @@ def test_one_seed_is_one_picture(built: Path, browser: "Browser", handler: type[
         hello = page.evaluate("heard.messages[0]")
         assert [hello["type"], hello["engine"], hello["version"]] == ["hello", "browser", sd.__version__]
         assert hello["models"] == json.loads((built / "host" / "a path" / "models.json").read_text())
-        for id, (name, model) in enumerate({"sprites": sd.load("sprites", device="cpu"), "tiny": tiny(built)}.items()):
+        models = {"sprites": sd.load("sprites", device="cpu", precision="float32"), "tiny": tiny(built)}
+        for id, (name, model) in enumerate(models.items()):
             of = settings(model, name, num=4, creativity=hello["models"][1 - id]["creativity"])
             send(page, type="set", id=id, settings=of)
             frames(page, 3 * id + 1)  # frame 0 comes by itself
@@ -194,7 +188,6 @@ def test_one_seed_is_one_picture(built: Path, browser: "Browser", handler: type[
         assert heard(page, "note") == notes
 
 
-@pytest.mark.usefixtures("float32")
 def test_repainting_and_traces(built: Path, browser: "Browser") -> None:
     model = tiny(built)
     of = settings(model, "tiny", num=1, steps=4, label={"circle": 2, "line": 1}, guidance=1.5, creativity=30)
@@ -335,3 +328,39 @@ def test_threads_where_the_host_sends_no_headers(built: Path, browser: "Browser"
         page.goto(address)
         page.wait_for_function("() => crossOriginIsolated", timeout=MINUTE)  # coi.js has loaded it again
         assert page.evaluate("document.querySelector('meta[name=engine]').content") == "browser"
+
+
+ON_THE_CARD = """async ([length, shape, label]) => {
+    const { openGraphics } = await import(new URL("page/graphics.js", document.baseURI).href);
+    const [runtime, model] = ["runtime/", "models/tiny.onnx"].map((path) => new URL(path, document.baseURI).href);
+    const file = new Uint8Array(await (await fetch(model)).arrayBuffer());
+    const card = await openGraphics(runtime, file, true);
+    if (card === null) return null;
+    const tensor = (values, shape) => new card.ort.Tensor("float32", Float32Array.from(values), shape);
+    const x = tensor({ length, ...Array.from({ length }, (_, i) => Math.sin(i)) }, shape);
+    const asked = { x, t: tensor([20], [1]), label: tensor(label, [1, label.length]) };
+    const { prediction } = await card.session.run(asked);
+    return { prediction: [...prediction.data], imitated: await openGraphics(runtime, file) };
+}"""
+
+
+def test_a_graphics_card_says_the_same(built: Path, browser: "Browser") -> None:
+    model = tiny(built)
+    channels, height, width = model.spec.channels, model.spec.height, model.spec.width
+    x = torch.arange(channels * height * width).sin().view(1, channels, height, width)
+    label = torch.eye(len(model.spec.labels))[:1]
+    with torch.inference_mode():
+        expected = model.network(x, torch.tensor([20]), label).flatten()
+    imitating = [
+        "--no-sandbox",
+        "--enable-unsafe-webgpu",
+        "--use-webgpu-adapter=swiftshader",
+        "--enable-features=Vulkan",
+    ]
+    chromium = browser.browser_type.launch(executable_path=shutil.which("chromium"), args=imitating)
+    with contextlib.closing(chromium), serving(built / "host") as address, opened(chromium, address) as page:
+        found = page.evaluate(ON_THE_CARD, [x.numel(), list(x.shape), label[0].tolist()])
+    if found is None:
+        pytest.skip("this Chromium cannot imitate a graphics card")
+    assert (torch.tensor(found["prediction"]) - expected).abs().max() < 1e-3
+    assert found["imitated"] is None  # one that is made of software is none

@@ -22,7 +22,7 @@ from shapedreamer.names import Prediction, SamplerName
 from shapedreamer.noise import Noise
 from shapedreamer.render import to_uint8
 from shapedreamer.schedule import cosine
-from tests.watching import Float32, finished, settings, small
+from tests.watching import finished, settings, small
 
 TOLD, BARE = small(), small(labels=(), channels=3)
 WAYS: list[tuple[SamplerName, int, float]] = [
@@ -100,7 +100,8 @@ def test_so_it_is_for_an_exact_denoiser() -> None:
             return self.denoise(x, t)
 
     images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)).sign()
-    model = Model(Float32(Exact(oracle.finite_data(images, cosine(50)))), cosine(50), "x0", small(labels=()).spec)
+    exact, spec = Exact(oracle.finite_data(images, cosine(50))), small(labels=()).spec
+    model = Model(exact, cosine(50), "x0", spec, precision="float32")
     way = settings(num=16, steps=10, sampler="ddpm").way()
     dream = dreaming(num=16, steps=10, sampler="ddpm", creativity=45)
     for expected in explore.melt(model, model.sample(16, **way._asdict()), 45, 3, 16, way):

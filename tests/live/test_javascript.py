@@ -7,7 +7,9 @@ import json
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ from shapedreamer.samplers import SAMPLERS, Step
 from shapedreamer.schedule import SCHEDULES, Schedule, cosine, linear, linear_zero_snr, log_snr_times, step_times
 
 FILES = sorted((Path(__file__).parent / "page").glob("*.test.mjs"))
+COMPILER = "typescript@5.9.3"
+COMPILER_SHA256 = "10e108c9cf7d5f2879053dff18515fb405abf2ccef63eaaf017d9c571687a1d3"  # of its tarball
 SEED = 2**64 - 3
 MEAN, STD = 0.3, 0.5
 LABELS = ("circle", "square", "line")
@@ -65,6 +69,23 @@ def test_javascript(file: Path, golden: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "tests 0" not in done.stdout
+
+
+@pytest.mark.slow
+def test_the_types_of_the_page_are_right(tmp_path: Path) -> None:
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("needs node and npm")
+    fetched = subprocess.run([npm, "pack", "--prefer-offline", COMPILER], cwd=tmp_path, capture_output=True, text=True)
+    if fetched.returncode:
+        pytest.skip(f"npm could not fetch {COMPILER}")
+    (tarball,) = tmp_path.glob("*.tgz")
+    assert sha256(tarball.read_bytes()).hexdigest() == COMPILER_SHA256
+    with tarfile.open(tarball) as archive:
+        archive.extractall(tmp_path, filter="data")
+    config = Path(__file__).parent / "page" / "tsconfig.json"
+    done = subprocess.run([node, tmp_path / "package" / "lib" / "tsc.js", "-p", config], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 # schedules: every number of steps, and starts of all kinds

@@ -1,7 +1,6 @@
 """Running networks: many questions in one call are answered as each alone, by the way that is fastest."""
 
 import time
-from typing import cast
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from shapedreamer.live.frames import Ask
 from shapedreamer.live.network import Network, answer, eager, fastest
 from shapedreamer.model import Model
 from shapedreamer.names import Prediction
-from tests.watching import Float32, small
+from tests.watching import small
 
 TOLD, BARE = small(channels=3), small(labels=(), channels=3)
 
@@ -117,12 +116,10 @@ def test_without_the_extra_a_network_runs_in_torch(
 def test_onnxruntime_says_the_same(model: Model) -> None:
     pytest.importorskip("onnxscript", reason="needs the extra 'export'")
     pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
-    network_itself = cast(Float32, model.network).network
-    plain = Model(network_itself, model.schedule, model.prediction, model.spec, model.labels)
     label = None if model.labels is None else torch.eye(3)[:2]
     asks = [ask(model, 2, 30, label), ask(model, 1, 9)]
-    for x0, expected in zip(answer(asks, plain, network.onnx(plain)), answer(asks, model, eager(model)), strict=True):
+    for x0, expected in zip(answer(asks, model, network.onnx(model)), answer(asks, model, eager(model)), strict=True):
         assert_close(x0, expected, rtol=0, atol=1e-5)
-    found, name = fastest(plain)
+    found, name = fastest(model)
     assert name in ("eager", "onnxruntime")
-    assert_close(answer(asks, plain, found)[0], answer(asks, model, eager(model))[0], rtol=0, atol=1e-5)
+    assert_close(answer(asks, model, found)[0], answer(asks, model, eager(model))[0], rtol=0, atol=1e-5)

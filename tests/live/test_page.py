@@ -340,7 +340,7 @@ def test_another_address_in_the_same_tab_is_followed(visit: Open, engine: FakeEn
 def run_python(code: str, engine: FakeEngine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """dream.png that the code makes of the engine's models: (height, width, 3)."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(shapedreamer, "load", lambda name: engine.models[name], raising=False)
+    monkeypatch.setattr(shapedreamer, "load", lambda name, precision: engine.models[name], raising=False)
     exec(code, {})
     return np.asarray(Image.open("dream.png").convert("RGB"))
 
@@ -348,7 +348,7 @@ def run_python(code: str, engine: FakeEngine, folder: Path, monkeypatch: pytest.
 def run_command(code: str, engine: FakeEngine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """What the command writes, of an animation the last frame."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("shapedreamer.model.load", lambda path, which, device: engine.models[str(path)])
+    monkeypatch.setattr("shapedreamer.model.load", lambda path, which, device, precision: engine.models[str(path)])
     words = shlex.split(code)
     monkeypatch.setattr(sys, "argv", words)
     assert cli.main() == 0

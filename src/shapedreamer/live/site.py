@@ -30,7 +30,11 @@ from .settings import model_info
 PAGE = Path(__file__).parent / "page"
 RUNTIME = "onnxruntime-web@1.30.0"
 RUNTIME_SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"  # of its tarball
-RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+RUNTIME_FILES = (
+    *("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
+    # for graphics cards; browsers without one do not ask for these
+    *("ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
+)
 
 POLICY = {
     "default-src": "'none'",
@@ -172,7 +176,7 @@ def _page_files() -> dict[str, bytes]:
 
 
 def _runtime_files(tarball: Path | None) -> dict[str, bytes]:
-    """Those files of onnxruntime-web that computing on the CPU takes."""
+    """RUNTIME_FILES."""
     if tarball is None:
         with TemporaryDirectory() as folder:
             content = _fetched(Path(folder)).read_bytes()

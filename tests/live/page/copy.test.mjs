@@ -71,7 +71,7 @@ test("a command for such a picture, where there is one", () => {
 test("words that a shell or Python would take apart are quoted", () => {
   const model = { ...sprites, name: 'runs/my $(dream)\'s "best"', labels: ["it's", "a b"] };
   const settings = { model: model.name, label: { "it's": 1, "a b": 2 } };
-  assert.match(asPython(chain(settings), model).code, /load\("runs\/my \$\(dream\)'s \\"best\\""\)/);
+  assert.match(asPython(chain(settings), model).code, /load\("runs\/my \$\(dream\)'s \\"best\\"", precision="float32"\)/);
   assert.match(asPython(chain(settings), model).code, /label=\{"it's": 1, "a b": 2\}/);
   const { code } = asCommand(chain(settings), model);
   assert.ok(code.startsWith(String.raw`shapedreamer sample 'runs/my $(dream)'\''s "best"' `), code);

@@ -21,7 +21,7 @@ export class Look {
   constructor({ changed, pick }) {
     /** @type {Trace | null} */
     this.trace = null;
-    /** @type {Way} of the trace */
+    /** @type {Way & {s_noise: number}} of the trace */
     this.traced = { sampler: "ddim", steps: 1, eta: 0, s_noise: 1 };
     /** @type {number[]} */
     this.alphaBar = [1];

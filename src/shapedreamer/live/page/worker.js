@@ -10,6 +10,7 @@
 
 import { checkBytes, checkId, checkSettings, checkWay } from "./check.js";
 import { Dream } from "./dream.js";
+import { isBetter, openGraphics } from "./graphics.js";
 import { Model } from "./model.js";
 import { packFrame, packTrace, toImages } from "./pack.js";
 
@@ -126,11 +127,13 @@ async function open(modelsUrl) {
 
 /** @param {number} threads */
 async function start(threads) {
-  const ort = await import(new URL("runtime/ort.wasm.min.mjs", url).href);
-  ort.env.wasm.wasmPaths = new URL("runtime/", url).href;
+  const ort = await import(new URL("ort.wasm.min.mjs", runtimeUrl()).href);
+  ort.env.wasm.wasmPaths = runtimeUrl();
   ort.env.wasm.numThreads = threads;
   return ort;
 }
+
+const runtimeUrl = () => new URL("runtime/", url).href;
 
 /** The model of a name, from the first time on at once. @param {string} name @returns {Promise<Model>} */
 function load(name) {
@@ -150,15 +153,40 @@ async function loadNow(name) {
   try {
     const [ort, file, table] = await Promise.all([
       runtime,
-      fetched(`models/${name}.onnx`).then((response) => response.arrayBuffer()),
+      fetched(`models/${name}.onnx`).then(async (response) => new Uint8Array(await response.arrayBuffer())),
       info.labels.length ? fetched(`models/${name}.labels`).then((response) => response.arrayBuffer()) : null,
     ]);
-    const session = await ort.InferenceSession.create(new Uint8Array(file), { executionProviders: ["wasm"] });
+    const session = await ort.InferenceSession.create(file, { executionProviders: ["wasm"] });
     tell({ type: "note", message: news || `the model ${name} is loaded` });
     news = "";
-    return new Model(info, networkOf(ort, session, info), table ? new Float32Array(table) : new Float32Array());
+    const model = new Model(info, networkOf(ort, session, info), table ? new Float32Array(table) : new Float32Array());
+    void tryGraphics(model, file);
+    return model;
   } catch (error) {
     throw new Error(`could not load the model ${name} (${error})`);
+  }
+}
+
+/**
+ * Let the graphics card compute a model that dreams already, if that is better.
+ * @param {Model} model
+ * @param {Uint8Array} file
+ */
+async function tryGraphics(model, file) {
+  const { info, network } = model;
+  try {
+    const card = await openGraphics(runtimeUrl(), file);
+    if (!card) return;
+    const faster = networkOf(card.ort, card.session, info);
+    if (!(await isBetter(faster, network, info))) return;
+    model.network = (...asked) =>
+      faster(...asked).catch(() => {
+        model.network = network; // the card is gone
+        return network(...asked);
+      });
+    tell({ type: "note", message: `the graphics card computes ${info.name}` });
+  } catch (error) {
+    tell({ type: "note", message: `the graphics card cannot compute ${info.name} (${error})` });
   }
 }
 
