@@ -26,7 +26,7 @@ from shapedreamer.recipes import Recipe, change, named
 
 from .throughput import machine
 
-EPOCHS = 8
+EPOCHS = 4
 TRIAL_MINUTES = 0.5
 
 

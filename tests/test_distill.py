@@ -112,7 +112,7 @@ def test_the_recipe_is_the_teachers_but_for_how_it_is_learnt_and_sampled() -> No
     assert (recipe.data, recipe.network, recipe.schedule, recipe.timesteps, recipe.prediction, recipe.labels) == (
         (TOLD.data, TOLD.network, TOLD.schedule, TOLD.timesteps, TOLD.prediction, TOLD.labels)
     )
-    assert recipe.sampling == Sampling("ddim", 2, 1.0, spacing="log_snr")
+    assert recipe.sampling == Sampling("ddim", 2, 1.0, "log_snr")
     assert (recipe.teacher, recipe.epochs, recipe.seed) == ("abc", 7, 5)
 
 
@@ -158,7 +158,7 @@ def assert_same_run(a: Path, b: Path) -> None:
 
 def test_it_is_a_run_like_any_other(teacher: Path, unbroken: Path) -> None:
     model = load(unbroken)
-    assert model.sampling == Sampling("ddim", 4, 1.0, spacing="log_snr")
+    assert model.sampling == Sampling("ddim", 4, 1.0, "log_snr")
     assert_close(model.sample(2, seed=3), model.sample(2, "ddim", 4, 1.0, seed=3))
     assert_close(model.labels, load(teacher).labels)
     assert sorted(p.name for p in (unbroken / "samples").iterdir()) == ["epoch-0002.png", "epoch-0004.png"]

@@ -157,7 +157,7 @@ class Model:
         if way.sampler in ("ddpm", "ddim"):
             options["generator"] = noise
         if way.sampler == "ddim":
-            options |= {"eta": way.eta, "s_noise": way.s_noise}
+            options["eta"] = way.eta
         if not isinstance(steps, Sequence):
             # heun, which calls the network twice a step, makes its own times of a number of calls
             steps = way.steps if way.sampler == "heun" else self.times(way.steps)

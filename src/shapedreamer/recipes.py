@@ -137,7 +137,7 @@ class Sampling:
     """How to sample where nothing else is said.
 
     steps    network calls
-    eta      ddim's noise, s_noise how many times it is added; see samplers.py
+    eta      ddim's noise; see samplers.py
     spacing  where the steps of ddpm, ddim and dpmpp_2m lie: "even" in t, or in "log_snr"; see schedule.py
     """
 
@@ -145,7 +145,6 @@ class Sampling:
     sampler: SamplerName = "ddim"
     steps: int = 20
     eta: float = 0.0
-    s_noise: float = 1.0
     spacing: Spacing = "even"
 
 
@@ -270,12 +269,8 @@ _TUNED: dict[str, Any] = {
     "ema_decay": 0.998,
     "sampling": Sampling(steps=24, eta=1.0, spacing="log_snr"),
 }
-_SHADES: dict[str, Any] = {**_TUNED, "noise_levels": NoiseLevels(mean=-1.0, std=2.2, uniform=0.1)}
-_BLACK_AND_WHITE: dict[str, Any] = {
-    **_TUNED,
-    "noise_levels": NoiseLevels(mean=-2.0, std=1.8, uniform=0.25),  # decided early: noise hides two values badly
-    "sampling": replace(_TUNED["sampling"], s_noise=0.9),  # right more often, and less varied
-}
+_BLACK_AND_WHITE = NoiseLevels(mean=-2.0, std=1.8, uniform=0.25)  # decided early: noise hides two values badly
+_SHADES = NoiseLevels(mean=-1.0, std=2.2, uniform=0.1)
 
 
 def shapes(*, textbook: bool = False, **changes: Any) -> Recipe:
@@ -286,7 +281,7 @@ def shapes(*, textbook: bool = False, **changes: Any) -> Recipe:
     recipe = Recipe(name="shapes")
     if not textbook:
         network = UNetConfig(channels=(64, 128, 128), patch=2)
-        recipe = replace(recipe, network=network, epochs=4, batch_size=32, **_BLACK_AND_WHITE)
+        recipe = replace(recipe, network=network, noise_levels=_BLACK_AND_WHITE, epochs=4, batch_size=32, **_TUNED)
     return change(recipe, **changes)
 
 
@@ -296,7 +291,7 @@ def patterns(*, textbook: bool = False, **changes: Any) -> Recipe:
     recipe = Recipe(name="patterns", data=DrawnData("patterns"), network=network, labels=True)
     if not textbook:
         network = replace(network, channels=(64, 128, 128), patch=4)
-        recipe = replace(recipe, network=network, epochs=8, batch_size=32, **_BLACK_AND_WHITE)
+        recipe = replace(recipe, network=network, noise_levels=_BLACK_AND_WHITE, epochs=8, batch_size=32, **_TUNED)
     return change(recipe, **changes)
 
 
@@ -305,7 +300,7 @@ def sprites(*, textbook: bool = False, data: str | Path | None = None, **changes
     source = DrawnData("sprites") if data is None else TilesData(str(data))
     recipe = Recipe("sprites", source, ContextUnetConfig(), timesteps=500, labels=True, epochs=32, batch_size=100)
     if not textbook:
-        recipe = replace(recipe, epochs=10 if data is None else 30, batch_size=64, **_SHADES)
+        recipe = replace(recipe, noise_levels=_SHADES, epochs=10 if data is None else 30, batch_size=64, **_TUNED)
     return change(recipe, **changes)
 
 
@@ -327,7 +322,7 @@ def _mnist(
     recipe = Recipe(name, source, network, labels=True, epochs=20, batch_size=128)
     if not textbook:
         network = UNetConfig(channels=(64, 96), attention=(1,), patch=2)
-        recipe = replace(recipe, network=network, epochs=2, batch_size=64, **_SHADES)
+        recipe = replace(recipe, network=network, noise_levels=_SHADES, epochs=2, batch_size=64, **_TUNED)
     return change(recipe, **changes)
 
 
@@ -346,7 +341,7 @@ def folder(
     recipe = Recipe("folder", source, labels=True)
     if not textbook:
         network = UNetConfig(channels=(64, 128, 128), patch=2)
-        recipe = replace(recipe, network=network, epochs=30, batch_size=32, **_SHADES)
+        recipe = replace(recipe, network=network, noise_levels=_SHADES, epochs=30, batch_size=32, **_TUNED)
     return change(recipe, **changes)
 
 

@@ -73,14 +73,9 @@ def ddim(
     steps: Steps,
     *,
     eta: float = 0.0,
-    s_noise: float = 1.0,
     generator: Noise | None = None,
 ) -> Iterator[Step]:
-    """DDIM (Song et al. 2021, equations 12 and 16): eta = 0 adds no noise, eta = 1 as much as DDPM's posterior.
-
-    s_noise: how many times that noise (Karras et al. 2022, algorithm 2). 1 is right for an exact denoiser. Below 1
-    there is less noise in x than t says, and the network makes up less: images are right more often, and less varied.
-    """
+    """DDIM (Song et al. 2021, equations 12 and 16): eta = 0 adds no noise, eta = 1 as much as DDPM's posterior."""
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be between 0 and 1, not {eta}")
     x = x_T
@@ -93,7 +88,7 @@ def ddim(
         if sigma > 0:  # never at s = 0, where b = 1
             if generator is None:
                 raise ValueError(f"ddim with eta = {eta} adds noise and needs a generator")
-            x = x + s_noise * sigma * generator(t, like=x)
+            x = x + sigma * generator(t, like=x)
         yield Step(s, x, x0)
 
 

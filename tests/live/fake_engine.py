@@ -77,7 +77,7 @@ def model(name: str, labels: tuple[str, ...], size: int, scale: int, T: int) -> 
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
     spec = DataSpec(name, images.shape[1], size, size, labels)
     table = torch.eye(len(labels)) if labels else None
-    return Model(Ideal(images, cosine(T)), cosine(T), "x0", spec, table, Sampling("ddim", 12, 1.0, spacing="log_snr"))
+    return Model(Ideal(images, cosine(T)), cosine(T), "x0", spec, table, Sampling("ddim", 12, 1.0, "log_snr"))
 
 
 def models() -> dict[str, Model]:

@@ -114,19 +114,16 @@ def trajectories() -> Iterator[dict[str, Any]]:
         for ts in (even, uneven, late):
             yield trajectory(schedule, "ddpm", ts)
             yield from (trajectory(schedule, "ddim", ts, eta) for eta in (0.0, 0.4, 1.0))
-            yield trajectory(schedule, "ddim", ts, 1.0, s_noise=0.9)
             yield from (trajectory(schedule, sampler, ts) for sampler in ("heun", "dpmpp_2m"))
         yield from (trajectory(schedule, "heun", calls) for calls in (1, 2, 5, 8))
 
 
-def trajectory(
-    schedule: Schedule, sampler: SamplerName, steps: int | list[int], eta: float = 0.0, s_noise: float = 1.0
-) -> dict[str, Any]:
+def trajectory(schedule: Schedule, sampler: SamplerName, steps: int | list[int], eta: float = 0.0) -> dict[str, Any]:
     noise = Noise(SEED, 5)
     x_T = noise(0, like=torch.empty(2, 1, 3, 5, dtype=torch.float64))
     options: dict[str, Any] = {"generator": noise} if sampler in ("ddpm", "ddim") else {}
     if sampler == "ddim":
-        options |= {"eta": eta, "s_noise": s_noise}
+        options["eta"] = eta
     walk = list(SAMPLERS[sampler](oracle.gaussian(MEAN, STD, schedule), schedule, x_T, steps, **options))
     befores = [Step(schedule.T if isinstance(steps, int) else steps[0], x_T, x_T), *walk]
     return {
@@ -134,7 +131,6 @@ def trajectory(
         "alpha_bar": schedule.alpha_bar.tolist(),
         "steps": steps,
         "eta": eta,
-        "s_noise": s_noise,
         "mean": MEAN,
         "std": STD,
         "seed": str(SEED),
@@ -162,14 +158,13 @@ class StandIn(nn.Module):
         return torch.tanh(0.5 * x + told.view(-1, 1, 1, 1)) * (0.4 + 0.5 * t / self.T).view(-1, 1, 1, 1)
 
 
-def stand_in(schedule: Schedule, prediction: Prediction, spacing: Spacing, labels: bool, s_noise: float = 1.0) -> Model:
+def stand_in(schedule: Schedule, prediction: Prediction, spacing: Spacing, labels: bool) -> Model:
     spec = DataSpec("nothing", 2, 3, 4, LABELS)
-    sampling = Sampling("ddim", 4, s_noise=s_noise, spacing=spacing)
+    sampling = Sampling("ddim", 4, spacing=spacing)
     return Model(StandIn(schedule.T), schedule, prediction, spec, TABLE if labels else None, sampling)
 
 
 TOLD = stand_in(cosine(40), "v", "log_snr", labels=True)
-NOISY = stand_in(cosine(40), "x0", "log_snr", labels=True, s_noise=0.8)
 UNTOLD = stand_in(linear(40), "eps", "even", labels=False)
 ZERO = stand_in(linear_zero_snr(40), "x0", "log_snr", labels=True)
 FEW = {"circle": 2.0, "line": 0.5}
@@ -179,7 +174,6 @@ DREAMS: Sequence[tuple[Model, int, int, Way]] = [  # num, creativity
     (TOLD, 1, 2, Way("ddpm", 6, 0.0, 7, "any", 0.0)),  # fewer times below t than steps
     (TOLD, 4, 40, Way("heun", 6, 0.0, 11, None, 1.0)),
     (TOLD, 1, 25, Way("heun", 5, 0.0, 12, {}, -1.0)),
-    (NOISY, 1, 25, Way("ddim", 4, 1.0, 6, "any", 1.0)),
     (UNTOLD, 4, 15, Way("dpmpp_2m", 5, 0.0, 5, "any", 1.0)),
     (UNTOLD, 1, 33, Way("ddpm", 8, 0.0, 5, None, 1.0)),
     (ZERO, 16, 18, Way("dpmpp_2m", 6, 0.0, 9, "any", 1.5)),

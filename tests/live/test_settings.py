@@ -323,7 +323,7 @@ def test_a_model_is_described() -> None:
         "prediction": "x0",
         "turbo": True,
     }
-    assert info["sampling"] == {"sampler": "ddim", "steps": 2, "eta": 1.0, "s_noise": 1.0, "spacing": "log_snr"}
+    assert info["sampling"] == {"sampler": "ddim", "steps": 2, "eta": 1.0, "spacing": "log_snr"}
     assert info["alpha_bar"] == LABELLED.schedule.alpha_bar.tolist()
     t = info["creativity"]
     assert isinstance(t, int)

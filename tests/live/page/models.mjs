@@ -10,7 +10,7 @@ export const sprites = {
   T: 500,
   alpha_bar: Array.from({ length: 501 }, (_, t) => Math.cos((t / 501) * (Math.PI / 2)) ** 2),
   prediction: "x0",
-  sampling: { sampler: "ddim", steps: 24, eta: 1, s_noise: 1, spacing: "log_snr" },
+  sampling: { sampler: "ddim", steps: 24, eta: 1, spacing: "log_snr" },
   creativity: 350,
   turbo: false,
 };
@@ -21,7 +21,7 @@ export const plain = {
   labels: [],
   T: 40,
   alpha_bar: Array.from({ length: 41 }, (_, t) => 1 - t / 41),
-  sampling: { sampler: "dpmpp_2m", steps: 60, eta: 0, s_noise: 1, spacing: "even" },
+  sampling: { sampler: "dpmpp_2m", steps: 60, eta: 0, spacing: "even" },
   creativity: 30,
 };
 export const MODELS = [sprites, plain];

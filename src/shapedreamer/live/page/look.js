@@ -21,8 +21,8 @@ export class Look {
   constructor({ changed, pick }) {
     /** @type {Trace | null} */
     this.trace = null;
-    /** @type {Way & {s_noise: number}} of the trace */
-    this.traced = { sampler: "ddim", steps: 1, eta: 0, s_noise: 1 };
+    /** @type {Way} of the trace */
+    this.traced = { sampler: "ddim", steps: 1, eta: 0 };
     /** @type {number[]} */
     this.alphaBar = [1];
     this.turn = 0; // of asking: only the last answer counts
@@ -101,9 +101,7 @@ export class Look {
 
   /** @param {Trace} trace @param {Way} way @param {ModelInfo} model */
   take(trace, way, model) {
-    this.trace = trace;
-    this.traced = { ...way, s_noise: model.sampling.s_noise };
-    this.alphaBar = model.alpha_bar;
+    [this.trace, this.traced, this.alphaBar] = [trace, way, model.alpha_bar];
     this.index = -1;
   }
 

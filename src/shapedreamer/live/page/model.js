@@ -1,9 +1,9 @@
 /**
  * A model, ready to dream, over any network: src/shapedreamer/model.py, and `vary` and `inpaint` of explore.py.
  *
- * @import { Floats, Noise } from "./noise.js"
+ * @import { Floats } from "./noise.js"
  * @import { Label, ModelInfo } from "./protocol.js"
- * @import { Denoise, Options, Step } from "./samplers.js"
+ * @import { Denoise, Step } from "./samplers.js"
  *
  * @typedef {(x: Float32Array, t: number, label: Float32Array | null) => Promise<Float32Array>} Network
  *   The images and their time, and a label for each or none -> what the network predicts.
@@ -127,14 +127,9 @@ export class Model {
   stream(num, way) {
     const { alpha_bar } = this.info;
     const [denoise, x] = [this.denoiser(num, way), this.noise(num, way.seed)];
-    const options = this.#options(way, noiseOf(way.seed, 0, num));
+    const options = { eta: way.eta, noise: noiseOf(way.seed, 0, num) };
     if (way.sampler === "heun") return heunOfCalls(denoise, alpha_bar, x, way.steps, options);
     return SAMPLERS[way.sampler](denoise, alpha_bar, x, this.times(way.steps), options);
-  }
-
-  /** @param {Way} way @param {Noise} noise @returns {Options} */
-  #options({ eta }, noise) {
-    return { eta, s_noise: this.info.sampling.s_noise, noise };
   }
 
   /** The first `num` images. @param {number} num @param {Way} way */
@@ -155,7 +150,7 @@ export class Model {
     const first = ANEW + frame * num;
     const a = this.info.alpha_bar[t];
     const x = sum(Math.sqrt(a), images, Math.sqrt(1 - a), this.noise(num, way.seed, first));
-    const options = this.#options(way, noiseOf(way.seed, first, num));
+    const options = { eta: way.eta, noise: noiseOf(way.seed, first, num) };
     const times = this.times(Math.min(way.steps, t), t);
     return last(SAMPLERS[way.sampler](this.denoiser(num, way), this.info.alpha_bar, x, times, options));
   }
@@ -186,7 +181,7 @@ export class Model {
       for (let repeat = 0; repeat < (s ? REPEATS : 1); repeat++) {
         const seed = repeat ? fold(way.seed, REPEAT, repeat) : way.seed; // each time with noise of its own
         if (repeat) x = sum(Math.sqrt(ratio), x, Math.sqrt(1 - ratio), noiseOf(fold(seed, AGAIN), ANEW, num)(t, x));
-        const options = this.#options(way, noiseOf(seed, ANEW, num));
+        const options = { eta: way.eta, noise: noiseOf(seed, ANEW, num) };
         const step = await SAMPLERS[way.sampler](denoise, alpha_bar, x, s ? [t, s, 0] : [t, 0], options).next();
         x = /** @type {Step} */ (step.value).next;
       }

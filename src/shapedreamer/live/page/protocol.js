@@ -32,7 +32,7 @@
  * @property {number} T
  * @property {number[]} alpha_bar  ᾱ over 0…T
  * @property {string} prediction
- * @property {{sampler: SamplerName, steps: number, eta: number, s_noise: number, spacing: string}} sampling
+ * @property {{sampler: SamplerName, steps: number, eta: number, spacing: string}} sampling
  * @property {number} creativity   a sensible t
  * @property {boolean} turbo       made for few steps
  */

@@ -15,9 +15,8 @@
  * @property {Floats} next  x_s, where it landed
  *
  * @typedef Options
- * @property {number} eta      noise of ddim, 0…1
- * @property {number} s_noise  how many times it is added
- * @property {Noise} noise     asked as noise(t, x) when leaving time t
+ * @property {number} eta    noise of ddim, 0…1
+ * @property {Noise} noise   asked as noise(t, x) when leaving time t
  *
  * @typedef {(denoise: Denoise, alphaBar: number[], x: Floats, times: number[], options: Options) =>
  *   AsyncGenerator<Step, void, void>} Sampler
@@ -39,13 +38,13 @@ export async function* ddpm(denoise, alphaBar, x, times, { noise }) {
 }
 
 /** @type {Sampler} */
-export async function* ddim(denoise, alphaBar, x, times, { eta, s_noise, noise }) {
+export async function* ddim(denoise, alphaBar, x, times, { eta, noise }) {
   for (const [t, s, a, b] of intervals(alphaBar, times)) {
     const x0 = await denoise(x, t);
     const eps = sum(1 / Math.sqrt(1 - a), x, -Math.sqrt(a / (1 - a)), x0);
     const sigma = eta * Math.sqrt(((1 - b) / (1 - a)) * (1 - a / b));
     let next = sum(Math.sqrt(b), x0, Math.sqrt(Math.max(1 - b - sigma ** 2, 0)), eps);
-    if (sigma > 0) next = sum(1, next, s_noise * sigma, noise(t, x)); // never at s = 0, where b = 1
+    if (sigma > 0) next = sum(1, next, sigma, noise(t, x)); // never at s = 0, where b = 1
     yield { t, s, x, x0, next };
     x = next;
   }

@@ -33,7 +33,7 @@ export function largest(values) {
 
 /**
  * x_s as a sum.
- * @param {{sampler: SamplerName, steps: number, eta: number, s_noise: number}} way  steps: network calls asked for
+ * @param {{sampler: SamplerName, steps: number, eta: number}} way  steps: network calls that were asked for
  * @param {TraceStep[]} steps  all of the trace
  * @param {number} index       which of them
  * @param {number[]} alphaBar
@@ -46,10 +46,10 @@ export function terms(way, steps, index, alphaBar) {
     case "ddpm":
       return ddpm(a, b);
     case "ddim":
-      return ddim(a, b, way.eta, way.s_noise);
+      return ddim(a, b, way.eta);
     case "heun": {
       // its last step is DDIM's, and for an even number of calls its first one, too
-      if (s === 0 || (way.steps % 2 === 0 && index === 0)) return ddim(a, b, 0, 1);
+      if (s === 0 || (way.steps % 2 === 0 && index === 0)) return ddim(a, b, 0);
       const turn = Math.acos(Math.sqrt(b)) - Math.acos(Math.sqrt(a));
       return [
         { symbol: "", factor: 1, of: "x_t" },
@@ -93,12 +93,12 @@ function ddpm(a, b) {
   ];
 }
 
-/** @param {number} a @param {number} b @param {number} eta @param {number} s_noise @returns {Term[]} */
-function ddim(a, b, eta, s_noise) {
+/** @param {number} a @param {number} b @param {number} eta @returns {Term[]} */
+function ddim(a, b, eta) {
   const sigma = eta * Math.sqrt(((1 - b) / (1 - a)) * (1 - a / b));
   return [
     { symbol: "√{ᾱ_s}", factor: Math.sqrt(b), of: "x̂_0" },
     { symbol: eta > 0 ? "√{1−ᾱ_s−σ²}" : "√{1−ᾱ_s}", factor: Math.sqrt(Math.max(1 - b - sigma ** 2, 0)), of: "ε̂" },
-    ...(eta > 0 ? [{ symbol: s_noise === 1 ? "σ" : `${s_noise} σ`, factor: s_noise * sigma, of: "z" }] : []),
+    ...(eta > 0 ? [{ symbol: "σ", factor: sigma, of: "z" }] : []),
   ];
 }
