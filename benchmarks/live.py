@@ -56,7 +56,9 @@ SHOWN = "() => [Number(document.querySelector('#frame-number').value.replace(/\\
 
 @contextlib.contextmanager
 def running(*command: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     try:
         yield process
     finally:
@@ -172,24 +174,23 @@ def main(
     """
     dreamer, candidate = load(model, device="cpu"), next(iter(original()))
     frames: dict[str, list[float]] = {}
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "site"
-        build_site(folder, [model], runtime)
-        served, static = stack.enter_context(live(model)), stack.enter_context(site(folder))
-        browser = stack.enter_context(chromium())
-        shows = partial(on_the_page, browser, model=model, length=length)
-        for turn in range(rounds):
-            for calls in CALLS:
-                for way, rate in (
-                    (SERVER, shows(served, calls=calls)),
-                    (THREADS, shows(static, calls=calls)),
-                    (THREAD, shows(static, calls=calls, threads=False)),
-                ):
-                    frames.setdefault(f"{way}, {calls}", []).append(rate)
-            candidate.draw(1)
-            frames.setdefault("theirs", []).append(1 / seconds(lambda: candidate.draw(1)))
-            print(f"round {turn + 1} of {rounds}", file=sys.stderr)
-        alone = of_viewers(served, dreamer, model, CALLS[-1], 1, length)
+    with live(model) as served:
+        with chromium() as browser, tempfile.TemporaryDirectory() as folder:
+            build_site(Path(folder) / "site", [model], runtime)
+            with site(Path(folder) / "site") as static:
+                shows = partial(on_the_page, browser, model=model, length=length)
+                for turn in range(rounds):
+                    for calls in CALLS:
+                        for way, rate in (
+                            (SERVER, shows(served, calls=calls)),
+                            (THREADS, shows(static, calls=calls)),
+                            (THREAD, shows(static, calls=calls, threads=False)),
+                        ):
+                            frames.setdefault(f"{way}, {calls}", []).append(rate)
+                    candidate.draw(1)
+                    frames.setdefault("theirs", []).append(1 / seconds(lambda: candidate.draw(1)))
+                    print(f"round {turn + 1} of {rounds}: {frames}", file=sys.stderr)
+        (alone,) = of_viewers(served, dreamer, model, CALLS[-1], 1, length)
         together = of_viewers(served, dreamer, model, CALLS[-1], VIEWERS, length)
     rates = {name: statistics.median(every) for name, every in frames.items()}
     print(f"{machine()}. {model}; frames a second.\n")
@@ -200,8 +201,8 @@ def main(
     print(f"| {candidate.calls} of {candidate.model} | {rates['theirs']:.2f} | | | |\n")
     in_all, least = sum(together), min(together) / statistics.mean(together)
     print(
-        f"{VIEWERS} viewers of {CALLS[-1]} calls: {in_all:.1f} images a second in all, {in_all / alone[0]:.2f} times "
-        f"the {alone[0]:.1f} of one alone; the slowest has {least:.0%} of the mean"
+        f"{VIEWERS} viewers of {CALLS[-1]} calls: {in_all:.1f} images a second in all, {in_all / alone:.2f} times "
+        f"the {alone:.1f} of one alone; the slowest has {least:.0%} of the mean"
     )
 
 
