@@ -99,7 +99,7 @@ def in_short(command: str) -> list[str]:
         words += ["--samples", "32"]
     if words[1] == "evaluate":
         words[words.index("--num") + 1] = "256"
-        words += ["--steps", "2"]
+        words += [] if "--sweep" in words else ["--steps", "2"]
     if words[2:3] in (["mnist"], ["fashion_mnist"]) and "--data" not in words:
         words += ["--data", "digits"]
     return [word if word != "1000" or "--num" not in words else "10" for word in words]
@@ -129,6 +129,7 @@ def test_every_command_runs(
     monkeypatch.setattr(dcss, "fetch_dcss", tiles)
     monkeypatch.setattr("shapedreamer.data.tiles.fetch_dcss", tiles)
     monkeypatch.setattr(download, "urlopen", None)  # nothing may reach for the internet
+    monkeypatch.setattr("shapedreamer.evaluate.sweep.STEPS", (1, 2))
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)  # a page that is served until Ctrl-C
     monkeypatch.setattr("shapedreamer.live.site._runtime_files", lambda tarball: {})  # what npm fetches
     monkeypatch.setattr(sys, "argv", in_short(command))
