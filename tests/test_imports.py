@@ -40,6 +40,7 @@ def test_every_module_imports_with_the_core_dependencies_alone() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_training_without_the_extra_says_so_and_trains(tmp_path: Path) -> None:
     root = str(Path(__file__).parents[1])
     code = f"sys.path.insert(0, {root!r})\nfrom tests.tiny import TINY\nfrom shapedreamer.train import train\n"

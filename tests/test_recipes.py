@@ -205,6 +205,7 @@ def test_top_level_names_all_resolve() -> None:
         _ = sd.nonsense
 
 
+@pytest.mark.slow
 def test_train_is_callable_whatever_was_imported_first() -> None:
     code = "import shapedreamer.train, shapedreamer as sd; assert callable(sd.train); import shapedreamer.loss"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -220,7 +220,8 @@ def kill_after(out: Path, resume: bool, lines: int, number: int) -> int:
     return process.returncode
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 9))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(9))
 def test_killed_at_random_moments_and_resumed_it_is_the_unbroken_run(unbroken: Path, tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     out = tmp_path / "killed"
@@ -235,7 +236,9 @@ def test_killed_at_random_moments_and_resumed_it_is_the_unbroken_run(unbroken: P
     assert_same_run(unbroken, out)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, None), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, None), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_asked_to_stop_it_saves_and_goes_on_to_the_same_end(
     unbroken: Path, tmp_path: Path, number: int, code: int | None
 ) -> None:
@@ -305,7 +308,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     assert all(torch.isfinite(w).all() for w in kept.network.values())
 
 
-@pytest.mark.parametrize("fatal", range(8))
+@pytest.mark.parametrize("fatal", [0, 1, *(pytest.param(i, marks=pytest.mark.slow) for i in range(2, 8))])
 def test_a_full_disk_at_any_write_leaves_a_run_to_go_on_with(
     unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fatal: int
 ) -> None:

@@ -277,6 +277,7 @@ def test_a_damaged_tile_is_named(content: bytes, message: str, tmp_path: Path) -
         read_tiles(path)
 
 
+@pytest.mark.slow
 def test_whatever_bit_of_a_tile_is_wrong_there_is_a_tile_or_an_error_of_ours(tmp_path: Path) -> None:
     good = USED["effect/bolt_0.png"]
     path = tmp_path / "mon" / "a.png"
@@ -298,6 +299,7 @@ def test_a_picture_that_would_fill_the_memory_is_not_even_opened(tmp_path: Path)
     assert len(read_tiles(write_folder(tmp_path, {**USED, "mon/bomb.png": bomb}))[0]) == len(USED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [write_zip, write_tar])
 def test_a_damaged_archive_is_refused_whatever_the_damage(write: Callable[[Path, Files], Path], tmp_path: Path) -> None:
     good = write(tmp_path / "good", within(f"{RELEASE}/", {k: USED[k] for k in ("effect/bolt_0.png", "mon/orc.png")}))

@@ -95,6 +95,7 @@ def test_the_table_says_how_it_was_sampled_and_the_report_is_written(
         assert np.array_equal(np.asarray(shown), np.asarray(grid(evidence.samples[:64], 8)))
 
 
+@pytest.mark.slow
 def test_a_sweep_prints_a_table_or_a_list_and_writes_its_picture(
     shapes: Path, quick_judge: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,6 +115,7 @@ def test_a_sweep_prints_a_table_or_a_list_and_writes_its_picture(
         assert np.array_equal(np.asarray(shown), np.asarray(picture(points)))
 
 
+@pytest.mark.slow
 def test_a_report_of_a_sweep_has_both(
     shapes: Path, quick_judge: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

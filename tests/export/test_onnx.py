@@ -178,9 +178,8 @@ OTHERS: dict[str, tuple[type[UNet] | type[ContextUnet], dict[str, Any], tuple[in
 }
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "context" else pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
 def test_every_kind_of_network_is_exported_in_silence(
     name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -196,7 +196,7 @@ def test_an_image_begins_a_dream_that_is_not_pure() -> None:
     assert dream.is_due
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "heun"])
+@pytest.mark.parametrize("sampler", ["ddim", pytest.param("heun", marks=pytest.mark.slow)])
 def test_a_part_is_dreamt_anew(sampler: SamplerName) -> None:
     dream = dreaming(num=4, steps=3, sampler=sampler)
     assert dream.is_due

@@ -115,6 +115,7 @@ def test_the_page_is_told_its_engine_and_its_policy(folder: Path, tmp_path: Path
     assert "http" not in policy
 
 
+@pytest.mark.slow
 def test_models_are_what_python_has(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxscript", reason="needs the extra 'export'")
     pytest.importorskip("onnxruntime", reason="needs the extra 'export'")

@@ -47,6 +47,7 @@ def test_it_scores_every_image_by_itself_at_every_depth(network: UNet | ContextU
     torch.testing.assert_close(alone, scores[3:4])
 
 
+@pytest.mark.slow
 def test_it_can_learn_whether_two_images_belong_together(network: UNet | ContextUnet) -> None:
     """Which a critic that never saw x_t could not: each image is as often right as wrong."""
     critic, (x, _, t, label) = Critic(network), inputs(network)

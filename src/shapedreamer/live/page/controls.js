@@ -79,7 +79,7 @@ export class Controls {
   /** @param {ModelInfo[]} models */
   offer(models) {
     this.modelChoice.replaceChildren(
-      ...models.map(({ name, turbo }) => make("option", { value: name }, turbo ? `${name} · in few steps` : name)),
+      ...models.map(({ name, turbo }) => make("option", { value: name }, turbo ? `${name} · few steps` : name)),
     );
   }
 
