@@ -34,6 +34,7 @@ def run_without_extras(code: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS + code], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_every_module_imports_with_the_core_dependencies_alone() -> None:
     code = f"import importlib\nfor name in {MODULES!r}: importlib.import_module(name)"
     done = run_without_extras(code)

@@ -141,6 +141,7 @@ def test_labels_are_the_images_own_and_dropped_for_single_images_at_the_rate_ask
     assert torch.equal(held_out_batch(recipe, DATA, density).label, labels)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_run_with_labels_resumes_to_the_same_bits(tmp_path: Path) -> None:
     whole = run_of(TOLD, tmp_path / "whole")
     train(TOLD, tmp_path / "cut", max_minutes=0.0, sample_every=0, save_every=0)
@@ -185,6 +186,7 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
     assert {learning_rate(replace(recipe, lr_decay=False, warmup=0), step) for step in range(12)} == {1.0}
 
 
+@pytest.mark.slow
 def test_n_and_n_more_epochs_are_2n(tmp_path: Path) -> None:
     run_of(replace(TINY, epochs=1), tmp_path / "grown")
     train(TINY, tmp_path / "grown", resume=True, sample_every=0, save_every=0)
@@ -329,6 +331,7 @@ def test_a_full_disk_at_any_write_leaves_a_run_to_go_on_with(
     assert_same_run(unbroken, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_yardstick_and_the_exact_floor_frame_the_loss(tmp_path: Path) -> None:
     """The held-out loss falls from that of predicting nothing, and can never pass the exact denoiser's."""
     recipe = replace(TINY, epochs=30, lr=5e-3)

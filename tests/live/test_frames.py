@@ -121,6 +121,7 @@ def test_frames_stay_unrounded_between() -> None:
     assert not torch.allclose(x, explore.vary(BARE, rounded, 30, 1, way, explore.ANEW + 1), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_settings_hold_from_the_next_frame_on_and_the_dream_is_no_longer_pure() -> None:
     dream = dreaming(num=4)
     x = [dream.goes_on(TOLD)[1] for _ in range(2)][-1]
