@@ -176,7 +176,7 @@ def _page_files() -> dict[str, bytes]:
 
 
 def _runtime_files(tarball: Path | None) -> dict[str, bytes]:
-    """RUNTIME_FILES."""
+    """What a site has of onnxruntime-web."""
     if tarball is None:
         with TemporaryDirectory() as folder:
             content = _fetched(Path(folder)).read_bytes()
