@@ -170,6 +170,13 @@ class FakeEngine:
         assert message is not None
         return message
 
+    def forget(self) -> None:
+        """Be as at first, once everybody has gone: what a page said last must not be heard as the next one's."""
+        with self.heard:
+            assert self.heard.wait_for(lambda: not self.connections, PATIENCE), "a page is still there"
+            self.messages.clear()
+        self.refusing = None
+
     def host(self, connection: ServerConnection, request: Request) -> Response | None:
         """The page's files; None for the WebSocket."""
         if request.path == "/ws":
@@ -195,7 +202,9 @@ class FakeEngine:
         except ConnectionClosed:
             pass
         finally:
-            self.connections.remove(connection)
+            with self.heard:
+                self.connections.remove(connection)
+                self.heard.notify_all()
 
 
 class Viewer:
@@ -218,10 +227,10 @@ class Viewer:
             self.step()
             return
         message = json.loads(text)
-        getattr(self, f"on_{message['type']}")(message)
-        with self.engine.heard:
+        with self.engine.heard:  # before it is done: who sees what came of it can look up what was asked
             self.engine.messages.append(message)
             self.engine.heard.notify_all()
+        getattr(self, f"on_{message['type']}")(message)
 
     def on_set(self, message: dict[str, Any]) -> None:
         settings, before = message["settings"], self.settings

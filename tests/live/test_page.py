@@ -46,8 +46,7 @@ def engine() -> Iterator[FakeEngine]:
 @pytest.fixture(autouse=True)
 def forget(engine: FakeEngine) -> Iterator[None]:
     yield
-    engine.refusing = None
-    engine.messages.clear()
+    engine.forget()
 
 
 @pytest.fixture
