@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -25,8 +26,13 @@ def tensor(*values: int) -> Tensor:
 
 
 def threefry(key: tuple[int, int], counter: tuple[int, int]) -> tuple[int, int]:
-    high, low = threefry2x32(key, (tensor(counter[0]), tensor(counter[1])))
-    return int(high), int(low)
+    """Of integers, which tensors and arrays must agree with."""
+    ints = threefry2x32(key, counter)
+    tensors = threefry2x32(key, (tensor(counter[0]), tensor(counter[1])))
+    arrays = threefry2x32(key, (np.array(counter[:1], np.uint32), np.array(counter[1:], np.uint32)))
+    assert [x.item() for x in tensors] == [x.item() for x in arrays] == list(ints)
+    assert {x.dtype for x in arrays} == {np.dtype(np.uint32)}
+    return ints
 
 
 # docs/noise.md once more, in plain integers and the math module: written from the page, not from noise.py
