@@ -7,7 +7,8 @@ every round, the original's way to a frame: 20 calls of DDIM of a network of 18.
 What a picture is worth that dreams have melted into this often, with so many calls a frame: for models of shapes the
 share of them that are true shapes after FRAMES frames.
 
-And on the server, without a browser: 32 viewers beside one.
+And on the server, without a browser: 32 viewers beside one, each beside what the network alone makes, run in the same
+way and in calls of as many images, which is the batch limit of the machine.
 
 Needs the extras web, export, diffusers and dev, the browser chromium, and npm (or --runtime, as `shapedreamer site`).
 """
@@ -27,6 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 import tyro
 from tyro.conf import Positional
 
@@ -35,6 +37,7 @@ from shapedreamer.errors import UserError
 from shapedreamer.evaluate.validity import judge, primitives_of
 from shapedreamer.explore import melt
 from shapedreamer.live.frames import unpack
+from shapedreamer.live.network import Network, fastest
 from shapedreamer.live.settings import model_info
 from shapedreamer.live.site import build_site
 from shapedreamer.model import Model, load
@@ -151,6 +154,18 @@ def of_viewers(address: str, model: Model, name: str, calls: int, count: int, le
     return asyncio.run(all_of_them())
 
 
+def of_network(network: Network, model: Model, batch: int, length: float) -> float:
+    """Images a second of a network's calls of so many, and of nothing else."""
+    x, t = model.noise(batch), torch.full((batch,), model.schedule.T)
+    label = None if model.labels is None else model.label_vectors("any", batch)
+    network(x, t, label)
+    calls, begin = 0, time.monotonic()
+    while (now := time.monotonic()) < begin + length:
+        network(x, t, label)
+        calls += 1
+    return calls * batch / (now - begin)
+
+
 def worth(model: Model, calls: int) -> str:
     """How many of CHAINS pictures are true shapes after FRAMES frames; – for a model of something else."""
     if primitives_of(model.spec) is None:
@@ -190,8 +205,17 @@ def main(
                     candidate.draw(1)
                     frames.setdefault("theirs", []).append(1 / seconds(lambda: candidate.draw(1)))
                     print(f"round {turn + 1} of {rounds}: {frames}", file=sys.stderr)
-        (alone,) = of_viewers(served, dreamer, model, CALLS[-1], 1, length)
-        together = of_viewers(served, dreamer, model, CALLS[-1], VIEWERS, length)
+        network, how = fastest(dreamer)
+        shares = []  # of the slowest viewer, beside the mean
+        for turn in range(rounds):
+            for count in (1, VIEWERS):
+                each = of_viewers(served, dreamer, model, CALLS[-1], count, length)
+                frames.setdefault(f"viewers, {count}", []).append(sum(each))
+                frames.setdefault(f"network, {count}", []).append(
+                    of_network(network, dreamer, count, length) / CALLS[-1]
+                )
+            shares.append(min(each) / statistics.mean(each))
+            print(f"round {turn + 1} of {rounds}: {frames}", file=sys.stderr)
     rates = {name: statistics.median(every) for name, every in frames.items()}
     print(f"{machine()}. {model}; frames a second.\n")
     print("| calls a frame | server | browser, threads | browser, one thread | true shapes |\n|---|---|---|---|---|")
@@ -199,11 +223,12 @@ def main(
         cells = [f"{rates[f'{way}, {calls}']:.1f}" for way in (SERVER, THREADS, THREAD)]
         print(f"| {calls} | {' | '.join(cells)} | {worth(dreamer, calls)} |")
     print(f"| {candidate.calls} of {candidate.model} | {rates['theirs']:.2f} | | | |\n")
-    in_all, least = sum(together), min(together) / statistics.mean(together)
     print(
-        f"{VIEWERS} viewers of {CALLS[-1]} calls: {in_all:.1f} images a second in all, {in_all / alone:.2f} times "
-        f"the {alone:.1f} of one alone; the slowest has {least:.0%} of the mean"
+        f"| viewers of {CALLS[-1]} calls | images a second | {how} alone, in calls of as many images |\n|---|---|---|"
     )
+    for count in (1, VIEWERS):
+        print(f"| {count} | {rates[f'viewers, {count}']:.1f} | {rates[f'network, {count}']:.1f} |")
+    print(f"\nThe slowest of {VIEWERS} viewers has {min(shares):.0%} of the mean.")
 
 
 if __name__ == "__main__":
