@@ -106,6 +106,12 @@ PAIRS = {
         {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
         clip={"thresholding": True, "sample_max_value": 1.0},  # the threshold is at least 1 and at most this
     ),
+    "dpmpp_2m eta 1": Pair(
+        partial(dpmpp_2m, eta=1.0, generator=NOISE),
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "sde-dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
+        clip={"thresholding": True, "sample_max_value": 1.0},
+    ),
 }
 SCHEDULE_OPTIONS: dict[ScheduleName, dict[str, Any]] = {
     "linear": {"beta_schedule": "linear"},
@@ -131,6 +137,7 @@ def library_in(dtype: torch.dtype, noise: Tensor | None = None) -> Iterator[None
         mock.patch.object(np, "float32", np.float64 if dtype == torch.float64 else np.float32),
         mock.patch("diffusers.schedulers.scheduling_ddpm.randn_tensor", return_value=noise),
         mock.patch("diffusers.schedulers.scheduling_ddim.randn_tensor", return_value=noise),
+        mock.patch("diffusers.schedulers.scheduling_dpmsolver_multistep.randn_tensor", return_value=noise),
     ):
         yield
 
@@ -224,7 +231,7 @@ def test_times(name: str) -> None:
 @every_pair
 def test_every_step_of_few(pair: Pair, schedule: ScheduleName, prediction: Prediction, clip: bool, steps: int) -> None:
     table = SCHEDULES[schedule](T)
-    if pair is PAIRS["dpmpp_2m"] and schedule == "linear_zero_snr":
+    if pair.scheduler == "DPMSolverMultistepScheduler" and schedule == "linear_zero_snr":
         table = almost_zero_snr()
     scheduler = scheduler_of(pair, schedule, prediction, clip)
     assert_same_steps(pair, scheduler, table, denoiser_of(table, prediction, clip), steps)

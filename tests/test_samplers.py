@@ -27,9 +27,11 @@ RUNS: dict[str, Run] = {
     "ddim 1": lambda d, s, x, n, noise: ddim(d, s, x, n, eta=1.0, generator=noise),
     "heun": lambda d, s, x, n, noise: heun(d, s, x, n),
     "dpmpp_2m": lambda d, s, x, n, noise: dpmpp_2m(d, s, x, n),
+    "dpmpp_2m 0.5": lambda d, s, x, n, noise: dpmpp_2m(d, s, x, n, eta=0.5, generator=noise),
+    "dpmpp_2m 1": lambda d, s, x, n, noise: dpmpp_2m(d, s, x, n, eta=1.0, generator=noise),
 }
 ODE = ("ddim", "heun", "dpmpp_2m")
-NOISY = ("ddpm", "ddpm beta", "ddim 0.5", "ddim 1")
+NOISY = ("ddpm", "ddpm beta", "ddim 0.5", "ddim 1", "dpmpp_2m 0.5", "dpmpp_2m 1")
 
 every_sampler = pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 
@@ -198,7 +200,7 @@ def test_the_steps_of_a_later_start_are_those_of_the_whole_run(run: Run) -> None
     whole = list(run(denoise, schedule, start(2), times, Noise(2)))
     later = list(run(denoise, schedule, whole[0].x, times[1:], Noise(2)))
     assert [step.t for step in later] == [step.t for step in whole[1:]]
-    if run is not RUNS["dpmpp_2m"]:
+    if run not in (RUNS["dpmpp_2m"], RUNS["dpmpp_2m 0.5"], RUNS["dpmpp_2m 1"]):
         for one, other in zip(later, whole[1:], strict=True):
             assert torch.equal(one.x, other.x)
 
@@ -326,6 +328,27 @@ def test_dpmpp_2m_is_algorithm_2() -> None:
             D = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * before
         x = sigma[i] / sigma[i - 1] * x - alpha[i] * (math.exp(-h) - 1) * D
         before = x0
+        assert_close(steps[i - 1].x, x, rtol=1e-11, atol=1e-12)
+    assert_close(steps[3].x, denoise(x, torch.full((3,), 10)), rtol=1e-11, atol=1e-12)
+
+
+def test_dpmpp_2m_with_eta_is_sde_dpm_solver() -> None:
+    """Lu et al. 2022b, SDE-DPM-Solver++(2M): x_s = σ_s/σ_t e^(−h) x_t + α_s (1 − e^(−2h)) D + σ_s √(1 − e^(−2h)) z."""
+    schedule, x, noise = cosine(100), start(3), Noise(4)
+    denoise = gaussian(0.1, 0.5, schedule)
+    times = [80, 60, 25, 10, 0]
+    steps = list(dpmpp_2m(denoise, schedule, x, times, eta=1.0, generator=noise))
+    alpha = [math.sqrt(schedule.alpha_bar[t].item()) for t in times]
+    sigma = [math.sqrt(1 - schedule.alpha_bar[t].item()) for t in times]
+    before, h_before = None, math.nan
+    for i in range(1, 4):
+        h = math.log(alpha[i] / sigma[i]) - math.log(alpha[i - 1] / sigma[i - 1])
+        x0 = denoise(x, torch.full((3,), times[i - 1]))
+        D = x0 if before is None else x0 + h / h_before * (x0 - before) / 2
+        z = noise(times[i - 1], like=x)
+        x = sigma[i] / sigma[i - 1] * math.exp(-h) * x + alpha[i] * (1 - math.exp(-2 * h)) * D
+        x = x + sigma[i] * math.sqrt(1 - math.exp(-2 * h)) * z
+        before, h_before = x0, h
         assert_close(steps[i - 1].x, x, rtol=1e-11, atol=1e-12)
     assert_close(steps[3].x, denoise(x, torch.full((3,), 10)), rtol=1e-11, atol=1e-12)
 

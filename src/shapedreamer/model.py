@@ -15,7 +15,7 @@ from .data.spec import DataSpec, Label
 from .denoiser import Denoise, Denoiser, clipped, given, guided
 from .device import autocast, pick_device
 from .errors import UserError
-from .names import DeviceName, Precision, Prediction, SamplerName, Which
+from .names import WITH_ETA, DeviceName, Precision, Prediction, SamplerName, Which
 from .noise import Noise, bits, fold, integers
 from .recipes import Sampling
 from .samplers import SAMPLERS, Step, Steps
@@ -118,7 +118,7 @@ class Model:
     ) -> Iterator[Step]:
         """Every Step(t, x, x0) from noise to image of images first…first + num − 1 of this seed, as one batch.
 
-        steps: network calls; eta: noise of the sampler ddim, 0…1. UserError for a value that makes no sense.
+        steps: network calls; eta: noise of the samplers WITH_ETA, 0…1. UserError for a value that makes no sense.
         """
         denoise = self.denoiser_for(num, label, guidance, seed, first)
         return self.walk(denoise, self.noise(num, seed, first), sampler, steps, eta, Noise(seed, first))
@@ -132,8 +132,8 @@ class Model:
             raise UserError(f"steps must be between 1 and {self.schedule.T}, not {steps}")
         if eta is not None and not 0 <= eta <= 1:
             raise UserError(f"eta must be between 0 and 1, not {eta:g}")
-        if eta and (sampler or best.sampler) != "ddim":
-            raise UserError(f"eta belongs to the sampler ddim; {sampler or best.sampler} has none")
+        if eta and (sampler or best.sampler) not in WITH_ETA:
+            raise UserError(f"eta belongs to the samplers {' and '.join(WITH_ETA)}; {sampler or best.sampler} has none")
         if eta is None:
             eta = best.eta if sampler in (None, best.sampler) else 0.0
         steps = steps or min(best.steps, self.schedule.T)
@@ -154,9 +154,9 @@ class Model:
         """
         way = self.chosen(sampler, steps if isinstance(steps, int) else None, eta)
         options: dict[str, Any] = {}
-        if way.sampler in ("ddpm", "ddim"):
+        if way.sampler != "heun":
             options["generator"] = noise
-        if way.sampler == "ddim":
+        if way.sampler in WITH_ETA:
             options["eta"] = way.eta
         if not isinstance(steps, Sequence):
             # heun, which calls the network twice a step, makes its own times of a number of calls

@@ -7,6 +7,7 @@ ScheduleName = Literal["linear", "cosine", "linear_zero_snr"]
 Weight = Literal["simple", "min_snr"]
 OptimizerName = Literal["adamw", "muon"]
 SamplerName = Literal["ddpm", "ddim", "heun", "dpmpp_2m"]
+WITH_ETA: tuple[SamplerName, ...] = ("ddim", "dpmpp_2m")  # those that add as much noise as one likes
 Spacing = Literal["even", "log_snr"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32"]

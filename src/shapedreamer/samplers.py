@@ -76,19 +76,10 @@ def ddim(
     generator: Noise | None = None,
 ) -> Iterator[Step]:
     """DDIM (Song et al. 2021, equations 12 and 16): eta = 0 adds no noise, eta = 1 as much as DDPM's posterior."""
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must be between 0 and 1, not {eta}")
     x = x_T
     for t, s in _intervals(schedule, steps):
-        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
         x0 = denoise(x, _times(t, x))
-        eps = to_eps(x0, x, t, schedule)
-        sigma = eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b))
-        x = math.sqrt(b) * x0 + math.sqrt(max(1 - b - sigma**2, 0.0)) * eps
-        if sigma > 0:  # never at s = 0, where b = 1
-            if generator is None:
-                raise ValueError(f"ddim with eta = {eta} adds noise and needs a generator")
-            x = x + sigma * generator(t, like=x)
+        x = _ddim_step(x0, x, t, s, schedule, eta, generator)
         yield Step(s, x, x0)
 
 
@@ -118,20 +109,28 @@ def heun(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps) -> Ite
         yield Step(s, x, x0)
 
 
-def dpmpp_2m(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps) -> Iterator[Step]:
-    """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): extrapolates x̂₀ through the last two predictions.
+def dpmpp_2m(
+    denoise: Denoise,
+    schedule: Schedule,
+    x_T: Tensor,
+    steps: Steps,
+    *,
+    eta: float = 0.0,
+    generator: Noise | None = None,
+) -> Iterator[Step]:
+    """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): DDIM, with x̂₀ extrapolated through the last two predictions.
 
-    In λ = log(√ᾱ/√(1−ᾱ)) a step of length h solves the equation exactly but for x̂₀, which is taken as a straight line.
-    The first step, and the last (of infinite length, to t = 0), take it as constant, which is DDIM.
+    In λ = log(√ᾱ/√(1−ᾱ)) a step of DDIM is exact if x̂₀ is constant. Here it is taken as a straight line, of which the
+    middle of the step counts. The first step, and the last (of infinite length, to t = 0), take it as constant.
+
+    eta: as for ddim; with 1 this is their SDE-DPM-Solver++(2M).
     """
     x, previous, h_before = x_T, None, math.nan
     for t, s in _intervals(schedule, steps):
-        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
         x0 = denoise(x, _times(t, x))
-        h = _half_log_snr(b) - _half_log_snr(a)
-        slope = 0.0 if previous is None else h / (2 * h_before)
-        guess = x0 if previous is None or s == 0 else (1 + slope) * x0 - slope * previous
-        x = math.sqrt((1 - b) / (1 - a)) * x - math.sqrt(b) * math.expm1(-h) * guess
+        h = _half_log_snr(schedule.alpha_bar[s].item()) - _half_log_snr(schedule.alpha_bar[t].item())
+        guess = x0 if previous is None or s == 0 else x0 + h / (2 * h_before) * (x0 - previous)
+        x = _ddim_step(guess, x, t, s, schedule, eta, generator)
         previous, h_before = x0, h
         yield Step(s, x, x0)
 
@@ -153,6 +152,22 @@ def _intervals(schedule: Schedule, steps: Steps) -> list[tuple[int, int]]:
     if len(times) < 2 or times[-1] != 0 or times[0] > schedule.T or not falling:
         raise ValueError(f"times must fall from at most T = {schedule.T} to 0, not {times}")
     return list(itertools.pairwise(times))
+
+
+def _ddim_step(
+    x0: Tensor, x: Tensor, t: int, s: int, schedule: Schedule, eta: float, generator: Noise | None
+) -> Tensor:
+    """x_s, on the straight line from x_t to x̂₀, with a part of the noise in it drawn anew."""
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be between 0 and 1, not {eta}")
+    a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+    sigma = eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b))
+    x = math.sqrt(b) * x0 + math.sqrt(max(1 - b - sigma**2, 0.0)) * to_eps(x0, x, t, schedule)
+    if sigma == 0:  # at s = 0 always, where b = 1
+        return x
+    if generator is None:
+        raise ValueError(f"a sampler with eta = {eta} adds noise and needs a generator")
+    return x + sigma * generator(t, like=x)
 
 
 def _x0_and_v(denoise: Denoise, x: Tensor, t: int, theta: float) -> tuple[Tensor, Tensor]:

@@ -125,7 +125,7 @@ def test_many_are_dreamt_at_once_as_each_would_be_alone() -> None:
     ways: list[dict[str, Any]] = [
         {"seed": "1", "sampler": "ddpm", "steps": 4},
         {"seed": "2", "sampler": "heun", "steps": 5, "num": 4, "creativity": 10},
-        {"seed": "3", "sampler": "dpmpp_2m", "steps": 3, "label": {"circle": 1.0}, "guidance": 3.0},
+        {"seed": "3", "sampler": "dpmpp_2m", "steps": 3, "eta": 0.7, "label": {"circle": 1.0}, "guidance": 3.0},
         {"seed": "4", "eta": 1.0, "num": 16, "creativity": 50},
         {"seed": "5", "model": "other", "steps": 7, "creativity": 3},
         {"seed": "6", "model": "other", "sampler": "ddpm", "num": 4},

@@ -33,6 +33,7 @@ WAYS: list[tuple[SamplerName, int, float]] = [
     ("heun", 5, 0.0),
     ("heun", 4, 0.0),
     ("dpmpp_2m", 4, 0.0),
+    ("dpmpp_2m", 4, 1.0),
 ]
 KEEP = torch.arange(8).expand(8, 8) < 4
 

@@ -24,7 +24,7 @@ from shapedreamer.dream import Way
 from shapedreamer.explore import inpaint, melt
 from shapedreamer.live.settings import model_info
 from shapedreamer.model import Model
-from shapedreamer.names import Prediction, SamplerName, Spacing
+from shapedreamer.names import WITH_ETA, Prediction, SamplerName, Spacing
 from shapedreamer.noise import Noise
 from shapedreamer.recipes import Sampling
 from shapedreamer.render import to_uint8
@@ -113,16 +113,16 @@ def trajectories() -> Iterator[dict[str, Any]]:
         even, uneven, late = step_times(60, 7), log_snr_times(schedule, 9), [33, 20, 4, 0]
         for ts in (even, uneven, late):
             yield trajectory(schedule, "ddpm", ts)
-            yield from (trajectory(schedule, "ddim", ts, eta) for eta in (0.0, 0.4, 1.0))
-            yield from (trajectory(schedule, sampler, ts) for sampler in ("heun", "dpmpp_2m"))
+            yield from (trajectory(schedule, sampler, ts, eta) for sampler in WITH_ETA for eta in (0.0, 0.4, 1.0))
+            yield trajectory(schedule, "heun", ts)
         yield from (trajectory(schedule, "heun", calls) for calls in (1, 2, 5, 8))
 
 
 def trajectory(schedule: Schedule, sampler: SamplerName, steps: int | list[int], eta: float = 0.0) -> dict[str, Any]:
     noise = Noise(SEED, 5)
     x_T = noise(0, like=torch.empty(2, 1, 3, 5, dtype=torch.float64))
-    options: dict[str, Any] = {"generator": noise} if sampler in ("ddpm", "ddim") else {}
-    if sampler == "ddim":
+    options: dict[str, Any] = {"generator": noise} if sampler != "heun" else {}
+    if sampler in WITH_ETA:
         options["eta"] = eta
     walk = list(SAMPLERS[sampler](oracle.gaussian(MEAN, STD, schedule), schedule, x_T, steps, **options))
     befores = [Step(schedule.T if isinstance(steps, int) else steps[0], x_T, x_T), *walk]
@@ -176,7 +176,7 @@ DREAMS: Sequence[tuple[Model, int, int, Way]] = [  # num, creativity
     (TOLD, 1, 25, Way("heun", 5, 0.0, 12, {}, -1.0)),
     (UNTOLD, 4, 15, Way("dpmpp_2m", 5, 0.0, 5, "any", 1.0)),
     (UNTOLD, 1, 33, Way("ddpm", 8, 0.0, 5, None, 1.0)),
-    (ZERO, 16, 18, Way("dpmpp_2m", 6, 0.0, 9, "any", 1.5)),
+    (ZERO, 16, 18, Way("dpmpp_2m", 6, 0.8, 9, "any", 1.5)),
     (ZERO, 1, 1, Way("ddim", 3, 0.2, 9, {"square": 1.0}, 1.0)),
 ]
 HOLE = torch.arange(12).view(3, 4) % 3 == 1

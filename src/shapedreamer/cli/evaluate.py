@@ -37,7 +37,7 @@ def run(
         num: How many samples, and as many real images; at least 256.
         sampler: The way from noise to image.
         steps: Network calls.
-        eta: Noise that ddim adds on the way, 0 to 1.
+        eta: Noise that ddim or dpmpp_2m adds on the way, 0 to 1.
         guidance: How much the label counts: 1 as it is, more overshoots towards it, 0 forgets it.
         seed: One seed, one set of samples.
         data: Where the images lie by now that the model was trained on.

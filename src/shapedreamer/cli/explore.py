@@ -51,7 +51,7 @@ def run(
         num: How many of them.
         sampler: The way from noise to image.
         steps: Steps of the sampler; for vary, at most t.
-        eta: Noise that ddim adds on the way, 0 to 1.
+        eta: Noise that ddim or dpmpp_2m adds on the way, 0 to 1.
         seed: One seed, one set of pictures.
         label: What to dream of: a name or number (boot, 7), or names with amounts (circle=2,line=1; human=1,food=0.6);
             any is as they come in the data, and none is none.

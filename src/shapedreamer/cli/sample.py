@@ -32,7 +32,7 @@ def run(
         num: How many images.
         sampler: The way from noise to image.
         steps: Network calls.
-        eta: Noise that ddim adds on the way, 0 to 1.
+        eta: Noise that ddim or dpmpp_2m adds on the way, 0 to 1.
         seed: One seed, one set of pictures.
         label: What to dream of: a name or number (boot, 7), or names with amounts (circle=2,line=1; human=1,food=0.6);
             any is one for each image, as they come in the data, and none is none.

@@ -126,7 +126,7 @@ class Study:
 
     def _modes(self) -> list[Mode]:
         names, modes = parameters(self.sampler), []
-        if "eta" in names:
+        if "eta" in names and self.order is None:
             for eta, table in ((0.0, "η = 0"), (0.5, ""), (1.0, "posterior")):
                 modes.append(Mode(f"η = {eta:g}", eta, options={"eta": eta}, table=table))
         if "variance" in names:

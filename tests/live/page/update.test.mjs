@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { assertClose, PAGE } from "./golden.mjs";
 
-const { extrapolation, look, terms } = await import(new URL("update.js", PAGE));
+const { extrapolation, look, noiseBeside, terms } = await import(new URL("update.js", PAGE));
 const { SAMPLERS, heunOfCalls } = await import(new URL("samplers.js", PAGE));
 
 const T = 60;
@@ -20,6 +20,7 @@ const WAYS = [
   { sampler: "ddim", steps: 4, eta: 0.6 },
   { sampler: "ddim", steps: 1, eta: 1 },
   { sampler: "dpmpp_2m", steps: 6, eta: 0 },
+  { sampler: "dpmpp_2m", steps: 5, eta: 0.7 },
   { sampler: "heun", steps: 5, eta: 0 },
   { sampler: "heun", steps: 6, eta: 0 },
 ];
@@ -52,11 +53,13 @@ for (const way of WAYS) {
   test(`${way.sampler}, ${way.steps} steps, eta ${way.eta}`, async () => {
     const steps = await traced(way);
     for (const [index, step] of steps.entries()) {
-      const { eps, change } = look(step, alphaBar);
+      const { eps, change, signal, noise } = look(step, alphaBar);
       const named = { x_t: step.x, x̂_0: step.x0, ε̂: eps, z };
       const before = steps[index - 1]?.x0 ?? step.x0;
       const [now, then] = extrapolation(steps, index, alphaBar).map(({ factor }) => factor);
       named.D = add([scaled(now, step.x0), scaled(then, before)]);
+      const [seen, image] = noiseBeside(signal, noise).map(({ factor }) => factor);
+      named.ε̂_D = add([scaled(seen, step.x), scaled(image, named.D)]);
       const update = terms(way, steps, index, alphaBar);
       if (update.some(({ of }) => of === "v̄")) named["v̄"] = await meanSlope(step);
       assertClose(add(update.map(({ factor, of }) => scaled(factor, named[of]))), step.next, 1e-12, `step ${index}`);

@@ -5,7 +5,7 @@
  */
 
 import { fromBase64 } from "./bytes.js";
-import { SAMPLERS } from "./samplers.js";
+import { SAMPLERS, WITH_ETA } from "./samplers.js";
 
 const FIELDS = ["model", "seed", "num", "sampler", "steps", "eta", "guidance", "creativity", "label", "fps"];
 const [MOST_STEPS, MOST_GUIDANCE, MOST_AMOUNT, MOST_FPS] = [50, 10, 9, 60];
@@ -47,7 +47,8 @@ export function checkWay({ sampler, steps, eta }, info) {
   const most = Math.min(MOST_STEPS, info.T);
   if (!isWithin(steps, 1, most) || steps % 1) refuse("steps", steps, `a whole number 1…${most}`);
   if (!isWithin(eta, 0, 1)) refuse("eta", eta, "0…1");
-  if (eta && sampler !== "ddim") refuse("eta", eta, `0 for the sampler ${sampler}; it belongs to ddim`);
+  if (eta && !WITH_ETA.includes(sampler))
+    refuse("eta", eta, `0 for the sampler ${sampler}; it belongs to ${WITH_ETA.join(" and ")}`);
 }
 
 /** @param {Settings} settings @param {ModelInfo} info */

@@ -9,6 +9,7 @@
  */
 
 import { choose, get, make, onChoice, range, slide } from "./dom.js";
+import { WITH_ETA } from "./samplers.js";
 import { defaults, guidable, MOST_STEPS, problem, SAMPLERS } from "./state.js";
 
 const FASTEST = 61; // on the slider of the speed: as fast as it goes
@@ -97,7 +98,7 @@ export class Controls {
     }
     slide(range("fps"), fps === 0 ? FASTEST : fps);
     this.write("fps", fps === 0 ? "fastest" : `${fps} / s`);
-    range("eta").disabled = settings.sampler !== "ddim";
+    range("eta").disabled = !WITH_ETA.includes(settings.sampler);
     range("guidance").disabled = !guidable(settings, model);
     this.modelChoice.value = settings.model;
     this.samplerChoice.value = settings.sampler;

@@ -5,6 +5,8 @@
  * @import { Chain } from "./session.js"
  */
 
+import { WITH_ETA } from "./samplers.js";
+
 export const PICTURE = "dream-start.png"; // what code calls a picture that no seed leads to
 const FRAMES = 60; // of an animation that goes on from a picture
 
@@ -108,7 +110,7 @@ function wayArguments({ sampler, steps, eta, seed, label, guidance }) {
   return /** @type {[string, string][]} */ ([
     ["sampler", quoted(sampler)],
     ["steps", `${steps}`],
-    ...(sampler === "ddim" ? [["eta", `${eta}`]] : []),
+    ...(WITH_ETA.includes(sampler) ? [["eta", `${eta}`]] : []),
     ["seed", seed],
     ...labelled,
     ...(guidance === 1 ? [] : [["guidance", `${guidance}`]]),
@@ -122,7 +124,7 @@ function wayArguments({ sampler, steps, eta, seed, label, guidance }) {
  */
 function wayOptions({ sampler, steps, eta, seed, label, guidance }, model) {
   let words = ` --precision float32 --sampler ${sampler} --steps ${steps}`;
-  if (sampler === "ddim") words += ` --eta ${eta}`;
+  if (WITH_ETA.includes(sampler)) words += ` --eta ${eta}`;
   words += ` --seed ${seed}`;
   if (label === "none") words += " --label none";
   else if (label !== "any") {

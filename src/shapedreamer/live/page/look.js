@@ -7,9 +7,10 @@
 
 import { drawNumbers, enlarge, fitting } from "./canvas.js";
 import { make, slide } from "./dom.js";
+import { WITH_ETA } from "./samplers.js";
 import { MOST_STEPS, SAMPLERS } from "./state.js";
 import { equation, number, typeset } from "./typeset.js";
-import { extrapolation, largest, look, terms } from "./update.js";
+import { extrapolation, largest, look, noiseBeside, terms } from "./update.js";
 
 const EPS_HIGH = 3; // noise of this size is white
 const TILE = 32; // CSS pixels of a picture in the strip, at least, about
@@ -80,7 +81,7 @@ export class Look {
   /** @returns {Way} */
   way() {
     const sampler = /** @type {SamplerName} */ (this.sampler.value);
-    return { sampler, steps: Number(this.steps.value), eta: sampler === "ddim" ? Number(this.eta.value) : 0 };
+    return { sampler, steps: Number(this.steps.value), eta: WITH_ETA.includes(sampler) ? Number(this.eta.value) : 0 };
   }
 
   /** @param {Way} way */
@@ -88,7 +89,7 @@ export class Look {
     this.sampler.value = sampler;
     slide(this.steps, steps);
     slide(this.eta, eta);
-    this.eta.disabled = sampler !== "ddim";
+    this.eta.disabled = !WITH_ETA.includes(sampler);
     this.stepsText.value = `${steps}`;
     this.etaText.value = eta.toFixed(2);
   }
@@ -162,7 +163,8 @@ export class Look {
       { symbol: "√{1−ᾱ_t}", factor: noise, of: "ε̂" },
     ];
     const rows = [equation("x_t", seen), equation("x_s", terms(this.traced, steps, index, this.alphaBar))];
-    if (this.traced.sampler === "dpmpp_2m") rows.push(equation("D", extrapolation(steps, index, this.alphaBar)));
+    if (this.traced.sampler === "dpmpp_2m")
+      rows.push(equation("D", extrapolation(steps, index, this.alphaBar)), equation("ε̂_D", noiseBeside(signal, noise)));
     this.equations.replaceChildren(...rows);
   }
 

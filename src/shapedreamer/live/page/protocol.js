@@ -13,7 +13,7 @@
  * @property {number} num         pictures at once: 1, 4 or 16
  * @property {SamplerName} sampler
  * @property {number} steps       network calls, 1…50
- * @property {number} eta         noise of the sampler ddim, 0…1
+ * @property {number} eta         noise of the samplers WITH_ETA, 0…1
  * @property {number} guidance    −10…10
  * @property {number} creativity  the time 0…T up to which each frame is forgotten
  * @property {Label} label

@@ -15,7 +15,7 @@
  * @property {Floats} next  x_s, where it landed
  *
  * @typedef Options
- * @property {number} eta    noise of ddim, 0…1
+ * @property {number} eta    noise of those WITH_ETA, 0…1
  * @property {Noise} noise   asked as noise(t, x) when leaving time t
  *
  * @typedef {(denoise: Denoise, alphaBar: number[], x: Floats, times: number[], options: Options) =>
@@ -41,10 +41,7 @@ export async function* ddpm(denoise, alphaBar, x, times, { noise }) {
 export async function* ddim(denoise, alphaBar, x, times, { eta, noise }) {
   for (const [t, s, a, b] of intervals(alphaBar, times)) {
     const x0 = await denoise(x, t);
-    const eps = sum(1 / Math.sqrt(1 - a), x, -Math.sqrt(a / (1 - a)), x0);
-    const sigma = eta * Math.sqrt(((1 - b) / (1 - a)) * (1 - a / b));
-    let next = sum(Math.sqrt(b), x0, Math.sqrt(Math.max(1 - b - sigma ** 2, 0)), eps);
-    if (sigma > 0) next = sum(1, next, sigma, noise(t, x)); // never at s = 0, where b = 1
+    const next = ddimStep(x0, x, t, a, b, eta, noise);
     yield { t, s, x, x0, next };
     x = next;
   }
@@ -91,7 +88,7 @@ export function heunOfCalls(denoise, alphaBar, x, calls, options) {
 }
 
 /** @type {Sampler} */
-export async function* dpmpp_2m(denoise, alphaBar, x, times) {
+export async function* dpmpp_2m(denoise, alphaBar, x, times, { eta, noise }) {
   /** @type {Floats | null} */
   let previous = null;
   let before = NaN;
@@ -100,7 +97,7 @@ export async function* dpmpp_2m(denoise, alphaBar, x, times) {
     const h = halfLogSnr(b) - halfLogSnr(a);
     const slope = h / (2 * before);
     const guess = previous === null || s === 0 ? x0 : sum(1 + slope, x0, -slope, previous);
-    const next = sum(Math.sqrt((1 - b) / (1 - a)), x, -Math.sqrt(b) * Math.expm1(-h), guess);
+    const next = ddimStep(guess, x, t, a, b, eta, noise);
     [previous, before] = [x0, h];
     yield { t, s, x, x0, next };
     x = next;
@@ -109,6 +106,7 @@ export async function* dpmpp_2m(denoise, alphaBar, x, times) {
 
 /** @type {Record<string, Sampler>} */
 export const SAMPLERS = { ddpm, ddim, heun, dpmpp_2m };
+export const WITH_ETA = ["ddim", "dpmpp_2m"]; // those that add as much noise as one likes
 
 /**
  * p · x + q · y, pixel by pixel, in the type of x.
@@ -134,6 +132,24 @@ export function sum(p, x, q, y) {
  */
 function intervals(alphaBar, times) {
   return times.slice(1).map((s, i) => [times[i], s, alphaBar[times[i]], alphaBar[s]]);
+}
+
+/**
+ * x_s, on the straight line from x_t to x̂₀, with a part of the noise in it drawn anew.
+ *
+ * @param {Floats} x0
+ * @param {Floats} x
+ * @param {number} t
+ * @param {number} a
+ * @param {number} b
+ * @param {number} eta
+ * @param {Noise} noise
+ */
+function ddimStep(x0, x, t, a, b, eta, noise) {
+  const eps = sum(1 / Math.sqrt(1 - a), x, -Math.sqrt(a / (1 - a)), x0);
+  const sigma = eta * Math.sqrt(((1 - b) / (1 - a)) * (1 - a / b));
+  const next = sum(Math.sqrt(b), x0, Math.sqrt(Math.max(1 - b - sigma ** 2, 0)), eps);
+  return sigma > 0 ? sum(1, next, sigma, noise(t, x)) : next; // always at s = 0, where b = 1
 }
 
 /** v from x = cos θ x₀ + sin θ ε and x̂₀. @param {Floats} x @param {Floats} x0 @param {number} theta */

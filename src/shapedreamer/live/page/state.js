@@ -5,6 +5,7 @@
  */
 
 import { deflate, fromBase64Url, inflate, toBase64Url } from "./bytes.js";
+import { WITH_ETA } from "./samplers.js";
 
 /** @typedef {"dream" | "microscope" | "draw"} ViewName */
 /** @typedef {Pick<Settings, "sampler" | "steps" | "eta">} Way  from noise to image */
@@ -43,7 +44,7 @@ export function defaults(model) {
     num: 1,
     sampler: model.sampling.sampler,
     steps: Math.min(model.sampling.steps, MOST_STEPS, model.T),
-    eta: model.sampling.sampler === "ddim" ? model.sampling.eta : 0,
+    eta: WITH_ETA.includes(model.sampling.sampler) ? model.sampling.eta : 0,
     guidance: 1,
     creativity: model.creativity,
     label: "any",
@@ -57,7 +58,7 @@ export function guidable(settings, model) {
 }
 
 /**
- * Settings where what says nothing is at rest: eta but for ddim, guidance without a label.
+ * Settings where what says nothing is at rest: eta but for the samplers WITH_ETA, guidance without a label.
  * @param {Settings} settings
  * @param {ModelInfo} model
  * @returns {Settings}
@@ -65,7 +66,7 @@ export function guidable(settings, model) {
 export function settled(settings, model) {
   return {
     ...settings,
-    eta: settings.sampler === "ddim" ? settings.eta : 0,
+    eta: WITH_ETA.includes(settings.sampler) ? settings.eta : 0,
     guidance: guidable(settings, model) ? settings.guidance : 1,
   };
 }

@@ -56,13 +56,8 @@ export function terms(way, steps, index, alphaBar) {
         { symbol: "(φ_s − φ_t)", factor: turn, of: "v̄" },
       ];
     }
-    case "dpmpp_2m": {
-      const h = halfLogSnr(b) - halfLogSnr(a);
-      return [
-        { symbol: "√{1−ᾱ_s} / √{1−ᾱ_t}", factor: Math.sqrt((1 - b) / (1 - a)), of: "x_t" },
-        { symbol: "√{ᾱ_s} (1 − e^{−h})", factor: -Math.sqrt(b) * Math.expm1(-h), of: "D" },
-      ];
-    }
+    case "dpmpp_2m":
+      return ddim(a, b, way.eta, ["D", "ε̂_D"]);
   }
 }
 
@@ -82,6 +77,19 @@ export function extrapolation(steps, index, alphaBar) {
   ];
 }
 
+/**
+ * What ε̂_D is: the noise in x_t, if D is the image in it.
+ * @param {number} signal  √ᾱ_t
+ * @param {number} noise   √(1−ᾱ_t)
+ * @returns {Term[]}
+ */
+export function noiseBeside(signal, noise) {
+  return [
+    { symbol: "1 / √{1−ᾱ_t}", factor: 1 / noise, of: "x_t" },
+    { symbol: "− √{ᾱ_t} / √{1−ᾱ_t}", factor: -signal / noise, of: "D" },
+  ];
+}
+
 /** @param {number} a @param {number} b @returns {Term[]} */
 function ddpm(a, b) {
   const beta = 1 - a / b;
@@ -93,12 +101,12 @@ function ddpm(a, b) {
   ];
 }
 
-/** @param {number} a @param {number} b @param {number} eta @returns {Term[]} */
-function ddim(a, b, eta) {
+/** @param {number} a @param {number} b @param {number} eta @param {string[]} along  the line's two ends @returns {Term[]} */
+function ddim(a, b, eta, [image, eps] = ["x̂_0", "ε̂"]) {
   const sigma = eta * Math.sqrt(((1 - b) / (1 - a)) * (1 - a / b));
   return [
-    { symbol: "√{ᾱ_s}", factor: Math.sqrt(b), of: "x̂_0" },
-    { symbol: eta > 0 ? "√{1−ᾱ_s−σ²}" : "√{1−ᾱ_s}", factor: Math.sqrt(Math.max(1 - b - sigma ** 2, 0)), of: "ε̂" },
+    { symbol: "√{ᾱ_s}", factor: Math.sqrt(b), of: image },
+    { symbol: eta > 0 ? "√{1−ᾱ_s−σ²}" : "√{1−ᾱ_s}", factor: Math.sqrt(Math.max(1 - b - sigma ** 2, 0)), of: eps },
     ...(eta > 0 ? [{ symbol: "σ", factor: sigma, of: "z" }] : []),
   ];
 }
