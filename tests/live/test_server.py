@@ -135,7 +135,7 @@ def test_what_makes_no_sense_is_answered_and_the_talk_goes_on(client: TestClient
         assert viewer.receive_json() == {
             "type": "error",
             "id": 9,
-            "message": "eta belongs to the sampler ddim; heun has none",
+            "message": "eta belongs to the samplers ddim and dpmpp_2m; heun has none",
         }
 
 

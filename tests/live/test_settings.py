@@ -245,7 +245,7 @@ def test_what_a_model_cannot_do_is_refused() -> None:
         (LABELLED, {"label": {"dog": 1.0}}, "no label 'dog'; there are: circle, line, square"),
         (LABELLED, {"label": {"1": 1.0}}, "no label '1'"),
         (LABELLED, {"label": "none", "guidance": 2.0}, "guidance 2 needs a label"),
-        (LABELLED, {"sampler": "heun", "eta": 0.5}, "eta belongs to the sampler ddim; heun has none"),
+        (LABELLED, {"sampler": "heun", "eta": 0.5}, "eta belongs to the samplers ddim and dpmpp_2m; heun has none"),
         (BARE, {"label": {"circle": 1.0}}, "without labels"),
         (BARE, {"label": {}}, "without labels"),
         (BARE, {"guidance": 2.0}, "guidance 2 needs a label"),
