@@ -137,7 +137,7 @@ class Sampling:
     """How to sample where nothing else is said.
 
     steps    network calls
-    eta      ddim's noise; see samplers.py
+    eta      noise of the samplers WITH_ETA; see samplers.py
     spacing  where the steps of ddpm, ddim and dpmpp_2m lie: "even" in t, or in "log_snr"; see schedule.py
     """
 
@@ -267,7 +267,7 @@ _TUNED: dict[str, Any] = {
     "lr_decay": True,
     "warmup": 50,
     "ema_decay": 0.998,
-    "sampling": Sampling(steps=24, eta=1.0, spacing="log_snr"),
+    "sampling": Sampling("dpmpp_2m", 24, eta=1.0, spacing="log_snr"),
 }
 _BLACK_AND_WHITE = NoiseLevels(mean=-2.0, std=1.8, uniform=0.25)  # decided early: noise hides two values badly
 _SHADES = NoiseLevels(mean=-1.0, std=2.2, uniform=0.1)
@@ -323,6 +323,8 @@ def _mnist(
     if not textbook:
         network = UNetConfig(channels=(64, 96), attention=(1,), patch=2)
         recipe = replace(recipe, network=network, noise_levels=_SHADES, epochs=2, batch_size=64, **_TUNED)
+        # dpmpp_2m has the better FID here, too, and the more digits that are none
+        recipe = replace(recipe, sampling=replace(recipe.sampling, sampler="ddim"))
     return change(recipe, **changes)
 
 

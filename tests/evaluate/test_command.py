@@ -103,14 +103,14 @@ def test_a_sweep_prints_a_table_or_a_list_and_writes_its_picture(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("images made of one to three shapes (256 samples each); real images: ")
     assert lines[1].split() == ["network", "calls", "1", "2"]
-    assert [line.split()[0] for line in lines[2:]] == ["ddpm", "ddim", "heun", "dpmpp_2m", "sweep.png"]
+    assert [line.split()[0] for line in lines[2:]] == ["ddpm", "ddim", "heun", "dpmpp_2m", "dpmpp_2m,", "sweep.png"]
     assert written() == ["sweep.png"]
 
     words = ("--sweep", "steps", "--num", 256, "--json", "--out", "other.png", "--seed", 1)
     assert shapedreamer(monkeypatch, shapes, *words) == 0
     points = [Point(**row) for row in json.loads(capsys.readouterr().out)]
     assert points == sweep.sweep(subject(shapes, device="cpu"), 256, seed=1)
-    assert len(points) == 8
+    assert len(points) == 10
     with Image.open("other.png") as shown:
         assert np.array_equal(np.asarray(shown), np.asarray(picture(points)))
 

@@ -27,7 +27,7 @@ from shapedreamer.evaluate.validity import ShapeReport
 from shapedreamer.render import grid
 
 Judged = tuple[Evaluation, Evidence]
-POINTS = [Point("ddim", n, n, "FID", 10 / n, 0.5, 256, 0, 1.0) for n in (1, 4)]
+POINTS = [Point("ddim", 0.0, n, n, "FID", 10 / n, 0.5, 256, 0, 1.0) for n in (1, 4)]
 VOID = ("meta", "img", "br")
 
 

@@ -17,7 +17,7 @@ from shapedreamer.errors import UserError
 from shapedreamer.evaluate import sweep as module
 from shapedreamer.evaluate.distances import LEAST, fid
 from shapedreamer.evaluate.evaluation import Subject, draw, real_images
-from shapedreamer.evaluate.sweep import Point, apart, picture, sweep, table
+from shapedreamer.evaluate.sweep import WAYS, Point, apart, picture, sweep, table
 from shapedreamer.evaluate.validity import ShapeReport
 from shapedreamer.names import SamplerName
 from shapedreamer.recipes import Sampling
@@ -39,12 +39,12 @@ def dreamer(of_images: OfImages, data: Data) -> Subject:
 
 def test_a_point_is_the_fid_of_its_samples_from_the_same_noise(few: None, dreamer: Subject, data: Data) -> None:
     points = sweep(dreamer, LEAST, seed=3)
-    assert [(p.sampler, p.steps, p.calls) for p in points] == [(s, n, n) for s in SAMPLERS for n in (1, 3, 20)]
+    assert [(p.sampler, p.eta, p.steps, p.calls) for p in points] == [(*way, n, n) for way in WAYS for n in (1, 3, 20)]
     reference, real, _ = real_images(*data, LEAST)
     classifier, _ = dreamer.classifier
     seen = classifier.see(reference)[0]
     for point in points:
-        samples, _ = draw(dreamer.model, LEAST, Sampling(point.sampler, point.steps), 1.0, 3, lambda _: None)
+        samples, _ = draw(dreamer.model, LEAST, Sampling(point.sampler, point.steps, point.eta), 1.0, 3, lambda _: None)
         assert point.quality == pytest.approx(fid(classifier.see(samples)[0], seen), rel=1e-9)
         assert point.real == pytest.approx(fid(classifier.see(real)[0], seen), rel=1e-9)
         assert (point.measure, point.num, point.seed, point.guidance) == ("FID", LEAST, 3, 1.0)
@@ -74,11 +74,11 @@ def test_where_the_data_have_shapes_quality_is_the_share_of_valid_images(
     told: list[tuple[str, int, int]] = []
     points = sweep(replace(dreamer, tell=lambda *words: told.append(words)), LEAST)
     assert torch.equal(judged[0], real_images(*data, LEAST)[1])
-    assert [point.quality for point in points] == [i / 100 for i in range(2, 14)]
+    assert [point.quality for point in points] == [i / 100 for i in range(2, 17)]
     assert {point.real for point in points} == {0.01}
     assert {point.measure for point in points} == {"valid"}
     for point, images in zip(points, judged[1:], strict=True):
-        way = Sampling(point.sampler, point.steps)
+        way = Sampling(point.sampler, point.steps, point.eta)
         assert torch.equal(images, draw(dreamer.model, LEAST, way, 1.0, 0, lambda _: None)[0])
 
     assert len({(what, of) for what, _, of in told}) == 1
@@ -100,7 +100,7 @@ def test_guidance_takes_two_calls_a_step(
 
     monkeypatch.setattr(module, "STEPS", (2,))
     points = sweep(of_drawer(network, torch.eye(4)), LEAST, guidance)
-    assert [(point.calls, point.guidance) for point in points] == [(2 * factor, guidance)] * 4
+    assert [(point.calls, point.guidance) for point in points] == [(2 * factor, guidance)] * len(WAYS)
     assert seen == sum(point.calls for point in points) * LEAST
 
 
@@ -126,7 +126,7 @@ def test_mistakes_are_found_before_anything_is_computed(
 
 def points_of(measure: str, qualities: dict[SamplerName, list[float]], real: float) -> list[Point]:
     return [
-        Point(sampler, n, n, measure, value, real, 512, 0, 1.0)  # type: ignore[arg-type]
+        Point(sampler, 0.0, n, n, measure, value, real, 512, 0, 1.0)  # type: ignore[arg-type]
         for sampler, line in qualities.items()
         for n, value in zip((1, 4, 16), line, strict=True)
     ]
@@ -152,19 +152,20 @@ def test_the_table_has_a_line_for_each_sampler_and_a_column_for_each_number_of_c
 
 
 def test_a_sampler_that_makes_fewer_steps_leaves_no_gap_in_the_names() -> None:
-    assert {point.sampler for point in VALID} < set(module.COLOURS) == set(SAMPLERS)
+    assert {point.sampler for point in VALID} < {sampler for sampler, _ in WAYS} == set(SAMPLERS)
 
 
 @pytest.mark.parametrize("points", [VALID, FID])
 def test_the_picture_has_each_line_in_its_colour_and_its_name_beside_it(points: list[Point]) -> None:
     pixels = np.asarray(picture(points).convert("RGB"))
     height, width, _ = pixels.shape
-    for colour in (module.COLOURS["ddpm"], module.COLOURS["heun"], module.REAL):
+    for colour in (WAYS["ddpm", 0.0][1], WAYS["heun", 0.0][1], module.REAL):
         rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         _, columns = np.nonzero((pixels == rgb).all(2))
         assert columns.min() < 0.3 * width  # the line
         assert columns.max() > 0.8 * width  # the name
-    assert not (pixels == [int(module.COLOURS["ddim"][i : i + 2], 16) for i in (1, 3, 5)]).all(2).any()
+    ddim = WAYS["ddim", 0.0][1]
+    assert not (pixels == [int(ddim[i : i + 2], 16) for i in (1, 3, 5)]).all(2).any()
     assert (pixels[0] == 255).all()
     assert width > height > 400
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from ..errors import require
 from ..names import SamplerName
 from ..recipes import Sampling
-from ..samplers import SAMPLERS
 from .distances import fid
 from .evaluation import Subject, draw, real_images
 from .table import number, percent
@@ -23,15 +22,20 @@ from .validity import judge, primitives_of
 STEPS = (1, 2, 4, 8, 16, 24, 50)
 NUM = 512
 SEARCH = 20  # network calls that looking for the shapes in an image takes about as long as
-TITLES: dict[SamplerName, str] = {"ddpm": "ddpm = ddim, eta 1"}
-COLOURS: dict[SamplerName, str] = {"ddpm": "#d55e00", "ddim": "#0072b2", "heun": "#009e73", "dpmpp_2m": "#aa4499"}
+WAYS: dict[tuple[SamplerName, float], tuple[str, str]] = {  # of the sampler with this eta: name and colour
+    ("ddpm", 0.0): ("ddpm = ddim, eta 1", "#d55e00"),
+    ("ddim", 0.0): ("ddim", "#0072b2"),
+    ("heun", 0.0): ("heun", "#009e73"),
+    ("dpmpp_2m", 0.0): ("dpmpp_2m", "#aa4499"),
+    ("dpmpp_2m", 1.0): ("dpmpp_2m, eta 1", "#661133"),
+}
 REAL = "#777777"
 GAP = 0.06  # between the names beside the lines, as a share of the picture's height
 Quality = Callable[[Tensor, Callable[[int], None]], float]  # of images (N, C, H, W), telling how many it has seen
 
 
 class Point(NamedTuple):
-    """The quality of `num` samples, drawn by one sampler (with eta 0) in so many steps from the noise of `seed`.
+    """The quality of `num` samples, drawn by one sampler in so many steps from the noise of `seed`.
 
     calls    of the network, for a sample: twice the steps with a guidance that is neither 0 nor 1
     measure  what quality is: "valid", the share of samples made of shapes, or "FID"
@@ -39,6 +43,7 @@ class Point(NamedTuple):
     """
 
     sampler: SamplerName
+    eta: float
     steps: int
     calls: int
     measure: Literal["valid", "FID"]
@@ -58,24 +63,25 @@ def sweep(it: Subject, num: int = NUM, guidance: float = 1.0, seed: int = 0) -> 
     it.model.stream(1, seed=seed, guidance=guidance)  # refuses what makes no sense
     steps = [n for n in STEPS if n <= it.model.schedule.T]
     quality, extra = (_valid(it), SEARCH) if primitives_of(it.training.spec) else (_distance(it, reference), 0)
-    total = num * (len(SAMPLERS) * sum(n + extra for n in steps) + extra)
+    total = num * (len(WAYS) * sum(n + extra for n in steps) + extra)
     before = 0
 
     def tell(done: int) -> None:
         it.tell("network calls and as much other work", before + done, total)
 
-    def one(sampler: SamplerName, n: int) -> float:
-        images, _ = draw(it.model, num, Sampling(sampler, n), guidance, seed, lambda done: tell(n * done))
+    def one(sampler: SamplerName, eta: float, n: int) -> float:
+        images, _ = draw(it.model, num, Sampling(sampler, n, eta), guidance, seed, lambda done: tell(n * done))
         return quality(images, lambda done: tell(n * num + extra * done))
 
     of_real = quality(real, lambda done: tell(extra * done))
     before += extra * num
     points = []
-    for sampler in SAMPLERS:
+    for sampler, eta in WAYS:
         for n in steps:
             calls = n if guidance in (0, 1) else 2 * n
             measure: Literal["valid", "FID"] = "valid" if extra else "FID"
-            points.append(Point(sampler, n, calls, measure, one(sampler, n), of_real, num, seed, guidance))
+            found = one(sampler, eta, n)
+            points.append(Point(sampler, eta, n, calls, measure, found, of_real, num, seed, guidance))
             before += (n + extra) * num
     return points
 
@@ -105,7 +111,7 @@ def picture(points: Sequence[Point]) -> Image.Image:
     axes = figure.add_subplot()
     first, ends = points[0], {}
     for name, line in _lines(points).items():
-        colour = COLOURS[line[0].sampler]
+        _, colour = WAYS[line[0].sampler, line[0].eta]
         axes.plot([point.calls for point in line], [point.quality for point in line], marker="o", color=colour)
         ends[name] = line[-1].quality, colour
     axes.axhline(first.real, color=REAL, linestyle="--")
@@ -149,7 +155,7 @@ def _lines(points: Sequence[Point]) -> dict[str, list[Point]]:
     """The points of each sampler, by its name."""
     lines: dict[str, list[Point]] = {}
     for point in points:
-        lines.setdefault(TITLES.get(point.sampler, point.sampler), []).append(point)
+        lines.setdefault(WAYS[point.sampler, point.eta][0], []).append(point)
     return lines
 
 
