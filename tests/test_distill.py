@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from shapedreamer import cli, oracle
 from shapedreamer.checkpoint import load_checkpoint, load_optimizers, read_config, read_metrics
-from shapedreamer.distill import CALLS, SHARE_OF_T, distill, few_steps, few_times, slope
+from shapedreamer.distill import CALLS, SHARE_OF_T, Matching, distill, few_steps, few_times, slope
 from shapedreamer.errors import UserError
 from shapedreamer.model import load
 from shapedreamer.noise import Noise
@@ -82,7 +82,7 @@ def test_who_draws_instead_is_right_in_any_number_of_calls(calls: int) -> None:
 
 @pytest.mark.parametrize("schedule", [cosine(1000), cosine(500), linear(1000), cosine(5)], ids=str)
 def test_it_trains_on_the_times_that_few_calls_ask_for_and_on_no_other(schedule: Schedule) -> None:
-    density = few_times(schedule)
+    density = few_times(schedule, SHARE_OF_T)
     asked = {t for calls in CALLS if calls <= schedule.T for t in log_snr_times(schedule, calls)[:-1]}
     assert asked <= set(density.nonzero().flatten().tolist())
     assert density[1:].count_nonzero() <= sum(CALLS)
@@ -107,6 +107,33 @@ def test_slope_is_the_squared_gradient_of_half_the_images_and_can_be_descended()
     assert_close(weight.grad, 8 * weight.detach())
 
 
+def matching(teacher: Path) -> Matching:
+    checkpoint = load_checkpoint(teacher / "checkpoints/best.safetensors")
+    recipe = few_steps(checkpoint.config.recipe, "abc", 4, 1, 0, match=1.0)
+    return Matching(recipe, checkpoint, torch.device("cpu"))
+
+
+def test_where_own_pictures_are_as_common_as_the_teachers_nothing_is_to_be_moved(teacher: Path) -> None:
+    found = matching(teacher)
+    y = load(teacher).sample(8, seed=1)
+    label = torch.zeros(8, found.recipe.network.context)
+    assert torch.equal(found.away(y, label, 0), torch.zeros_like(y))  # own is still the teacher
+    assert not torch.equal(found.away(y, label, 1), torch.zeros_like(y))
+
+
+def test_what_is_drawn_too_often_is_moved_to_what_the_teacher_would_see(teacher: Path) -> None:
+    found = matching(teacher)
+    white, label = torch.ones(16, *load(teacher).sample(1).shape[1:]), torch.zeros(16, found.recipe.network.context)
+    for group in found.optimizer.param_groups:
+        group["lr"] = 0.01
+    before = {key: value.clone() for key, value in found.teacher.state_dict().items()}
+    for step in range(60):
+        towards = found.away(white, label, step)
+    assert (towards > 0).double().mean() > 0.9  # own has learnt that all is white, and to descend is to be less so
+    assert all(torch.equal(before[key], value) for key, value in found.teacher.state_dict().items())
+    assert towards.isfinite().all()
+
+
 def test_the_recipe_is_the_teachers_but_for_how_it_is_learnt_and_sampled() -> None:
     recipe = few_steps(TOLD, "abc", 2, 7, 5)
     assert (recipe.data, recipe.network, recipe.schedule, recipe.timesteps, recipe.prediction, recipe.labels) == (
@@ -128,6 +155,12 @@ def test_the_recipe_is_the_teachers_but_for_how_it_is_learnt_and_sampled() -> No
 def test_what_cannot_be_distilled_is_refused(teacher: Recipe, steps: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
         few_steps(teacher, "abc", steps, 1, 0)
+
+
+@pytest.mark.parametrize("match", [-1.0, math.inf, math.nan])
+def test_a_weight_is_a_number_from_0_on(match: float) -> None:
+    with pytest.raises(UserError, match="match must be at least 0"):
+        few_steps(FALLING, "abc", 4, 1, 0, match)
 
 
 # A run
@@ -184,6 +217,20 @@ def test_resumed_it_is_the_run_that_was_never_stopped(teacher: Path, unbroken: P
     assert load_checkpoint(out / "checkpoints/latest.safetensors").step == 3
     distill(teacher, out, epochs=4, sample_every=2, resume=True)
     assert_same_run(out, unbroken)
+
+
+def test_so_it_is_where_the_teachers_pictures_are_matched(teacher: Path, unbroken: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    distill(teacher, whole, epochs=2, sample_every=0, match=1.0)
+    distill(teacher, parts, epochs=2, sample_every=0, match=1.0, max_minutes=0)
+    with pytest.raises(UserError, match="match = 1"):
+        distill(teacher, parts, epochs=2, sample_every=0, resume=True)
+    distill(teacher, parts, epochs=2, sample_every=0, match=1.0, resume=True)
+    assert_same_run(parts, whole)
+    latest = load_checkpoint(whole / "checkpoints/latest.safetensors")
+    assert len(load_optimizers(whole / "checkpoints", latest)) == 5
+    plain = distill(teacher, tmp_path / "plain", epochs=2, sample_every=0)
+    assert not torch.equal(plain.sample(1), load(whole).sample(1))
 
 
 def test_the_seed_decides(teacher: Path, unbroken: Path, tmp_path: Path) -> None:

@@ -25,6 +25,17 @@ advise):
 The last term holds the network to the image where little noise leaves little choice, so that the critic's part is where
 there is some. Both begin as the teacher: the network whole, and the critic with its way down, which knows what such
 images are made of.
+
+At T, from where one call makes a whole picture, the teacher can help (`match` above 0), as in distribution matching
+distillation (Yin et al. 2024, equation 7). Give a picture y of the network's own back to the noise. The teacher says
+what y_s would be made of if y were from the data. A third denoiser, which begins as the teacher and learns from nothing
+but such y, says what it would be made of if it were one of the network's. Where they differ, y is drawn too often:
+
+        y = x̂₀ of those with t = T, s one of the teacher's times, y_s ~ q(y_s | y)
+        own:      descend along ∇ |own(y_s, s) − y|²
+        network:  descend along (own(y_s, s) − teacher(y_s, s)) / |y − teacher(y_s, s)|₁ too, as the gradient of y
+
+That favours what is common: digits are better by it, and of shapes too many are circles (benchmarks/SPEEDRUN.md).
 """
 
 import math
@@ -47,17 +58,20 @@ from .networks.critic import Critic
 from .noise import fold
 from .process import diffuse
 from .recipes import Recipe, Sampling, moved
-from .run import Run, signals
+from .run import Run, Stateful, signals
 from .runlog import RunLog
 from .schedule import Schedule, log_snr_times
-from .train import PREVIEW_IMAGES, WEIGHTS, learning_rate, training_batch
+from .train import PREVIEW_IMAGES, WEIGHTS, learning_rate, training_batch, training_times
 
 CALLS = (1, 2, 4, 8)  # the numbers of network calls that a few-step model is made for
 SHARE_OF_T = 0.3  # of the images in training: every picture begins at T, where there is most to learn
+SHARE_TO_MATCH = 0.5  # instead, where the teacher's pictures are to be matched, which is done at T alone
 IMAGES = 60_000  # to be seen in training, unless said otherwise
 CRITIC_RATE = 3.0  # how many times as fast as the network the critic learns, for it must know better
 FAITH = 3.0  # λ
 PENALTY = 0.3  # γ
+OWN_RATE = 2.0  # how many times as fast as the network at first the denoiser of its own pictures learns, to keep up
+MATCHING = 77  # apart from the purposes of random numbers in train.py
 PENALTY_EVERY = 8  # steps, and then so many times γ: a second derivative costs much (Karras et al. 2020, appendix B)
 
 
@@ -66,6 +80,7 @@ def distill(
     out: str | Path | None = None,
     *,
     steps: int = 4,
+    match: float = 0.0,
     epochs: int | None = None,
     seed: int = 0,
     data: str | Path | None = None,
@@ -78,6 +93,7 @@ def distill(
 
     out:           runs/NAME-turbo unless given
     steps:         network calls that it is sampled with where nothing else is said, one of CALLS
+    match:         weight of drawing the same pictures as often as the teacher; see above
     epochs:        passes over the images that the model was trained on; as many as make about IMAGES unless given
     data:          where those images lie by now, for recipes that read them
     resume:        go on with the run that is in `out`
@@ -93,12 +109,12 @@ def distill(
         raise UserError(f"{model} was trained on other images than those of {data or images.spec.name}")
     if epochs is None:
         epochs = max(1, round(IMAGES / len(images)))
-    recipe = few_steps(moved(teacher.config.recipe, data), teacher.digest, steps, epochs, seed).fitted(images)
+    recipe = few_steps(moved(teacher.config.recipe, data), teacher.digest, steps, epochs, seed, match).fitted(images)
     out = Path(out or Path("runs") / f"{recipe.name}-turbo")
     run = _Distillation(recipe, out, images.spec, teacher, pick_device(device))
     start = run.resume() if resume else run.begin(save_every=0)
     network, critic, schedule = run.bare, run.critic, run.schedule
-    density = few_times(schedule)
+    density = few_times(schedule, SHARE_TO_MATCH if match else SHARE_OF_T)
 
     log = RunLog(out, recipe, start, ("a critic that guesses", math.log(2)), max_minutes)
     with log, signals() as caught:
@@ -121,8 +137,14 @@ def distill(
             critic.requires_grad_(False)
             with autocast(run.device):
                 taken_for_the_other = F.softplus(critic(x0, x_t, t, label) - critic(fake, x_t, t, label)).mean()
+            pure = t == schedule.T
+            matching = torch.zeros_like(taken_for_the_other)
+            if run.matched and pure.any():
+                towards = run.matched.away(fake[pure].detach(), None if label is None else label[pure], step)
+                matching = (fake[pure] * towards).flatten(1).mean(1).sum() / len(fake)
             error = (fake - x0).square().flatten(1).mean(1)
-            (taken_for_the_other + FAITH * (schedule.alpha_bar.to(error)[t] * error).mean()).backward()
+            faith = FAITH * (schedule.alpha_bar.to(error)[t] * error).mean()
+            (taken_for_the_other + recipe.match * matching + faith).backward()
             norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.grad_clip)
             run.check_finite(step, critic_loss, norm)
             run.optimizer.step()
@@ -146,7 +168,7 @@ def distill(
     return run.model(run.ema.network)
 
 
-def few_steps(teacher: Recipe, digest: str, steps: int, epochs: int, seed: int) -> Recipe:
+def few_steps(teacher: Recipe, digest: str, steps: int, epochs: int, seed: int, match: float = 0.0) -> Recipe:
     """The recipe of the few-step model that is made of a teacher's; digest: of the teacher's checkpoint.
 
     UserError for a teacher of which none can be made.
@@ -174,14 +196,15 @@ def few_steps(teacher: Recipe, digest: str, steps: int, epochs: int, seed: int) 
         seed=seed,
         sampling=Sampling("ddim", steps, eta=1.0, spacing="log_snr"),
         teacher=digest,
+        match=match,
     )
 
 
-def few_times(schedule: Schedule) -> Tensor:
+def few_times(schedule: Schedule, share_of_T: float) -> Tensor:
     """How often to train on each time: (T+1,) that sums to 1. Only where a sampler of so few CALLS asks."""
     density = torch.zeros_like(schedule.alpha_bar)
     density[[t for calls in CALLS for t in log_snr_times(schedule, min(calls, schedule.T))[1:-1]]] = 1.0
-    density *= (1 - SHARE_OF_T) / density.sum().clamp(min=1)
+    density *= (1 - share_of_T) / density.sum().clamp(min=1)
     density[schedule.T] = 1 - density.sum()
     return density
 
@@ -196,6 +219,35 @@ def slope(critic: Callable[..., Tensor], x0: Tensor, x_t: Tensor, t: Tensor, lab
     scores = critic(x0, x_t[:half], t[:half], None if label is None else label[:half])
     (gradient,) = torch.autograd.grad(scores.sum(), x0, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean()
+
+
+class Matching:
+    """The teacher, the denoiser of the network's own pictures, and where they differ."""
+
+    def __init__(self, recipe: Recipe, teacher: Checkpoint, device: torch.device) -> None:
+        self.recipe, self.schedule = recipe, recipe.make_schedule()
+        self.levels = training_times(teacher.config.recipe).float()
+        self.teacher, self.own = (recipe.make_network().to(device, memory_format=torch.channels_last) for _ in "to")  # type: ignore[call-overload]
+        self.teacher.load_state_dict(teacher.ema)
+        self.teacher.eval().requires_grad_(False)
+        self.own.load_state_dict(teacher.ema)
+        self.optimizer = torch.optim.AdamW(
+            self.own.parameters(), OWN_RATE * recipe.lr, betas=(0.0, 0.99), weight_decay=recipe.weight_decay
+        )
+
+    def away(self, y: Tensor, label: Tensor | None, step: int) -> Tensor:
+        """Let own learn from the pictures y (B, C, H, W); return in which direction there are too many of them."""
+        generator = torch.Generator().manual_seed((fold(self.recipe.seed, MATCHING) + step) % 2**64)
+        s = torch.multinomial(self.levels, len(y), replacement=True, generator=generator).to(y.device)
+        y_s = diffuse(y, s, torch.randn(y.shape, generator=generator).to(y.device), self.schedule)
+        with autocast(y.device):
+            own = Denoiser(given(self.own, label), self.schedule, self.recipe.prediction)(y_s, s)
+            true = Denoiser(given(self.teacher, label), self.schedule, self.recipe.prediction)(y_s, s)
+        (own.float() - y).square().mean().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        size = (y - true).abs().mean(dim=(1, 2, 3), keepdim=True)
+        return (own.detach() - true).float() / size.clamp(min=0.02)  # bfloat16 is not more exact than that
 
 
 class _Distillation(Run):
@@ -214,7 +266,11 @@ class _Distillation(Run):
             for part in (bare, self.critic)
         )
         self.optimizer, self.critic_optimizer = optimizer, other
-        super().__init__(recipe, out, spec, teacher.labels, bare, (optimizer, other, self.critic))
+        rest: tuple[Stateful, ...] = (optimizer, other, self.critic)
+        self.matched = Matching(recipe, teacher, device) if recipe.match else None
+        if self.matched:
+            rest += (self.matched.own, self.matched.optimizer)
+        super().__init__(recipe, out, spec, teacher.labels, bare, rest)
 
     def set_learning_rate(self, step: int) -> float:
         """Let the rates be those of step 0, 1, …; return the network's."""

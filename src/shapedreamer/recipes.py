@@ -5,6 +5,7 @@ then, so that the command line can read names and defaults at no cost.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
@@ -166,7 +167,8 @@ class Recipe:
     ema_decay                         of the averaged weights, which are the ones to sample with; see ema.py
     seed                              decides the first weights, the order of the images, the times and the noise
     sampling                          how the trained model is best sampled; training does not depend on it
-    teacher                           digest of the checkpoint that the model was distilled from; see distill.py
+    teacher, match                    digest of the checkpoint that the model was distilled from, and how much it was to
+                                      draw the same images as often; see distill.py
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
@@ -194,6 +196,7 @@ class Recipe:
     seed: int = 0
     sampling: Sampling = field(default_factory=Sampling)
     teacher: str | None = None
+    match: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("timesteps", "epochs", "batch_size"):
@@ -205,6 +208,8 @@ class Recipe:
             raise UserError(f"lr must be above 0, not {self.lr}")
         if not 0 <= self.label_dropout <= 1:
             raise UserError(f"label_dropout must be between 0 and 1, not {self.label_dropout}")
+        if not 0 <= self.match < math.inf:
+            raise UserError(f"match must be at least 0 and finite, not {self.match}")
         if not 0 <= self.seed < 2**64:
             raise UserError(f"seed must be between 0 and 2⁶⁴−1, not {self.seed}")
         if self.schedule == "linear_zero_snr" and self.prediction == "eps":

@@ -11,6 +11,7 @@ from ..names import DeviceName
 def run(
     model: Positional[Path],
     steps: int = 4,
+    match: float = 0.0,
     epochs: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: about 60,000 images)")] = None,
     seed: int = 0,
     data: Annotated[
@@ -31,6 +32,7 @@ def run(
         model: A run folder (its best checkpoint is taken), a checkpoint file, or a model in the box; trained to predict
             x0 or v, as the recipes do by default.
         steps: Network calls that the new model is sampled with by default: 1, 2, 4 or 8.
+        match: Weight of drawing the same pictures as often as the model does, besides being taken for real; 0 for none.
         epochs: Passes over the images that the model was trained on.
         seed: Decides the order of the images, the times and the noise.
         data: Where the images lie by now.
@@ -46,6 +48,7 @@ def run(
         model,
         out,
         steps=steps,
+        match=match,
         epochs=epochs,
         seed=seed,
         data=data,
