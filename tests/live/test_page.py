@@ -742,6 +742,16 @@ def test_keys_do_what_the_help_says(visit: Open, engine: FakeEngine) -> None:
     expect(page.locator("#stage:not(:fullscreen)")).to_be_visible()
 
 
+def test_a_button_of_a_dialog_that_has_just_closed_does_not_take_the_space_bar(visit: Open, engine: FakeEngine) -> None:
+    page = visit()
+    since = len(engine.messages)
+    page.evaluate(
+        "document.querySelector('#help-dialog button').dispatchEvent("
+        "new KeyboardEvent('keydown', {key: ' ', bubbles: true, cancelable: true}))"
+    )
+    engine.wait(lambda message: message["type"] == "play", since)
+
+
 def test_single_keys_can_be_switched_off(visit: Open, engine: FakeEngine) -> None:
     page = visit()
     page.keyboard.press("?")

@@ -30,6 +30,7 @@ function takes({ target, key }) {
   return (
     key === " " &&
     target instanceof HTMLElement &&
+    target.closest("dialog:not([open])") === null && // it has the focus until the page is drawn again
     target.closest("button, summary, input, [role=application]") !== null
   );
 }
