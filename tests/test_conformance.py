@@ -46,7 +46,7 @@ report_on = functools.cache(c.check_sampler)
 
 @pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 def test_our_samplers_pass(sampler: Callable[..., Steps]) -> None:
-    report = report_on(sampler, order=2 if sampler is dpmpp_2m else None)  # with its eta it would be taken for DDIM
+    report = report_on(sampler)
     report.raise_if_failed()
     assert report.mistakes == []
 

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from shapedreamer import cli, oracle
 from shapedreamer.checkpoint import load_checkpoint, load_optimizers, read_config, read_metrics
-from shapedreamer.distill import CALLS, SHARE_OF_T, Matching, distill, few_steps, few_times, slope
+from shapedreamer.distill import CALLS, SHARE_OF_T, SHARE_TO_MATCH, Matching, distill, few_steps, few_times, slope
 from shapedreamer.errors import UserError
 from shapedreamer.model import load
 from shapedreamer.noise import Noise
@@ -80,15 +80,16 @@ def test_who_draws_instead_is_right_in_any_number_of_calls(calls: int) -> None:
 # What it trains on
 
 
+@pytest.mark.parametrize("share", [SHARE_OF_T, SHARE_TO_MATCH])
 @pytest.mark.parametrize("schedule", [cosine(1000), cosine(500), linear(1000), cosine(5)], ids=str)
-def test_it_trains_on_the_times_that_few_calls_ask_for_and_on_no_other(schedule: Schedule) -> None:
-    density = few_times(schedule, SHARE_OF_T)
+def test_it_trains_on_the_times_that_few_calls_ask_for_and_on_no_other(schedule: Schedule, share: float) -> None:
+    density = few_times(schedule, share)
     asked = {t for calls in CALLS if calls <= schedule.T for t in log_snr_times(schedule, calls)[:-1]}
     assert asked <= set(density.nonzero().flatten().tolist())
     assert density[1:].count_nonzero() <= sum(CALLS)
     assert density[0] == 0
     assert density.sum() == pytest.approx(1)
-    assert density[-1] == pytest.approx(SHARE_OF_T)
+    assert density[-1] == pytest.approx(share)
 
 
 def test_slope_is_the_squared_gradient_of_half_the_images_and_can_be_descended() -> None:

@@ -227,7 +227,7 @@ class Matching:
     def __init__(self, recipe: Recipe, teacher: Checkpoint, device: torch.device) -> None:
         self.recipe, self.schedule = recipe, recipe.make_schedule()
         self.levels = training_times(teacher.config.recipe).float()
-        self.teacher, self.own = (recipe.make_network().to(device, memory_format=torch.channels_last) for _ in "to")  # type: ignore[call-overload]
+        self.teacher, self.own = (recipe.make_network().to(device, memory_format=torch.channels_last) for _ in range(2))  # type: ignore[call-overload]
         self.teacher.load_state_dict(teacher.ema)
         self.teacher.eval().requires_grad_(False)
         self.own.load_state_dict(teacher.ema)

@@ -28,8 +28,9 @@ def check_sampler(sampler: Callable[..., Any], *, order: float | None = None) ->
     """Whether `sampler(denoise, schedule, x_T, steps, …)` samples rightly, and if not, which mistake it makes.
 
     sampler: yields steps (t, x, x0), or yields or returns images. What it is follows from its parameters: with `eta` it
-             is DDIM, with `variance` DDPM, and with neither DDPM if it draws noise and a solver of the flow if not.
-             Its noise comes from `generator(t, like=x)`, if it has such a parameter, or from torch.
+             is DDIM (or a solver of the flow, if its steps look further back than x_t), with `variance` DDPM, and with
+             neither DDPM if it draws noise and a solver of the flow if not. Its noise comes from
+             `generator(t, like=x)`, if it has such a parameter, or from torch.
     order:   holds a solver of the flow to this order, and not to DDIM's coefficients; if it has `eta` too, then as it
              is where that is left out. Without an order, a solver that looks only at (x_t, x̂₀) must be DDIM, and any
              other must have order 2.

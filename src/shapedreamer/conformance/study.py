@@ -126,13 +126,24 @@ class Study:
 
     def _modes(self) -> list[Mode]:
         names, modes = parameters(self.sampler), []
-        if "eta" in names and self.order is None:
+        if "eta" in names and self.order is None and not self._looks_further_back():
             for eta, table in ((0.0, "η = 0"), (0.5, ""), (1.0, "posterior")):
                 modes.append(Mode(f"η = {eta:g}", eta, options={"eta": eta}, table=table))
         if "variance" in names:
             modes.append(Mode("variance β̃", 1.0, options={"variance": "posterior"}, table="posterior"))
             modes.append(Mode("variance β", 1.0, beta=True, options={"variance": "beta"}, table="β"))
         return modes or [self._guessed_mode()]
+
+    def _looks_further_back(self) -> bool:
+        """Whether with eta = 0 its steps are made of more than x_t, x̂₀ and noise, and of that every time the same."""
+        mode = Mode("", 0.0, options={"eta": 0.0})
+        try:
+            self.traces[mode, SHORT] = trace = self.probe(mode, SHORT)
+            repeats = self.repeats(mode)
+            del self.traces[mode, SHORT]
+        except Exception:
+            return False  # what raises will raise again, where a row tells of it
+        return repeats and not trace.draws and len(trace.calls) == len(trace.steps) and not self._updates(trace, mode)
 
     def _guessed_mode(self) -> Mode:
         """DDPM, with the variance that it seems to have, if the sampler draws noise; a solver of the flow if not."""
