@@ -7,8 +7,9 @@ every round, the original's way to a frame: 20 calls of DDIM of a network of 18.
 What a picture is worth that dreams have melted into this often, with so many calls a frame: for models of shapes the
 share of them that are true shapes after FRAMES frames.
 
-And on the server, without a browser: 32 viewers beside one, each beside what the network alone makes, run in the same
-way and in calls of as many images, which is the batch limit of the machine.
+And on the server, without a browser: 32 viewers beside one, over sockets and without (then the viewers are not programs
+that want the processor too), each beside what the network alone makes, run in the same way and in calls of as many
+images, which is the batch limit of the machine.
 
 Needs the extras web, export, diffusers and dev, the browser chromium, and npm (or --runtime, as `shapedreamer site`).
 """
@@ -22,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -36,9 +38,10 @@ from shapedreamer.dream import Way
 from shapedreamer.errors import UserError
 from shapedreamer.evaluate.validity import judge, primitives_of
 from shapedreamer.explore import melt
+from shapedreamer.live.engine import Engine
 from shapedreamer.live.frames import unpack
 from shapedreamer.live.network import Network, fastest
-from shapedreamer.live.settings import model_info
+from shapedreamer.live.settings import longest_message, model_info, parse
 from shapedreamer.live.site import build_site
 from shapedreamer.model import Model, load
 
@@ -117,13 +120,17 @@ def on_the_page(browser: "Browser", address: str, model: str, calls: int, length
         return float(1000 * (last - first) / (end - begin))
 
 
+def wishes(model: Model, name: str, calls: int, seed: int) -> list[str]:
+    """The messages of a viewer who wants one dream of so many calls a frame, as fast as it goes."""
+    info: Any = model_info(name, model)
+    settings = {"model": name, "num": 1, "sampler": "ddim", "steps": calls, "eta": 1.0, "guidance": 1.0, "fps": 0.0}
+    settings |= {"creativity": info["creativity"], "label": "any", "seed": str(seed)}
+    return [json.dumps({"type": "set", "id": 1, "settings": settings}), '{"type": "play"}']
+
+
 def of_viewers(address: str, model: Model, name: str, calls: int, count: int, length: float) -> list[float]:
     """Frames a second that each of `count` viewers gets."""
     from websockets.asyncio.client import connect
-
-    info: Any = model_info(name, model)
-    settings = {"model": name, "num": 1, "sampler": "ddim", "steps": calls, "eta": 1.0, "guidance": 1.0, "fps": 0.0}
-    settings |= {"creativity": info["creativity"], "label": "any"}
 
     async def number(connection: "ClientConnection") -> int:
         """Of the next frame."""
@@ -134,8 +141,8 @@ def of_viewers(address: str, model: Model, name: str, calls: int, count: int, le
     async def begun(seed: int) -> "ClientConnection":
         connection = await connect(f"ws://{address}/ws", max_size=None, compression=None)
         await connection.recv()
-        await connection.send(json.dumps({"type": "set", "id": 1, "settings": {**settings, "seed": str(seed)}}))
-        await connection.send('{"type": "play"}')
+        for wish in wishes(model, name, calls, seed):
+            await connection.send(wish)
         while await number(connection) < WARM:
             pass
         return connection
@@ -152,6 +159,31 @@ def of_viewers(address: str, model: Model, name: str, calls: int, count: int, le
         return await asyncio.gather(*map(watched, connections))
 
     return asyncio.run(all_of_them())
+
+
+def of_engine(engine: Engine, name: str, calls: int, count: int, length: float) -> float:
+    """Frames a second that `count` viewers get together who are no more than calls of a function."""
+    model, news = engine.models[name], threading.Event()
+    viewers = [engine.join(news.set, count) for _ in range(count)]
+    for seed, viewer in enumerate(viewers):
+        for wish in wishes(model, name, calls, seed):
+            engine.heed(viewer, parse(wish, longest_message([model])))
+
+    def fetched(most: float) -> int:
+        """How many frames, in so many seconds."""
+        frames, end = 0, time.monotonic() + most
+        while time.monotonic() < end:
+            news.wait(1)
+            news.clear()
+            frames += sum(engine.fetch(viewer) is not None for viewer in viewers)
+        return frames
+
+    fetched(length / 4)
+    begin = time.monotonic()
+    rate = fetched(length) / (time.monotonic() - begin)
+    for viewer in viewers:
+        engine.leave(viewer)
+    return rate
 
 
 def of_network(network: Network, model: Model, batch: int, length: float) -> float:
@@ -206,16 +238,21 @@ def main(
                     frames.setdefault("theirs", []).append(1 / seconds(lambda: candidate.draw(1)))
                     print(f"round {turn + 1} of {rounds}: {frames}", file=sys.stderr)
         network, how = fastest(dreamer)
+        engine = Engine({model: dreamer}, pick=lambda _: (network, how))
+        engine.prepare(model)
+        engine.start()
         shares = []  # of the slowest viewer, beside the mean
         for turn in range(rounds):
             for count in (1, VIEWERS):
                 each = of_viewers(served, dreamer, model, CALLS[-1], count, length)
                 frames.setdefault(f"viewers, {count}", []).append(sum(each))
+                frames.setdefault(f"engine, {count}", []).append(of_engine(engine, model, CALLS[-1], count, length))
                 frames.setdefault(f"network, {count}", []).append(
                     of_network(network, dreamer, count, length) / CALLS[-1]
                 )
             shares.append(min(each) / statistics.mean(each))
             print(f"round {turn + 1} of {rounds}: {frames}", file=sys.stderr)
+        engine.stop()
     rates = {name: statistics.median(every) for name, every in frames.items()}
     print(f"{machine()}. {model}; frames a second.\n")
     print("| calls a frame | server | browser, threads | browser, one thread | true shapes |\n|---|---|---|---|---|")
@@ -223,11 +260,11 @@ def main(
         cells = [f"{rates[f'{way}, {calls}']:.1f}" for way in (SERVER, THREADS, THREAD)]
         print(f"| {calls} | {' | '.join(cells)} | {worth(dreamer, calls)} |")
     print(f"| {candidate.calls} of {candidate.model} | {rates['theirs']:.2f} | | | |\n")
-    print(
-        f"| viewers of {CALLS[-1]} calls | images a second | {how} alone, in calls of as many images |\n|---|---|---|"
-    )
+    print(f"| viewers of {CALLS[-1]} calls | images a second | without sockets | {how} alone, at that batch |")
+    print("|---|---|---|---|")
     for count in (1, VIEWERS):
-        print(f"| {count} | {rates[f'viewers, {count}']:.1f} | {rates[f'network, {count}']:.1f} |")
+        cells = [f"{rates[f'{way}, {count}']:.1f}" for way in ("viewers", "engine", "network")]
+        print(f"| {count} | {' | '.join(cells)} |")
     print(f"\nThe slowest of {VIEWERS} viewers has {min(shares):.0%} of the mean.")
 
 

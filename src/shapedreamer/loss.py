@@ -53,7 +53,7 @@ def time_density(schedule: Schedule, log_snr: tuple[float, float] | None = None,
     mean, std = log_snr
     if not (std > 0 and 0 <= uniform <= 1):
         raise ValueError(f"the log-SNR needs std > 0 and the uniform share must be in [0, 1], not {std} and {uniform}")
-    level = schedule.snr[1:].log().clamp(-40, 40)  # an SNR of 0 counts as very small
+    level = schedule.log_snr[1:].clamp(-40, 40)  # an SNR of 0 counts as very small
     edges = torch.cat([level[:1], (level[1:] + level[:-1]) / 2, level[-1:]])
     cdf = torch.special.ndtr((edges - mean) / std)  # mass between the edges around each time's own log-SNR
     mass = torch.cat([torch.zeros(1, dtype=torch.float64), cdf[:-1] - cdf[1:]])

@@ -77,9 +77,12 @@ def normal(seed: int, step: int, index: Tensor, shape: tuple[int, ...]) -> Tenso
     for n in shape:
         count *= n
     words = bits(fold(seed, step), index, count + count % 2).double().view(len(index), -1, 2)
-    u = (words + 0.5) * 2.0**-32  # in (0, 1), never 0: the logarithm is finite
-    radius, angle = (-2 * u[..., 0].log()).sqrt(), 2 * torch.pi * u[..., 1]
-    z = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=2)
+    u: Any = (words + 0.5) * 2.0**-32  # in (0, 1), never 0: the logarithm is finite
+    xp: Any = torch
+    if index.device.type == "cpu":  # torch's threads, called for so little, wait for a busy processor: numpy has none
+        xp, u = np, u.numpy()
+    radius, angle = xp.sqrt(-2 * xp.log(u[..., 0])), 2 * torch.pi * u[..., 1]
+    z = torch.as_tensor(xp.stack([radius * xp.cos(angle), radius * xp.sin(angle)], 2))
     return z.flatten(1)[:, :count].reshape(len(index), *shape)
 
 

@@ -6,6 +6,7 @@ that t = 0 is the clean image and "the step before the first" needs no special c
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -46,6 +47,12 @@ class Schedule:
     def snr(self) -> Tensor:
         """Signal-to-noise ratio ᾱ/(1−ᾱ): (T+1,), infinite at t = 0."""
         return self.alpha_bar / (1 - self.alpha_bar)
+
+    @cached_property  # as samplers ask for it, and a logarithm of a thousand numbers is not for nothing
+    def log_snr(self) -> Tensor:
+        """log(ᾱ/(1−ᾱ)): (T+1,), infinite at t = 0, and at the end −∞ if no signal is left there."""
+        with torch.inference_mode(False):  # as below
+            return self.snr.log()
 
     def alpha_sigma(self, t: int | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """(√ᾱ_t, √(1−ᾱ_t)), of the dtype and on the device of the images `like`, ready to multiply them.
@@ -135,7 +142,7 @@ def log_snr_times(schedule: Schedule, steps: int, start: int | None = None) -> l
     start = schedule.T if start is None else start
     if not 1 <= steps <= start <= schedule.T:
         raise ValueError(f"steps must be between 1 and {start}, and that at most T = {schedule.T}, not {steps}")
-    level = schedule.snr[1:].log()
+    level = schedule.log_snr[1:]
     low = max(LOG_SNR[0], min(level[start - 1].item(), LOG_SNR[1]))
     wanted = torch.linspace(low, LOG_SNR[1], steps + 1, dtype=torch.float64)[1:-1]
     times = [start]
