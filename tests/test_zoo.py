@@ -25,7 +25,7 @@ from torch import Tensor
 
 import shapedreamer as sd
 from shapedreamer import cli, zoo
-from shapedreamer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from shapedreamer.checkpoint import Checkpoint, load_checkpoint, read_metrics, save_checkpoint
 from shapedreamer.data import mnist
 from shapedreamer.errors import UserError
 from shapedreamer.evaluate import evaluation
@@ -87,6 +87,7 @@ def test_the_card_of_a_shipped_model_is_about_its_file(boxed: Shipped) -> None:
     assert (boxed.card.quality["model"], boxed.card.quality["data"]) == (boxed.name, boxed.model.spec.name)
     way = boxed.model.chosen(None, None, None)
     assert [boxed.card.quality[key] for key in ("sampler", "steps", "eta")] == [way.sampler, way.steps, way.eta]
+    assert [images for images, _ in boxed.card.curve][-1:] in ([], [boxed.card.images])
     assert boxed.card.commands
     assert all(value for value in vars(boxed.card).values() if isinstance(value, str))
 
@@ -267,6 +268,8 @@ def test_the_card_says_what_is_so(run: Path, digits: Path, box: Path, monkeypatc
     assert card.images == load_checkpoint(find(run)).step * 50
     assert card.parameters == sum(p.numel() for p in model.network.parameters())
     assert card.sampling == "ddim, eta 0.5, 6 network calls"
+    held_out = [record["held_out"] for record in read_metrics(run) if "held_out" in record]
+    assert card.curve == ((600, pytest.approx(held_out[0], abs=1e-5)), (1200, pytest.approx(held_out[1], abs=1e-5)))
     assert card.sha256 == hashlib.sha256(zoo.path("digits").read_bytes()).hexdigest()
     again, _ = evaluation.evaluate(evaluation.subject("digits", digits), LEAST)
     assert card.quality | {"seconds": 0} == json.loads(json.dumps(asdict(again))) | {"seconds": 0}
@@ -286,6 +289,7 @@ def test_any_epoch_can_be_packed(run: Path, box: Path, unmeasured: Callable[...,
         loaded = sd.load(f"epoch-{epoch}").network.state_dict()
         assert all(torch.equal(loaded[key], ema[key].half().float()) for key in ema)
         assert zoo.card(f"epoch-{epoch}").images == 600 * epoch
+        assert [images for images, _ in zoo.card(f"epoch-{epoch}").curve] == [600 * (e + 1) for e in range(epoch)]
     assert zoo.names() == ["digits", "epoch-0", "epoch-1"]
     with pytest.raises(UserError, match=r"no checkpoint .*epoch-0007.*epoch-0001\.safetensors"):
         unmeasured(run, "late", epoch=7)

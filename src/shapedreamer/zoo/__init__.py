@@ -28,6 +28,7 @@ class Card:
     parameters  of its network
     sampling    the sampler and network calls it was measured with
     quality     what `shapedreamer evaluate --json` said about it: see evaluate/evaluation.py
+    curve       (images seen, held-out loss of the averaged weights) after each epoch; empty where it has no such loss
     sha256      of the weights' file
     """
 
@@ -42,6 +43,7 @@ class Card:
     parameters: int
     sampling: str
     quality: dict[str, Any]
+    curve: tuple[tuple[int, float], ...]
     sha256: str
 
 

@@ -17,7 +17,15 @@ import tyro
 from tyro.conf import Positional
 
 from .. import zoo
-from ..checkpoint import Checkpoint, RunConfig, load_checkpoint, naming_disk_errors, save_checkpoint, write_atomic
+from ..checkpoint import (
+    Checkpoint,
+    RunConfig,
+    load_checkpoint,
+    naming_disk_errors,
+    read_metrics,
+    save_checkpoint,
+    write_atomic,
+)
 from ..errors import UserError
 from ..model import find
 from ..recipes import DrawnData, MnistData
@@ -84,6 +92,11 @@ def pack(
             parameters=sum(parameter.numel() for parameter in it.model.network.parameters()),
             sampling=f"{evaluation.sampler}{eta}, {evaluation.steps} network calls",
             quality=asdict(replace(evaluation, model=name)),  # it has the name of a passing file
+            curve=tuple(
+                (record["step"] * recipe.batch_size, round(record["held_out"], 5))
+                for record in read_metrics(run)
+                if "held_out" in record and record["step"] <= checkpoint.step
+            ),
             sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
         )
         text = json.dumps(asdict(card), indent=2, ensure_ascii=False, allow_nan=False)
