@@ -130,6 +130,6 @@ def plot_lines(
         axes.plot(x, y, label=name, marker="." if len(x) < 30 else "")
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title, yscale="log" if log_y else "linear")
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=3)
     with naming_disk_errors(path):
         figure.savefig(path, dpi=120)
