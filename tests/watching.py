@@ -1,8 +1,9 @@
 """Models so small that a frame takes a millisecond, and one who watches an engine dream with them."""
 
 import base64
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +23,16 @@ from shapedreamer.schedule import Schedule, cosine
 R = TypeVar("R")
 PATIENCE = 60  # seconds after which a test that waits for something fails
 LABELS = ("circle", "line", "square")
+
+
+@contextlib.contextmanager
+def leaving_no_thread() -> Iterator[None]:
+    """All threads begun within end; those of AnyIO have only been told to by then, and nobody has waited for them."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), thread
 
 
 def small(

@@ -18,7 +18,7 @@ import pytest
 from shapedreamer.live.engine import Engine
 from shapedreamer.live.frames import unpack
 from shapedreamer.live.server import Limits, listen, make_server
-from tests.watching import PATIENCE, as_it_is, set_to, small
+from tests.watching import PATIENCE, as_it_is, leaving_no_thread, set_to, small
 
 pytest.importorskip("starlette", reason="needs the extra 'web'")
 pytest.importorskip("uvicorn", reason="needs the extra 'web'")
@@ -40,11 +40,10 @@ NONSENSE: list[Any] = [None, True, False, -1, 0.5, 51, 2**64, 10**300, "x" * 100
 @contextlib.contextmanager
 def serving(limits: Limits) -> Iterator[tuple[str, Engine]]:
     """A server at an address; when it is left, it ends and leaves no thread behind."""
-    before = set(threading.enumerate())
     engine = Engine(MODELS, as_it_is)
     server = make_server(engine, limits)
     server.config.ws_ping_interval = None  # who does not read answers no ping, and would be hung up on for that
-    with listen("127.0.0.1", 0) as where:
+    with leaving_no_thread(), listen("127.0.0.1", 0) as where:
         where.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [where]})
         thread.start()
@@ -54,7 +53,6 @@ def serving(limits: Limits) -> Iterator[tuple[str, Engine]]:
             server.should_exit = True
             thread.join(PATIENCE)
             assert not thread.is_alive()
-    assert set(threading.enumerate()) == before
 
 
 def viewers(address: str) -> int:

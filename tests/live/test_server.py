@@ -5,7 +5,6 @@ import json
 import re
 import socket
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ from shapedreamer.live.server import Bucket, Limits, _Session, app, listen, make
 from shapedreamer.live.settings import longest_message, model_info
 from shapedreamer.live.site import HEADERS, PAGE
 from shapedreamer.model import Model
-from tests.watching import Watcher, as_it_is, fragile, set_to, small
+from tests.watching import Watcher, as_it_is, fragile, leaving_no_thread, set_to, small
 
 pytest.importorskip("starlette", reason="needs the extra 'web'")
 pytest.importorskip("httpx2", reason="needs the extra 'dev'")
@@ -42,11 +41,9 @@ WS = "ws://dreams:8000/ws"
 def serving(
     limits: Limits = NO_LIMITS, allow_origin: tuple[str, ...] = (), pick: Any = as_it_is
 ) -> Iterator[tuple[TestClient, Engine]]:
-    before = set(threading.enumerate())
     engine = Engine(MODELS, pick)
-    with TestClient(app(engine, limits, allow_origin), base_url="http://dreams:8000") as client:
+    with leaving_no_thread(), TestClient(app(engine, limits, allow_origin), base_url="http://dreams:8000") as client:
         yield client, engine
-    assert set(threading.enumerate()) == before
 
 
 @pytest.fixture(scope="module")
