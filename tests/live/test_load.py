@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 MODELS = {"small": small(), "other": small(labels=(), channels=3), "large": small(channels=3, size=32)}
 READERS, DEAF, VANISHING = 130, 50, 20
-FRAMES = 100  # that each reader sees, which takes two cores about two minutes
+FRAMES = 450  # that each reader sees, which takes two cores about two minutes
 BUFFER = 2**14  # bytes that the system keeps for who does not read
 GROWTH = 2**26  # bytes of memory that may come to what they all take from the beginning
 MANY = 10_000
