@@ -1,6 +1,7 @@
 """How the models in the box got better in training: python -m benchmarks.curves OUT.png
 
-A line for each: the held-out loss of its averaged weights after every epoch, as its card has it.
+A line for each: the held-out loss of its averaged weights after every epoch, as its card has it. The epochs of the lab
+on training, which are all of one run, are left out.
 """
 
 from pathlib import Path
