@@ -8,8 +8,8 @@ What a picture is worth that dreams have melted into this often, with so many ca
 share of them that are true shapes after FRAMES frames.
 
 And on the server, without a browser: 32 viewers beside one, over sockets and without (then the viewers are not programs
-that want the processor too), each beside what the network alone makes, run in the same way and in calls of as many
-images, which is the batch limit of the machine.
+that want the processor too; told is how much of its time the engine has the network at work), each beside what the
+network alone makes, run in the same way and in calls of as many images, which is the batch limit of the machine.
 
 Needs the extras web, export, diffusers and dev, the browser chromium, and npm (or --runtime, as `shapedreamer site`).
 """
@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import tyro
+from torch import Tensor
 from tyro.conf import Positional
 
 from shapedreamer.dream import Way
@@ -161,8 +162,23 @@ def of_viewers(address: str, model: Model, name: str, calls: int, count: int, le
     return asyncio.run(all_of_them())
 
 
-def of_engine(engine: Engine, name: str, calls: int, count: int, length: float) -> float:
-    """Frames a second that `count` viewers get together who are no more than calls of a function."""
+class Timed:
+    """A network, and the seconds that it has been at work."""
+
+    def __init__(self, network: Network) -> None:
+        self.network, self.seconds = network, 0.0
+
+    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        begin = time.monotonic()
+        answer = self.network(x, t, label)
+        self.seconds += time.monotonic() - begin
+        return answer
+
+
+def of_engine(engine: Engine, network: Timed, name: str, calls: int, count: int, length: float) -> tuple[float, float]:
+    """Frames a second that `count` viewers get together who are no more than calls of a function; and of all the time
+    the share that the engine's network is at work.
+    """
     model, news = engine.models[name], threading.Event()
     viewers = [engine.join(news.set, count) for _ in range(count)]
     for seed, viewer in enumerate(viewers):
@@ -179,11 +195,12 @@ def of_engine(engine: Engine, name: str, calls: int, count: int, length: float) 
         return frames
 
     fetched(length / 4)
-    begin = time.monotonic()
-    rate = fetched(length) / (time.monotonic() - begin)
+    begin, before = time.monotonic(), network.seconds
+    frames = fetched(length)
+    took, at_work = time.monotonic() - begin, network.seconds - before
     for viewer in viewers:
         engine.leave(viewer)
-    return rate
+    return frames / took, at_work / took
 
 
 def of_network(network: Network, model: Model, batch: int, length: float) -> float:
@@ -238,7 +255,8 @@ def main(
                     frames.setdefault("theirs", []).append(1 / seconds(lambda: candidate.draw(1)))
                     print(f"round {turn + 1} of {rounds}: {frames}", file=sys.stderr)
         network, how = fastest(dreamer)
-        engine = Engine({model: dreamer}, pick=lambda _: (network, how))
+        timed = Timed(network)
+        engine = Engine({model: dreamer}, pick=lambda _: (timed, how))
         engine.prepare(model)
         engine.start()
         shares = []  # of the slowest viewer, beside the mean
@@ -246,7 +264,9 @@ def main(
             for count in (1, VIEWERS):
                 each = of_viewers(served, dreamer, model, CALLS[-1], count, length)
                 frames.setdefault(f"viewers, {count}", []).append(sum(each))
-                frames.setdefault(f"engine, {count}", []).append(of_engine(engine, model, CALLS[-1], count, length))
+                rate, share = of_engine(engine, timed, model, CALLS[-1], count, length)
+                frames.setdefault(f"engine, {count}", []).append(rate)
+                frames.setdefault(f"at work, {count}", []).append(share)
                 frames.setdefault(f"network, {count}", []).append(
                     of_network(network, dreamer, count, length) / CALLS[-1]
                 )
@@ -260,11 +280,13 @@ def main(
         cells = [f"{rates[f'{way}, {calls}']:.1f}" for way in (SERVER, THREADS, THREAD)]
         print(f"| {calls} | {' | '.join(cells)} | {worth(dreamer, calls)} |")
     print(f"| {candidate.calls} of {candidate.model} | {rates['theirs']:.2f} | | | |\n")
-    print(f"| viewers of {CALLS[-1]} calls | images a second | without sockets | {how} alone, at that batch |")
-    print("|---|---|---|---|")
+    print(
+        f"| viewers of {CALLS[-1]} calls | images a second | without sockets | the network is at work "
+        f"| {how} alone, at that batch |\n|---|---|---|---|---|"
+    )
     for count in (1, VIEWERS):
-        cells = [f"{rates[f'{way}, {count}']:.1f}" for way in ("viewers", "engine", "network")]
-        print(f"| {count} | {' | '.join(cells)} |")
+        viewers, alone, limit = (f"{rates[f'{way}, {count}']:.1f}" for way in ("viewers", "engine", "network"))
+        print(f"| {count} | {viewers} | {alone} | {rates[f'at work, {count}']:.0%} | {limit} |")
     print(f"\nThe slowest of {VIEWERS} viewers has {min(shares):.0%} of the mean.")
 
 

@@ -238,7 +238,7 @@ def test_numbers_and_indices_outside_32_bits_are_refused(number: int) -> None:
 
 @pytest.mark.parametrize(("a", "b"), [(0, 0), (0, MOST), (MOST, 0), (MOST, MOST), (2**31, 2**30)])
 def test_the_rarest_words_give_finite_numbers(a: int, b: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noise, "bits", lambda seed, index, count: tensor(a, b)[None])
+    monkeypatch.setattr(noise, "_pairs", lambda seed, index, count: (tensor(a)[None], tensor(b)[None]))
     z = normal(0, 0, tensor(0), (2,))[0]
     u, w = (a + 0.5) / 2**32, (b + 0.5) / 2**32
     radius = math.sqrt(-2 * math.log(u))

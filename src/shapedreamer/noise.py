@@ -5,6 +5,8 @@ numbers: as easy as 1, 2, 3"), turns a counter into 64 random bits, and Box-Mull
 docs/noise.md is the specification that other implementations follow.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,16 +26,18 @@ def threefry2x32(key: tuple[int, int], counter: tuple[Words, Words]) -> tuple[Wo
     Words are 0…2³²−1: ints, uint32 arrays, or int64 tensors, as torch has no full uint32 arithmetic. Those of any two
     shapes are broadcast together.
     """
+    # a uint32 wraps around by itself
+    wrapped: Callable[[Any], Any] = (lambda x: x) if isinstance(counter[0], np.ndarray) else (lambda x: x & _MASK)
     k0, k1 = key
     keys = (k0, k1, 0x1BD11BDA ^ k0 ^ k1)
-    x0, x1 = (counter[0] + k0) & _MASK, (counter[1] + k1) & _MASK
+    x0, x1 = wrapped(counter[0] + k0), wrapped(counter[1] + k1)
     for group in range(5):
         for i in range(4):
             r = _ROTATIONS[(4 * group + i) % 8]
-            x0 = (x0 + x1) & _MASK
-            x1 = (((x1 << r) & _MASK) | (x1 >> (32 - r))) ^ x0
-        x0 = (x0 + keys[(group + 1) % 3]) & _MASK
-        x1 = (x1 + keys[(group + 2) % 3] + group + 1) & _MASK
+            x0 = wrapped(x0 + x1)
+            x1 = (wrapped(x1 << r) | (x1 >> (32 - r))) ^ x0
+        x0 = wrapped(x0 + keys[(group + 1) % 3])
+        x1 = wrapped(x1 + (keys[(group + 2) % 3] + group + 1 & _MASK))
     return x0, x1
 
 
@@ -53,14 +57,18 @@ def fold(seed: int, *numbers: int) -> int:
 
 def bits(seed: int, index: Tensor, count: int) -> Tensor:
     """`count` random 32-bit words for each index: (B,) -> (B, count) int64 in 0…2³²−1."""
+    pairs = [torch.as_tensor(words).long() for words in _pairs(seed, index, count)]
+    return torch.stack(pairs, dim=2).flatten(1)[:, :count]
+
+
+def _pairs(seed: int, index: Tensor, count: int) -> tuple[Any, Any]:
+    """The first words and the second words of as many pairs as hold `count`, each (B, ⌈count / 2⌉)."""
     _check_seed(seed)
     key, pairs = (seed >> 32, seed & _MASK), (count + 1) // 2
     if index.device.type == "cpu":  # for which numpy has uint32: a fifth of the time
-        of_each, of_all = index.numpy().astype(np.uint32)[:, None], np.arange(pairs, dtype=np.uint32)[None]
-        words = torch.from_numpy(np.stack(threefry2x32(key, (of_each, of_all)), axis=2).astype(np.int64))
-    else:
-        words = torch.stack(threefry2x32(key, (index[:, None], torch.arange(pairs, device=index.device)[None])), dim=2)
-    return words.flatten(1)[:, :count]
+        of_all = np.arange(pairs, dtype=np.uint32)[None]
+        return threefry2x32(key, (index.numpy().astype(np.uint32)[:, None], of_all))
+    return threefry2x32(key, (index[:, None], torch.arange(pairs, device=index.device)[None]))
 
 
 def integers(word: Tensor, low: int | Tensor, high: int | Tensor) -> Tensor:
@@ -73,15 +81,12 @@ def normal(seed: int, step: int, index: Tensor, shape: tuple[int, ...]) -> Tenso
 
     Pixels are numbered along the flattened shape. Computed in float64, which every language agrees on up to rounding.
     """
-    count = 1
-    for n in shape:
-        count *= n
-    words = bits(fold(seed, step), index, count + count % 2).double().view(len(index), -1, 2)
-    u: Any = (words + 0.5) * 2.0**-32  # in (0, 1), never 0: the logarithm is finite
-    xp: Any = torch
-    if index.device.type == "cpu":  # torch's threads, called for so little, wait for a busy processor: numpy has none
-        xp, u = np, u.numpy()
-    radius, angle = xp.sqrt(-2 * xp.log(u[..., 0])), 2 * torch.pi * u[..., 1]
+    count = math.prod(shape)
+    # on a CPU in numpy: torch's threads, called for so little, wait for a busy processor, and numpy has none
+    xp: Any = np if index.device.type == "cpu" else torch
+    # in (0, 1), never 0: the logarithm is finite
+    u, v = ((xp.asarray(words, dtype=xp.float64) + 0.5) * 2.0**-32 for words in _pairs(fold(seed, step), index, count))
+    radius, angle = xp.sqrt(-2 * xp.log(u)), 2 * math.pi * v
     z = torch.as_tensor(xp.stack([radius * xp.cos(angle), radius * xp.sin(angle)], 2))
     return z.flatten(1)[:, :count].reshape(len(index), *shape)
 
