@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from shapedreamer import cli, oracle
 from shapedreamer.checkpoint import load_checkpoint, load_optimizers, read_config, read_metrics
-from shapedreamer.distill import CALLS, SHARE_OF_T, SHARE_TO_MATCH, Matching, distill, few_steps, few_times, slope
+from shapedreamer.distill import CALLS, SHARE_OF_T, Clip, Matching, distill, few_steps, few_times, slope
 from shapedreamer.errors import UserError
 from shapedreamer.model import load
 from shapedreamer.noise import Noise
@@ -80,32 +80,56 @@ def test_who_draws_instead_is_right_in_any_number_of_calls(calls: int) -> None:
 # What it trains on
 
 
-@pytest.mark.parametrize("share", [SHARE_OF_T, SHARE_TO_MATCH])
 @pytest.mark.parametrize("schedule", [cosine(1000), cosine(500), linear(1000), cosine(5)], ids=str)
-def test_it_trains_on_the_times_that_few_calls_ask_for_and_on_no_other(schedule: Schedule, share: float) -> None:
-    density = few_times(schedule, share)
+def test_it_trains_on_the_times_that_few_calls_ask_for_and_on_no_other(schedule: Schedule) -> None:
+    density = few_times(schedule)
     asked = {t for calls in CALLS if calls <= schedule.T for t in log_snr_times(schedule, calls)[:-1]}
     assert asked <= set(density.nonzero().flatten().tolist())
     assert density[1:].count_nonzero() <= sum(CALLS)
     assert density[0] == 0
     assert density.sum() == pytest.approx(1)
-    assert density[-1] == pytest.approx(share)
+    assert density[-1] == pytest.approx(SHARE_OF_T)
 
 
 def test_slope_is_the_squared_gradient_of_half_the_images_and_can_be_descended() -> None:
     weight = torch.tensor([3.0, 4.0], requires_grad=True)
 
-    def critic(x: Tensor, x_t: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-        assert len(x) == len(x_t) == len(t) == 2
+    def critic(x: Tensor, x_t: Tensor, label: Tensor | None) -> Tensor:
+        assert len(x) == len(x_t) == 2
         assert label is not None
         assert len(label) == 2
         return (x.flatten(1) * weight).sum(1, keepdim=True).expand(-1, 2)  # two scores, which are summed
 
     x = torch.randn(4, 1, 1, 2)
-    value = slope(critic, x, x, torch.ones(4), torch.ones(4, 1))
+    value = slope(critic, x, x, torch.ones(4, 1))
     assert_close(value, torch.tensor(4 * 25.0))
     value.backward()
     assert_close(weight.grad, 8 * weight.detach())
+
+
+def test_what_is_clipped_can_come_back_and_goes_no_farther_out() -> None:
+    x0 = torch.tensor([-1.5, -1.5, -1.0, -1.0, 0.3, 0.3, 1.0, 1.0, 1.5, 1.5], requires_grad=True)
+    gradient = torch.tensor([1.0, -1.0] * 5)  # by turns to descend towards less, and towards more
+    shown = Clip.apply(x0, -1.0, 1.0)
+    assert torch.equal(shown, x0.detach().clamp(-1, 1))
+    shown.backward(gradient)
+    assert x0.grad is not None
+    assert x0.grad.tolist() == [0, -1, 1, -1, 1, -1, 1, -1, 1, 0]
+
+
+def test_black_is_learnt_exactly_where_the_answer_is_clipped_and_greyish_where_it_is_not() -> None:
+    """An answer that is right but for a little noise: what it is shifted by is learnt."""
+    noise = 0.1 * torch.randn(1000, generator=torch.Generator().manual_seed(0))
+
+    def grey(clip: Callable[[Tensor], Tensor]) -> float:
+        shift = torch.zeros((), requires_grad=True)
+        for _ in range(300):
+            (gradient,) = torch.autograd.grad((clip(shift - 1 + noise) + 1).square().mean(), shift)
+            shift = (shift - 0.5 * gradient).detach().requires_grad_()
+        return ((shift - 1 + noise).clamp(-1, 1) > -0.99).double().mean().item()
+
+    assert grey(lambda x0: x0) > 0.4
+    assert grey(lambda x0: Clip.apply(x0, -1.0, 1.0)) < 0.02
 
 
 def matching(teacher: Path) -> Matching:

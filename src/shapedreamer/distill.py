@@ -18,13 +18,13 @@ advise):
 
     repeat
         x₀ ~ q(x₀), t one of a few times, x_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε
-        x̂₀ = network(x_t, t)
-        critic:   descend along ∇ softplus(critic(x̂₀, x_t, t) − critic(x₀, x_t, t)) + γ/2 |∇_x₀ critic(x₀, x_t, t)|²
-        network:  descend along ∇ softplus(critic(x₀, x_t, t) − critic(x̂₀, x_t, t)) + λ ᾱ_t |x̂₀ − x₀|²
+        x̂₀ = network(x_t, t), clipped to the range of the data
+        critic:   descend along ∇ softplus(critic(x̂₀, x_t) − critic(x₀, x_t)) + γ/2 |∇_x₀ critic(x₀, x_t)|²
+        network:  descend along ∇ softplus(critic(x₀, x_t) − critic(x̂₀, x_t)) + λ ᾱ_t |x̂₀ − x₀|²
 
 The last term holds the network to the image where little noise leaves little choice, so that the critic's part is where
 there is some. Both begin as the teacher: the network whole, and the critic with its way down, which knows what such
-images are made of.
+images are made of where there is little noise, and is always told so: the images that it judges have none.
 
 At T, from where one call makes a whole picture, the teacher can help (`match` above 0), as in distribution matching
 distillation (Yin et al. 2024, equation 7). Give a picture y of the network's own back to the noise. The teacher says
@@ -42,6 +42,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -64,12 +65,11 @@ from .schedule import Schedule, log_snr_times
 from .train import PREVIEW_IMAGES, WEIGHTS, learning_rate, training_batch, training_times
 
 CALLS = (1, 2, 4, 8)  # the numbers of network calls that a few-step model is made for
-SHARE_OF_T = 0.3  # of the images in training: every picture begins at T, where there is most to learn
-SHARE_TO_MATCH = 0.5  # instead, where the teacher's pictures are to be matched, which is done at T alone
+SHARE_OF_T = 0.5  # of the images in training: every picture begins at T, where there is most to learn
 IMAGES = 60_000  # to be seen in training, unless said otherwise
 CRITIC_RATE = 3.0  # how many times as fast as the network the critic learns, for it must know better
 FAITH = 3.0  # λ
-PENALTY = 0.3  # γ
+PENALTY = 0.1  # γ
 OWN_RATE = 2.0  # how many times as fast as the network at first the denoiser of its own pictures learns, to keep up
 MATCHING = 77  # apart from the purposes of random numbers in train.py
 PENALTY_EVERY = 8  # steps, and then so many times γ: a second derivative costs much (Karras et al. 2020, appendix B)
@@ -114,7 +114,7 @@ def distill(
     run = _Distillation(recipe, out, images.spec, teacher, pick_device(device))
     start = run.resume() if resume else run.begin(save_every=0)
     network, critic, schedule = run.bare, run.critic, run.schedule
-    density = few_times(schedule, SHARE_TO_MATCH if match else SHARE_OF_T)
+    density = few_times(schedule)
 
     log = RunLog(out, recipe, start, ("a critic that guesses", math.log(2)), max_minutes)
     with log, signals() as caught:
@@ -123,20 +123,21 @@ def distill(
             x_t = diffuse(x0, t, eps, schedule)
             with autocast(run.device):
                 fake = Denoiser(given(network, label), schedule, recipe.prediction)(x_t, t)
+            fake = Clip.apply(fake, images.spec.low, images.spec.high)
 
             rate = run.set_learning_rate(step)
             critic.requires_grad_(True)
             with autocast(run.device):
-                critic_loss = F.softplus(critic(fake.detach(), x_t, t, label) - critic(x0, x_t, t, label)).mean()
+                critic_loss = F.softplus(critic(fake.detach(), x_t, label) - critic(x0, x_t, label)).mean()
             critic_loss.backward()
             if step % PENALTY_EVERY == 0:
-                (PENALTY_EVERY * PENALTY / 2 * slope(critic, x0, x_t, t, label)).backward()
+                (PENALTY_EVERY * PENALTY / 2 * slope(critic, x0, x_t, label)).backward()
             run.critic_optimizer.step()
             run.critic_optimizer.zero_grad()
 
             critic.requires_grad_(False)
             with autocast(run.device):
-                taken_for_the_other = F.softplus(critic(x0, x_t, t, label) - critic(fake, x_t, t, label)).mean()
+                taken_for_the_other = F.softplus(critic(x0, x_t, label) - critic(fake, x_t, label)).mean()
             pure = t == schedule.T
             matching = torch.zeros_like(taken_for_the_other)
             if run.matched and pure.any():
@@ -200,23 +201,43 @@ def few_steps(teacher: Recipe, digest: str, steps: int, epochs: int, seed: int, 
     )
 
 
-def few_times(schedule: Schedule, share_of_T: float) -> Tensor:
+def few_times(schedule: Schedule) -> Tensor:
     """How often to train on each time: (T+1,) that sums to 1. Only where a sampler of so few CALLS asks."""
     density = torch.zeros_like(schedule.alpha_bar)
     density[[t for calls in CALLS for t in log_snr_times(schedule, min(calls, schedule.T))[1:-1]]] = 1.0
-    density *= (1 - share_of_T) / density.sum().clamp(min=1)
+    density *= (1 - SHARE_OF_T) / density.sum().clamp(min=1)
     density[schedule.T] = 1 - density.sum()
     return density
 
 
-def slope(critic: Callable[..., Tensor], x0: Tensor, x_t: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-    """The mean over images of |∇_x₀ Σ critic(x₀, x_t, t)|² ("R1", Mescheder et al. 2018), which can be descended along.
+class Clip(torch.autograd.Function):
+    """x̂₀ clipped to low … high, as samplers do, with a gradient by which it can come back but goes no farther out.
+
+    So what is black may be answered with less than black, and is black in the picture, where an answer that is right
+    but for a little noise would be grey. The gradient of clamp is 0 out there: what is wrong would stay so.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x0: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward(x0)
+        ctx.range = low, high
+        return x0.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (x0,), (low, high) = ctx.saved_tensors, ctx.range
+        outwards = (x0 < low) & (gradient > 0) | (x0 > high) & (gradient < 0)  # one descends against the gradient
+        return gradient.masked_fill(outwards, 0), None, None
+
+
+def slope(critic: Callable[..., Tensor], x0: Tensor, x_t: Tensor, label: Tensor | None) -> Tensor:
+    """The mean over images of |∇_x₀ Σ critic(x₀, x_t)|² ("R1", Mescheder et al. 2018), which can be descended along.
 
     Of half the images, in float32. A critic that is steep where real images are could be anything a step beside them.
     """
     half = (len(x0) + 1) // 2
     x0 = x0[:half].detach().requires_grad_()
-    scores = critic(x0, x_t[:half], t[:half], None if label is None else label[:half])
+    scores = critic(x0, x_t[:half], None if label is None else label[:half])
     (gradient,) = torch.autograd.grad(scores.sum(), x0, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean()
 
@@ -257,9 +278,10 @@ class _Distillation(Run):
         self.device = device
         bare = recipe.make_network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         bare.load_state_dict(teacher.ema)
+        least_noise = int(few_times(recipe.make_schedule()).nonzero()[0])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(fold(recipe.seed, WEIGHTS))
-            self.critic = Critic(bare).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.critic = Critic(bare, least_noise).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         # no momentum: where the one was headed for is no longer the way once the other has moved
         optimizer, other = (
             torch.optim.AdamW(part.parameters(), recipe.lr, betas=(0.0, 0.99), weight_decay=recipe.weight_decay)

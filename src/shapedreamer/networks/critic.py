@@ -12,15 +12,18 @@ from .unet import UNet
 
 
 class Critic(nn.Module):
-    """An image x (B, C, H, W) and a noisy one x_t of the same shape, t (B,) and a label -> scores (B, S).
+    """An image x (B, C, H, W), a noisy one x_t of the same shape and a label -> scores (B, S).
 
     It is the way down of `network`, a UNet or a ContextUnet: it begins with those weights, sees x_t besides x, and
     gives a score at each of its depths, from the finest, of edges, to the coarsest, of the whole.
+
+    time: that the network is told, whatever the noise in x_t: one of little noise, as x has none. Told the time of x_t
+          it would look at x as at a noisy image, and at T as at one that says nothing.
     """
 
-    def __init__(self, network: UNet | ContextUnet) -> None:
+    def __init__(self, network: UNet | ContextUnet, time: int) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network)
+        self.network, self.time = copy.deepcopy(network), time
         narrow = self.network.conv_in
         C, size = 2 * self.network.in_channels, 2 * self.network.divisor
         wide = nn.Conv2d(2 * narrow.in_channels, narrow.out_channels, 3, padding=1)
@@ -31,7 +34,8 @@ class Critic(nn.Module):
             coarsest, kept, _ = self.network.encode(wide.weight.new_zeros(1, C, size, size), wide.weight.new_ones(1))
         self.heads = nn.ModuleList([Head(h.shape[1]) for h in [*kept, coarsest]])
 
-    def forward(self, x: Tensor, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, x_t: Tensor, label: Tensor | None = None) -> Tensor:
+        t = torch.full((len(x),), self.time, device=x.device)
         coarsest, kept, _ = self.network.encode(torch.cat([x, x_t], dim=1), t, label)
         return torch.cat([head(h) for head, h in zip(self.heads, [*kept, coarsest], strict=True)], dim=1)
 
