@@ -24,7 +24,7 @@ advise):
 
 The last term holds the network to the image where little noise leaves little choice, so that the critic's part is where
 there is some. Both begin as the teacher: the network whole, and the critic with its way down, which knows what such
-images are made of where there is little noise, and is always told so: the images that it judges have none.
+images are made of. It is told a time of little noise, whatever t is, as the images that it judges have none.
 
 At T, from where one call makes a whole picture, the teacher can help (`match` above 0), as in distribution matching
 distillation (Yin et al. 2024, equation 7). Give a picture y of the network's own back to the noise. The teacher says
