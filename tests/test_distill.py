@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from torch.testing import assert_close
 
 from shapedreamer import cli, oracle
 from shapedreamer.checkpoint import load_checkpoint, load_optimizers, read_config, read_metrics
-from shapedreamer.distill import CALLS, SHARE_OF_T, Clip, Matching, distill, few_steps, few_times, slope
+from shapedreamer.distill import CALLS, SHARE_OF_T, Clip, Matching, distill, few_steps, few_times, noised_on, slope
 from shapedreamer.errors import UserError
 from shapedreamer.model import load
 from shapedreamer.noise import Noise
+from shapedreamer.process import diffuse, transition
 from shapedreamer.recipes import FolderData, NoiseLevels, Recipe, Sampling, UNetConfig
 from shapedreamer.samplers import ddim, sample
 from shapedreamer.schedule import Schedule, cosine, linear, log_snr_times
@@ -89,6 +91,25 @@ def test_it_trains_on_the_times_that_few_calls_ask_for_and_on_no_other(schedule:
     assert density[0] == 0
     assert density.sum() == pytest.approx(1)
     assert density[-1] == pytest.approx(SHARE_OF_T)
+
+
+@pytest.mark.parametrize("schedule", [COSINE, linear(1000)])
+def test_noised_on_it_is_what_the_next_time_makes_of_the_image(schedule: Schedule) -> None:
+    times = few_times(schedule).nonzero()[:, 0]
+    x0, eps, more = torch.randn(3, len(times), 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    x_t = diffuse(x0, times, eps, schedule)
+    x_u = noised_on(x_t, times, more, schedule)
+    for i, (t, u) in enumerate(pairwise(times.tolist())):
+        assert_close(x_u[i], transition(x_t[i], t, u, more[i], schedule))
+    assert_close(x_u[-1], more[-1], rtol=0, atol=0)  # after T nothing is left
+
+
+def test_the_critic_cannot_tell_an_answer_by_the_noise_that_it_is_a_function_of() -> None:
+    """Images are one pixel, black or white, and the answer to noise is its sign, which is as often either."""
+    noise, more = torch.randn(2, 20_000, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    answer, T = noise.sign(), torch.full((20_000,), COSINE.T)
+    assert_close((answer * noise).mean().item(), math.sqrt(2 / math.pi), rtol=0, atol=0.03)  # E|ε|, 0 for real images
+    assert_close((answer * noised_on(noise, T, more, COSINE)).mean().item(), 0.0, rtol=0, atol=0.03)
 
 
 def test_slope_is_the_squared_gradient_of_half_the_images_and_can_be_descended() -> None:

@@ -11,16 +11,20 @@ What is learnt here is to answer with *one* of the images that x_t may have come
 drawn from p(x₀ | x_t), a step of DDIM with eta 1, which is q(x_s | x_t, x̂₀), lands exactly where noised images lie,
 however far it goes: 4 calls, or 1, are as right as 1,000. What decides between the images is the noise in x_t itself.
 
-To draw is learnt from a critic, as in denoising diffusion GANs (Xiao et al. 2022). It sees an x_t and two images: the
-one that x_t was made of, and the network's answer. It learns to tell which is which, and the network to be taken for
-the other (the paired loss of Jolicoeur-Martineau 2019, with a penalty on the critic's slope, as Huang et al. 2024
-advise):
+To draw is learnt from a critic, as in denoising diffusion GANs (Xiao et al. 2022). It sees two images, the one that x_t
+was made of and the network's answer, each beside an x_u: x_t with still more noise. It learns to tell which is which,
+and the network to be taken for the other (the paired loss of Jolicoeur-Martineau 2019, with a penalty on the critic's
+slope, as Huang et al. 2024 advise):
 
     repeat
         x₀ ~ q(x₀), t one of a few times, x_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε
+        x_u ~ q(x_u | x_t), u the next of the few times; after T, ᾱ_u = 0
         x̂₀ = network(x_t, t), clipped to the range of the data
-        critic:   descend along ∇ softplus(critic(x̂₀, x_t) − critic(x₀, x_t)) + γ/2 |∇_x₀ critic(x₀, x_t)|²
-        network:  descend along ∇ softplus(critic(x₀, x_t) − critic(x̂₀, x_t)) + λ ᾱ_t |x̂₀ − x₀|²
+        critic:   descend along ∇ softplus(critic(x̂₀, x_u) − critic(x₀, x_u)) + γ/2 |∇_x₀ critic(x₀, x_u)|²
+        network:  descend along ∇ softplus(critic(x₀, x_u) − critic(x̂₀, x_u)) + λ ᾱ_t |x̂₀ − x₀|²
+
+Why x_u, and not x_t: to an x_t belong many images, and the network, with no chance of its own, answers always with the
+same one. A critic that saw x_t could learn to tell it by that alone. To an x_u belong many x_t, and many answers.
 
 The last term holds the network to the image where little noise leaves little choice, so that the critic's part is where
 there is some. Both begin as the teacher: the network whole, and the critic with its way down, which knows what such
@@ -62,16 +66,15 @@ from .recipes import Recipe, Sampling, moved
 from .run import Run, Stateful, signals
 from .runlog import RunLog
 from .schedule import Schedule, log_snr_times
-from .train import PREVIEW_IMAGES, WEIGHTS, learning_rate, training_batch, training_times
+from .train import PREVIEW_IMAGES, WEIGHTS, learning_rate, seeded, training_batch, training_times
 
 CALLS = (1, 2, 4, 8)  # the numbers of network calls that a few-step model is made for
 SHARE_OF_T = 0.5  # of the images in training: every picture begins at T, where there is most to learn
 IMAGES = 60_000  # to be seen in training, unless said otherwise
-CRITIC_RATE = 3.0  # how many times as fast as the network the critic learns, for it must know better
 FAITH = 3.0  # λ
 PENALTY = 0.1  # γ
-OWN_RATE = 2.0  # how many times as fast as the network at first the denoiser of its own pictures learns, to keep up
-MATCHING = 77  # apart from the purposes of random numbers in train.py
+OWN_RATE = 3e-4  # of learning, at which the denoiser of its own pictures keeps up with them
+MATCHING, BESIDE = 77, 78  # apart from the purposes of random numbers in train.py
 PENALTY_EVERY = 8  # steps, and then so many times γ: a second derivative costs much (Karras et al. 2020, appendix B)
 
 
@@ -126,18 +129,20 @@ def distill(
             fake = Clip.apply(fake, images.spec.low, images.spec.high)
 
             rate = run.set_learning_rate(step)
+            more = torch.randn(x0.shape, generator=seeded(recipe.seed, BESIDE, step)).to(x_t)
+            x_u = noised_on(x_t, t, more, schedule)
             critic.requires_grad_(True)
             with autocast(run.device):
-                critic_loss = F.softplus(critic(fake.detach(), x_t, label) - critic(x0, x_t, label)).mean()
+                critic_loss = F.softplus(critic(fake.detach(), x_u, label) - critic(x0, x_u, label)).mean()
             critic_loss.backward()
             if step % PENALTY_EVERY == 0:
-                (PENALTY_EVERY * PENALTY / 2 * slope(critic, x0, x_t, label)).backward()
+                (PENALTY_EVERY * PENALTY / 2 * slope(critic, x0, x_u, label)).backward()
             run.critic_optimizer.step()
             run.critic_optimizer.zero_grad()
 
             critic.requires_grad_(False)
             with autocast(run.device):
-                taken_for_the_other = F.softplus(critic(x0, x_t, label) - critic(fake, x_t, label)).mean()
+                taken_for_the_other = F.softplus(critic(x0, x_u, label) - critic(fake, x_u, label)).mean()
             pure = t == schedule.T
             matching = torch.zeros_like(taken_for_the_other)
             if run.matched and pure.any():
@@ -189,7 +194,7 @@ def few_steps(teacher: Recipe, digest: str, steps: int, epochs: int, seed: int, 
         epochs=epochs,
         batch_size=32,
         optimizer="adamw",
-        lr=1.5e-4,
+        lr=8e-4,
         weight_decay=0.0,
         lr_decay=True,
         warmup=0,
@@ -230,14 +235,26 @@ class Clip(torch.autograd.Function):
         return gradient.masked_fill(outwards, 0), None, None
 
 
-def slope(critic: Callable[..., Tensor], x0: Tensor, x_t: Tensor, label: Tensor | None) -> Tensor:
-    """The mean over images of |∇_x₀ Σ critic(x₀, x_t)|² ("R1", Mescheder et al. 2018), which can be descended along.
+def noised_on(x_t: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
+    """x_u ~ q(x_u | x_t), u being the next of few_times after t: √(ᾱ_u/ᾱ_t) x_t + √(1−ᾱ_u/ᾱ_t) ε. After T it is ε.
+
+    x_t, eps: (B, C, H, W), and eps ~ N(0, 1); t: (B,), of few_times.
+    """
+    times = few_times(schedule).nonzero()[:, 0]
+    alpha_bar = schedule.alpha_bar[times]
+    left = torch.cat([alpha_bar[1:], torch.zeros(1)]) / alpha_bar
+    ratio = left.to(x_t)[torch.searchsorted(times.to(t.device), t)].view(-1, 1, 1, 1)
+    return ratio.sqrt() * x_t + (1 - ratio).sqrt() * eps
+
+
+def slope(critic: Callable[..., Tensor], x0: Tensor, x_u: Tensor, label: Tensor | None) -> Tensor:
+    """The mean over images of |∇_x₀ Σ critic(x₀, x_u)|² ("R1", Mescheder et al. 2018), which can be descended along.
 
     Of half the images, in float32. A critic that is steep where real images are could be anything a step beside them.
     """
     half = (len(x0) + 1) // 2
     x0 = x0[:half].detach().requires_grad_()
-    scores = critic(x0, x_t[:half], None if label is None else label[:half])
+    scores = critic(x0, x_u[:half], None if label is None else label[:half])
     (gradient,) = torch.autograd.grad(scores.sum(), x0, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean()
 
@@ -253,12 +270,12 @@ class Matching:
         self.teacher.eval().requires_grad_(False)
         self.own.load_state_dict(teacher.ema)
         self.optimizer = torch.optim.AdamW(
-            self.own.parameters(), OWN_RATE * recipe.lr, betas=(0.0, 0.99), weight_decay=recipe.weight_decay
+            self.own.parameters(), OWN_RATE, betas=(0.0, 0.99), weight_decay=recipe.weight_decay
         )
 
     def away(self, y: Tensor, label: Tensor | None, step: int) -> Tensor:
         """Let own learn from the pictures y (B, C, H, W); return in which direction there are too many of them."""
-        generator = torch.Generator().manual_seed((fold(self.recipe.seed, MATCHING) + step) % 2**64)
+        generator = seeded(self.recipe.seed, MATCHING, step)
         s = torch.multinomial(self.levels, len(y), replacement=True, generator=generator).to(y.device)
         y_s = diffuse(y, s, torch.randn(y.shape, generator=generator).to(y.device), self.schedule)
         with autocast(y.device):
@@ -295,11 +312,10 @@ class _Distillation(Run):
         super().__init__(recipe, out, spec, teacher.labels, bare, rest)
 
     def set_learning_rate(self, step: int) -> float:
-        """Let the rates be those of step 0, 1, …; return the network's."""
+        """Let the rate of network and critic be that of step 0, 1, …; return it."""
         rate = learning_rate(self.recipe, step)
-        for optimizer, times in ((self.optimizer, 1.0), (self.critic_optimizer, CRITIC_RATE)):
-            for group in optimizer.param_groups:
-                group["lr"] = times * rate
+        for group in self.optimizer.param_groups + self.critic_optimizer.param_groups:
+            group["lr"] = rate
         return rate
 
     def check_finite(self, step: int, critic_loss: Tensor, norm: Tensor) -> None:

@@ -125,9 +125,9 @@ def training_batch(recipe: Recipe, data: Dataset, density: Tensor, step: int) ->
     Each epoch goes through the data in an order of its own; times are spread evenly over their distribution.
     """
     epoch, place = divmod(step, recipe.steps_per_epoch)
-    order = torch.randperm(len(data), generator=_generator(recipe.seed, ORDER, epoch))
+    order = torch.randperm(len(data), generator=seeded(recipe.seed, ORDER, epoch))
     x0, label = data.batch(order[place * recipe.batch_size : (place + 1) * recipe.batch_size])
-    generator = _generator(recipe.seed, STEP, step)
+    generator = seeded(recipe.seed, STEP, step)
     t, eps = _times_and_noise(x0, density, generator)
     told = torch.rand(len(x0), 1, generator=generator) >= recipe.label_dropout
     return Batch(x0, t, eps, label * told if recipe.network.context else None)
@@ -136,7 +136,7 @@ def training_batch(recipe: Recipe, data: Dataset, density: Tensor, step: int) ->
 def held_out_batch(recipe: Recipe, data: Dataset, density: Tensor) -> Batch:
     """Images that training never sees, with times and noise that never change: losses on it can be compared."""
     x0, label = data.batch(torch.arange(min(HELD_OUT_IMAGES, len(data))))
-    t, eps = _times_and_noise(x0, density, _generator(recipe.seed, HELD_OUT))
+    t, eps = _times_and_noise(x0, density, seeded(recipe.seed, HELD_OUT))
     return Batch(x0, t, eps, label if recipe.network.context else None)
 
 
@@ -216,7 +216,8 @@ class _Training(Run):
         )
 
 
-def _generator(seed: int, *purpose: int) -> torch.Generator:
+def seeded(seed: int, *purpose: int) -> torch.Generator:
+    """Random numbers for one purpose, or one step of it, which no other has."""
     return torch.Generator().manual_seed(fold(seed, *purpose))
 
 

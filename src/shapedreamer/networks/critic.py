@@ -12,12 +12,12 @@ from .unet import UNet
 
 
 class Critic(nn.Module):
-    """An image x (B, C, H, W), a noisy one x_t of the same shape and a label -> scores (B, S).
+    """An image x (B, C, H, W), a noisy one x_u of the same shape and a label -> scores (B, S).
 
-    It is the way down of `network`, a UNet or a ContextUnet: it begins with those weights, sees x_t besides x, and
+    It is the way down of `network`, a UNet or a ContextUnet: it begins with those weights, sees x_u besides x, and
     gives a score at each of its depths, from the finest, of edges, to the coarsest, of the whole.
 
-    time: that the network is told, whatever the noise in x_t: one of little noise, as x has none. Told the time of x_t
+    time: that the network is told, whatever the noise in x_u: one of little noise, as x has none. Told the time of x_u
           it would look at x as at a noisy image, and at T as at one that says nothing.
     """
 
@@ -28,15 +28,15 @@ class Critic(nn.Module):
         C, size = 2 * self.network.in_channels, 2 * self.network.divisor
         wide = nn.Conv2d(2 * narrow.in_channels, narrow.out_channels, 3, padding=1)
         with torch.no_grad():
-            wide.weight.copy_(torch.cat([narrow.weight, torch.zeros_like(narrow.weight)], dim=1))  # blind to x_t as yet
+            wide.weight.copy_(torch.cat([narrow.weight, torch.zeros_like(narrow.weight)], dim=1))  # blind to x_u as yet
             wide.bias = narrow.bias
             self.network.conv_in, self.network.in_channels = wide.to(narrow.weight.device), C
             coarsest, kept, _ = self.network.encode(wide.weight.new_zeros(1, C, size, size), wide.weight.new_ones(1))
         self.heads = nn.ModuleList([Head(h.shape[1]) for h in [*kept, coarsest]])
 
-    def forward(self, x: Tensor, x_t: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, x_u: Tensor, label: Tensor | None = None) -> Tensor:
         t = torch.full((len(x),), self.time, device=x.device)
-        coarsest, kept, _ = self.network.encode(torch.cat([x, x_t], dim=1), t, label)
+        coarsest, kept, _ = self.network.encode(torch.cat([x, x_u], dim=1), t, label)
         return torch.cat([head(h) for head, h in zip(self.heads, [*kept, coarsest], strict=True)], dim=1)
 
 
