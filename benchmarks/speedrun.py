@@ -3,12 +3,10 @@
 First the speed of training is measured, for half a minute; then as many images are trained on as fit into the minutes,
 in EPOCHS parts, with all that belongs to a run: data, checkpoints, logs. When that is over, the averaged weights of
 each part are scored, which costs no minutes, by `shapedreamer evaluate`, with the network calls that the recipe says.
-With --turbo it is distilled in the same minutes: a part as large as the others follows, with a score in four calls.
 What was tried, and what it gave, stands in benchmarks/SPEEDRUN.md.
 """
 
 import ast
-import math
 import tempfile
 import time
 from dataclasses import replace
@@ -19,9 +17,8 @@ import tyro
 from tyro.conf import Positional
 
 from shapedreamer import train
-from shapedreamer.checkpoint import read_config, read_metrics
+from shapedreamer.checkpoint import read_metrics
 from shapedreamer.compare import stored_epochs
-from shapedreamer.distill import distill
 from shapedreamer.evaluate.evaluation import evaluate, subject
 from shapedreamer.evaluate.progress import Progress
 from shapedreamer.names import RecipeName
@@ -39,7 +36,6 @@ def main(
     num: int = 512,
     out: Path = Path("runs/speedrun"),
     data: str | None = None,
-    turbo: bool = False,
     changes: tuple[str, ...] = (),
 ) -> None:
     """Args:
@@ -48,18 +44,14 @@ def main(
     num: Samples of each score.
     out: Folder of the run.
     data: Where its images lie, as for `shapedreamer train`.
-    turbo: Spend the last of the minutes on distilling it.
     changes: Fields of the recipe to change, as field=value: batch_size=64 prediction=\"v\" network.blocks=2.
     """
     tried = changed(named(recipe, data=data), changes)
-    speed, turbo_speed = images_a_second(tried, turbo)
-    samples = int(60 * minutes / (EPOCHS / speed + 1 / turbo_speed))
+    speed = images_a_second(tried)
+    samples = int(60 * minutes * speed / EPOCHS)
     begin = time.perf_counter()
     train(change(tried, samples=samples, epochs=EPOCHS), out, save_every=1, sample_every=0)
     took = (time.perf_counter() - begin) / 60
-    if turbo:
-        distill(out, out / "turbo", epochs=1, sample_every=0)
-    took_in_all = (time.perf_counter() - begin) / 60
     print(f"{recipe} {' '.join(changes)}\n{machine()}\n{EPOCHS * samples} images in {took:.1f} minutes")
     losses = {record["epoch"]: record["held_out"] for record in read_metrics(out) if "held_out" in record}
     for epoch, checkpoint in stored_epochs(out).items():
@@ -67,8 +59,6 @@ def main(
             print(
                 f"{took * epoch / EPOCHS:5.1f} min  held-out loss {losses[epoch]:.4f}  {score(checkpoint, num, data)}"
             )
-    if turbo:
-        print(f"{took_in_all:5.1f} min  distilled with {samples} images  {score(out / 'turbo', num, data)}")
 
 
 def changed(recipe: Recipe, changes: tuple[str, ...]) -> Recipe:
@@ -80,20 +70,12 @@ def changed(recipe: Recipe, changes: tuple[str, ...]) -> Recipe:
     return recipe
 
 
-def images_a_second(recipe: Recipe, turbo: bool) -> tuple[float, float]:
-    """How fast this machine trains it, and distills it if it is to, by runs that are thrown away."""
-
-    def speed(run: Path) -> float:
-        steps = sum("loss" in record for record in read_metrics(run))
-        return steps * read_config(run).recipe.batch_size / (60 * TRIAL_MINUTES)
-
+def images_a_second(recipe: Recipe) -> float:
+    """How fast this machine trains it, by a run that is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
-        run, few_steps = Path(folder) / "run", Path(folder) / "turbo"
-        train(change(recipe, samples=100_000), run, max_minutes=TRIAL_MINUTES, save_every=0)
-        if not turbo:
-            return speed(run), math.inf
-        distill(run, few_steps, epochs=1, max_minutes=TRIAL_MINUTES)
-        return speed(run), speed(few_steps)
+        train(change(recipe, samples=100_000), folder, max_minutes=TRIAL_MINUTES, save_every=0)
+        steps = sum("loss" in record for record in read_metrics(Path(folder)))
+    return steps * recipe.batch_size / (60 * TRIAL_MINUTES)
 
 
 def score(checkpoint: Path, num: int, data: str | None) -> str:
