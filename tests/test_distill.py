@@ -93,6 +93,12 @@ def test_it_trains_on_the_times_that_few_calls_ask_for_and_on_no_other(schedule:
     assert density[-1] == pytest.approx(SHARE_OF_T)
 
 
+def test_a_time_that_three_of_the_samplers_ask_at_is_trained_on_three_times_as_often() -> None:
+    density = few_times(COSINE)
+    halfway, quarter, eighth = (log_snr_times(COSINE, calls)[1] for calls in (2, 4, 8))  # asked by 2, 4, 8; 4, 8; 8
+    assert_close(density[[halfway, quarter, eighth]] / density[eighth], density.new_tensor([3, 2, 1]))
+
+
 @pytest.mark.parametrize("schedule", [COSINE, linear(1000)])
 def test_noised_on_it_is_what_the_next_time_makes_of_the_image(schedule: Schedule) -> None:
     times = few_times(schedule).nonzero()[:, 0]
