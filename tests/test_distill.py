@@ -93,10 +93,11 @@ def test_it_trains_on_the_times_that_few_calls_ask_for_and_on_no_other(schedule:
     assert density[-1] == pytest.approx(SHARE_OF_T)
 
 
-def test_a_time_that_three_of_the_samplers_ask_at_is_trained_on_three_times_as_often() -> None:
+def test_a_time_is_trained_on_as_often_as_samplers_ask_at_it_times_how_much_noise_there_is() -> None:
     density = few_times(COSINE)
-    halfway, quarter, eighth = (log_snr_times(COSINE, calls)[1] for calls in (2, 4, 8))  # asked by 2, 4, 8; 4, 8; 8
-    assert_close(density[[halfway, quarter, eighth]] / density[eighth], density.new_tensor([3, 2, 1]))
+    times = [log_snr_times(COSINE, calls)[1] for calls in (2, 4, 8)]  # asked at by 2, 4, 8; by 4, 8; by 8
+    often = density[times] / (1 - COSINE.alpha_bar[times])
+    assert_close(often / often[-1], density.new_tensor([3, 2, 1]))
 
 
 @pytest.mark.parametrize("schedule", [COSINE, linear(1000)])

@@ -207,11 +207,16 @@ def few_steps(teacher: Recipe, digest: str, steps: int, epochs: int, seed: int, 
 
 
 def few_times(schedule: Schedule) -> Tensor:
-    """How often to train on each time: (T+1,) that sums to 1. Only where samplers of so few CALLS ask, and as often."""
-    density = torch.zeros_like(schedule.alpha_bar)
+    """How often to train on each time: (T+1,) that sums to 1. Only where samplers of so few CALLS ask.
+
+    Besides T, as often as they ask there, and the more often the more noise: where there is little, the network knows
+    the answer already, and just before T it has as much to learn as at T.
+    """
+    asked = torch.zeros_like(schedule.alpha_bar)
     for calls in CALLS:
-        density[log_snr_times(schedule, min(calls, schedule.T))[1:-1]] += 1.0
-    density *= (1 - SHARE_OF_T) / density.sum().clamp(min=1)
+        asked[log_snr_times(schedule, min(calls, schedule.T))[1:-1]] += 1.0
+    density = asked * (1 - schedule.alpha_bar)
+    density *= (1 - SHARE_OF_T) / density.sum().clamp(min=torch.finfo(density.dtype).tiny)
     density[schedule.T] = 1 - density.sum()
     return density
 
