@@ -93,13 +93,6 @@ def test_it_trains_on_the_times_that_few_calls_ask_for_and_on_no_other(schedule:
     assert density[-1] == pytest.approx(SHARE_OF_T)
 
 
-def test_a_time_is_trained_on_as_often_as_samplers_ask_at_it_times_how_much_noise_there_is() -> None:
-    density = few_times(COSINE)
-    times = [log_snr_times(COSINE, calls)[1] for calls in (2, 4, 8)]  # asked at by 2, 4, 8; by 4, 8; by 8
-    often = density[times] / (1 - COSINE.alpha_bar[times])
-    assert_close(often / often[-1], density.new_tensor([3, 2, 1]))
-
-
 @pytest.mark.parametrize("schedule", [COSINE, linear(1000)])
 def test_noised_on_it_is_what_the_next_time_makes_of_the_image(schedule: Schedule) -> None:
     times = few_times(schedule).nonzero()[:, 0]
