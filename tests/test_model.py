@@ -12,9 +12,9 @@ from shapedreamer.checkpoint import load_checkpoint
 from shapedreamer.device import has_fast_bf16
 from shapedreamer.errors import UserError
 from shapedreamer.model import Model, from_checkpoint
-from shapedreamer.names import Precision, SamplerName
+from shapedreamer.names import Precision, SamplerName, Spacing
 from shapedreamer.recipes import Sampling
-from shapedreamer.schedule import log_snr_times, step_times
+from shapedreamer.schedule import cubic_times, log_snr_times, step_times
 from shapedreamer.train import train
 
 from .tiny import FALLING, TOLD
@@ -207,12 +207,19 @@ def test_the_network_runs_in_bfloat16_where_that_is_fast_and_not_in_float32(mode
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp_2m"])
 def test_the_spacing_of_a_model_is_that_of_its_steps(model: Model, sampler: SamplerName) -> None:
-    spaced = Model(model.network, model.schedule, "x0", model.spec, sampling=Sampling(spacing="log_snr"))
-    times = log_snr_times(model.schedule, 6)
-    assert times != step_times(model.schedule.T, 6)
-    assert [step.t for step in spaced.stream(1, sampler, 6)] == times[1:]
-    assert torch.equal(spaced.sample(2, sampler, 6), model.sample(2, sampler, times))
-    assert len(list(spaced.stream(1, "heun", 6))) == 4  # six calls
+    T, start = model.schedule.T, model.schedule.T - 3
+    wanted: dict[Spacing, list[list[int]]] = {
+        "even": [step_times(T, 6), step_times(start, 6)],
+        "cubic": [cubic_times(T, 6), cubic_times(start, 6)],
+        "log_snr": [log_snr_times(model.schedule, 6), log_snr_times(model.schedule, 6, start)],
+    }
+    for spacing, (times, late) in wanted.items():
+        spaced = Model(model.network, model.schedule, "x0", model.spec, sampling=Sampling(spacing=spacing))
+        assert [step.t for step in spaced.stream(1, sampler, 6)] == times[1:]
+        assert torch.equal(spaced.sample(2, sampler, 6), model.sample(2, sampler, times))
+        assert spaced.times(6, start) == late
+        assert len(list(spaced.stream(1, "heun", 6))) == 4  # six calls
+    assert len({str(times) for times, _ in wanted.values()}) == 3
 
 
 def test_a_recipe_says_how_its_model_is_sampled(run: Path, tmp_path: Path) -> None:

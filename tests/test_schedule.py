@@ -19,6 +19,7 @@ from shapedreamer.schedule import (
     SCHEDULES,
     Schedule,
     cosine,
+    cubic_times,
     from_beta,
     linear,
     linear_zero_snr,
@@ -239,9 +240,33 @@ def test_step_times_with_all_steps_visit_every_time() -> None:
 
 
 @pytest.mark.parametrize("steps", [0, -1, 11])
-def test_step_times_refuse_an_impossible_number(steps: int) -> None:
+def test_an_impossible_number_of_steps_is_refused(steps: int) -> None:
     with pytest.raises(ValueError, match="between 1 and T = 10"):
         step_times(10, steps)
+    with pytest.raises(ValueError, match="between 1 and T = 10"):
+        cubic_times(10, steps)
+
+
+@given(st.integers(1, 3000).flatmap(lambda T: st.tuples(st.just(T), st.integers(1, T))))
+def test_cubic_times_fall_from_T_to_0_and_are_all_distinct(case: tuple[int, int]) -> None:
+    T, n = case
+    times = cubic_times(T, n)
+    assert len(times) == n + 1
+    assert (times[0], times[-1]) == (T, 0)
+    assert all(t > s for t, s in itertools.pairwise(times))
+
+
+def test_cubic_times_are_the_rounded_cubes_of_even_ones() -> None:
+    assert cubic_times(1000, 4) == [1000, 422, 125, 16, 0]
+    assert cubic_times(500, 2) == [500, 62, 0]  # 62.5, to the even neighbour
+    T, n = 1_000_000, 30  # so many that no two round to the same
+    assert cubic_times(T, n) == [round(Fraction(T * (n - i) ** 3, n**3)) for i in range(n + 1)]
+
+
+def test_where_cubes_round_to_the_same_cubic_times_are_moved_apart() -> None:
+    assert cubic_times(20, 8) == [20, 13, 8, 5, 4, 3, 2, 1, 0]  # 20/512 of 1, 8, 27, 64: 0, 0, 1, 2
+    assert cubic_times(7, 7) == [7, 6, 5, 4, 3, 2, 1, 0]
+    assert cubic_times(7, 1) == [7, 0]
 
 
 @given(st.sampled_from([cosine(1000), linear(1000), cosine(37), linear_zero_snr(500)]), st.data())

@@ -17,7 +17,7 @@ and the network to be taken for the other (the paired loss of Jolicoeur-Martinea
 slope, as Huang et al. 2024 advise):
 
     repeat
-        x₀ ~ q(x₀), t one of a few times, x_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε
+        x₀ ~ q(x₀), t one of a few times, most often T, x_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε
         x_u ~ q(x_u | x_t), u the next of the few times; after T, ᾱ_u = 0
         x̂₀ = network(x_t, t), clipped to the range of the data
         critic:   descend along ∇ softplus(critic(x̂₀, x_u) − critic(x₀, x_u)) + γ/2 |∇_x₀ critic(x₀, x_u)|²
@@ -29,6 +29,9 @@ same one. A critic that saw x_t could learn to tell it by that alone. To an x_u 
 The last term holds the network to the image where little noise leaves little choice, so that the critic's part is where
 there is some. Both begin as the teacher: the network whole, and the critic with its way down, which knows what such
 images are made of. It is told a time of little noise, whatever t is, as the images that it judges have none.
+
+The few times are those of cubic_times, at which such a model is also sampled: after T none has much noise. Where x_t is
+nearly noise and yet not quite, answers are the worst, so a call there only spoils what T had made; later ones mend it.
 
 At T, from where one call makes a whole picture, the teacher can help (`match` above 0), as in distribution matching
 distillation (Yin et al. 2024, equation 7). Give a picture y of the network's own back to the noise. The teacher says
@@ -65,11 +68,11 @@ from .process import diffuse
 from .recipes import Recipe, Sampling, moved
 from .run import Run, Stateful, signals
 from .runlog import RunLog
-from .schedule import Schedule, log_snr_times
+from .schedule import Schedule, cubic_times
 from .train import PREVIEW_IMAGES, WEIGHTS, learning_rate, seeded, training_batch, training_times
 
 CALLS = (1, 2, 4, 8)  # the numbers of network calls that a few-step model is made for
-SHARE_OF_T = 0.5  # of the images in training: every picture begins at T, where there is most to learn
+SHARE_OF_T = 0.7  # of the images in training: every picture begins at T, where there is most to learn
 IMAGES = 60_000  # to be seen in training, unless said otherwise
 FAITH = 3.0  # λ
 PENALTY = 0.1  # γ
@@ -194,22 +197,23 @@ def few_steps(teacher: Recipe, digest: str, steps: int, epochs: int, seed: int, 
         epochs=epochs,
         batch_size=32,
         optimizer="adamw",
-        lr=8e-4,
+        lr=1e-3,
         weight_decay=0.0,
         lr_decay=True,
         warmup=0,
         ema_decay=0.995,
         seed=seed,
-        sampling=Sampling("ddim", steps, eta=1.0, spacing="log_snr"),
+        sampling=Sampling("ddim", steps, eta=1.0, spacing="cubic"),
         teacher=digest,
         match=match,
     )
 
 
 def few_times(schedule: Schedule) -> Tensor:
-    """How often to train on each time: (T+1,) that sums to 1. Only where a sampler of so few CALLS asks."""
+    """How often to train on each time: (T+1,) that sums to 1. Only where samplers of so few CALLS ask, and as often."""
     density = torch.zeros_like(schedule.alpha_bar)
-    density[[t for calls in CALLS for t in log_snr_times(schedule, min(calls, schedule.T))[1:-1]]] = 1.0
+    for calls in CALLS:
+        density[cubic_times(schedule.T, min(calls, schedule.T))[1:-1]] += 1.0
     density *= (1 - SHARE_OF_T) / density.sum().clamp(min=1)
     density[schedule.T] = 1 - density.sum()
     return density

@@ -139,7 +139,7 @@ class Sampling:
 
     steps    network calls
     eta      noise of the samplers WITH_ETA; see samplers.py
-    spacing  where the steps of ddpm, ddim and dpmpp_2m lie: "even" in t, or in "log_snr"; see schedule.py
+    spacing  of the steps of ddpm, ddim and dpmpp_2m: "even" in t, "cubic", or even in "log_snr"; see schedule.py
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT

@@ -29,7 +29,16 @@ from shapedreamer.noise import Noise
 from shapedreamer.recipes import Sampling
 from shapedreamer.render import to_uint8
 from shapedreamer.samplers import SAMPLERS, Step
-from shapedreamer.schedule import SCHEDULES, Schedule, cosine, linear, linear_zero_snr, log_snr_times, step_times
+from shapedreamer.schedule import (
+    SCHEDULES,
+    Schedule,
+    cosine,
+    cubic_times,
+    linear,
+    linear_zero_snr,
+    log_snr_times,
+    step_times,
+)
 
 FILES = sorted((Path(__file__).parent / "page").glob("*.test.mjs"))
 COMPILER = "typescript@5.9.3"
@@ -101,6 +110,7 @@ def times() -> Iterator[dict[str, Any]]:
         yield {
             "alpha_bar": schedule.alpha_bar.tolist(),
             "even": [[n, step_times(T, n)] for n in counts],
+            "cubic": [[n, cubic_times(T, n)] for n in counts],
             "log_snr": [[n, t, log_snr_times(schedule, n, t)] for n, t in product(counts, starts) if n <= t],
         }
 
@@ -166,7 +176,7 @@ def stand_in(schedule: Schedule, prediction: Prediction, spacing: Spacing, label
 
 TOLD = stand_in(cosine(40), "v", "log_snr", labels=True)
 UNTOLD = stand_in(linear(40), "eps", "even", labels=False)
-ZERO = stand_in(linear_zero_snr(40), "x0", "log_snr", labels=True)
+ZERO = stand_in(linear_zero_snr(40), "x0", "cubic", labels=True)
 FEW = {"circle": 2.0, "line": 0.5}
 DREAMS: Sequence[tuple[Model, int, int, Way]] = [  # num, creativity
     (TOLD, 4, 20, Way("ddim", 5, 1.0, SEED, "any", 1.0)),

@@ -5,18 +5,20 @@ import { test } from "node:test";
 
 import { golden, PAGE } from "./golden.mjs";
 
-const { logSnrTimes, roundToEven, stepTimes } = await import(new URL("schedule.js", PAGE));
+const { logSnrTimes, cubicTimes, roundToEven, stepTimes } = await import(new URL("schedule.js", PAGE));
 const { times } = golden();
 
-test("even times", () => {
+test("even and cubic times", () => {
   let count = 0;
-  for (const { alpha_bar, even } of times) {
-    for (const [steps, expected] of even) {
-      assert.deepEqual(stepTimes(alpha_bar.length - 1, steps), expected);
-      count++;
+  for (const { alpha_bar, even, cubic } of times) {
+    for (const [name, chosen, way] of [["even", even, stepTimes], ["cubic", cubic, cubicTimes]]) {
+      for (const [steps, expected] of chosen) {
+        assert.deepEqual(way(alpha_bar.length - 1, steps), expected, name);
+        count++;
+      }
     }
   }
-  assert.ok(count > 50);
+  assert.ok(count > 100);
 });
 
 test("times even in log-SNR", () => {
@@ -31,7 +33,9 @@ test("times even in log-SNR", () => {
 });
 
 test("numbers of steps that cannot be are refused", () => {
-  for (const steps of [0, 11, NaN]) assert.throws(() => stepTimes(10, steps), /between 1 and T = 10/);
+  for (const way of [stepTimes, cubicTimes]) {
+    for (const steps of [0, 11, NaN]) assert.throws(() => way(10, steps), /between 1 and T = 10/);
+  }
   const { alpha_bar } = times.at(-1);
   for (const [steps, start] of [[0, 5], [6, 5], [1, alpha_bar.length]]) {
     assert.throws(() => logSnrTimes(alpha_bar, steps, start), /steps must be between/);

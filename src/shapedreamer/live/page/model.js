@@ -19,7 +19,7 @@
 
 import { bits, fold, noiseOf } from "./noise.js";
 import { heunOfCalls, SAMPLERS, sum } from "./samplers.js";
-import { logSnrTimes, stepTimes } from "./schedule.js";
+import { logSnrTimes, cubicTimes, stepTimes } from "./schedule.js";
 
 const LABELS = 0x1abe1; // what a seed is folded with to draw labels
 const ANEW = 2 ** 31; // what is dreamt again takes the noise of images from this number on
@@ -114,8 +114,9 @@ export class Model {
    * @param {number} start
    */
   times(steps, start = this.info.T) {
-    if (this.info.sampling.spacing === "log_snr") return logSnrTimes(this.info.alpha_bar, steps, start);
-    return stepTimes(start, steps);
+    const { spacing } = this.info.sampling;
+    if (spacing === "log_snr") return logSnrTimes(this.info.alpha_bar, steps, start);
+    return (spacing === "cubic" ? cubicTimes : stepTimes)(start, steps);
   }
 
   /**

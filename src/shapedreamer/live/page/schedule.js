@@ -19,6 +19,21 @@ export function stepTimes(T, steps) {
 }
 
 /**
+ * Like stepTimes, but even in ∛t.
+ *
+ * @param {number} T
+ * @param {number} steps
+ */
+export function cubicTimes(T, steps) {
+  const times = stepTimes(T, steps);
+  for (let i = 1; i < steps; i++) {
+    const nearest = roundToEven((T * (steps - i) ** 3) / steps ** 3);
+    times[i] = Math.max(steps - i, Math.min(nearest, times[i - 1] - 1)); // below the last, and enough left for the rest
+  }
+  return times;
+}
+
+/**
  * Like stepTimes, but from `start` on and even in log-SNR.
  *
  * @param {number[]} alphaBar
