@@ -31,7 +31,8 @@ there is some. Both begin as the teacher: the network whole, and the critic with
 images are made of. It is told a time of little noise, whatever t is, as the images that it judges have none.
 
 The few times are those of cubic_times, at which such a model is also sampled: after T none has much noise. Where x_t is
-nearly noise and yet not quite, answers are the worst, so a call there only spoils what T had made; later ones mend it.
+nearly noise and yet not quite, answers are the worst of all: a call there spoils digits, and helps shapes no more than
+later ones do (benchmarks/SPEEDRUN.md).
 
 At T, from where one call makes a whole picture, the teacher can help (`match` above 0), as in distribution matching
 distillation (Yin et al. 2024, equation 7). Give a picture y of the network's own back to the noise. The teacher says

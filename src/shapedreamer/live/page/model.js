@@ -19,7 +19,7 @@
 
 import { bits, fold, noiseOf } from "./noise.js";
 import { heunOfCalls, SAMPLERS, sum } from "./samplers.js";
-import { logSnrTimes, cubicTimes, stepTimes } from "./schedule.js";
+import { cubicTimes, logSnrTimes, stepTimes } from "./schedule.js";
 
 const LABELS = 0x1abe1; // what a seed is folded with to draw labels
 const ANEW = 2 ** 31; // what is dreamt again takes the noise of images from this number on
