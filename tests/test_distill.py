@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,14 +16,15 @@ from torch.testing import assert_close
 
 from shapedreamer import cli, oracle
 from shapedreamer.checkpoint import load_checkpoint, load_optimizers, read_config, read_metrics
-from shapedreamer.distill import CALLS, SHARE_OF_T, Clip, Matching, distill, few_steps, few_times, noised_on, slope
+from shapedreamer.distill import CALLS, Clip, Matching, distill, few_steps, few_times, noised_on, slope
 from shapedreamer.errors import UserError
 from shapedreamer.model import load
+from shapedreamer.names import Spacing
 from shapedreamer.noise import Noise
 from shapedreamer.process import diffuse, transition
 from shapedreamer.recipes import FolderData, NoiseLevels, Recipe, Sampling, UNetConfig
 from shapedreamer.samplers import ddim, sample
-from shapedreamer.schedule import Schedule, cosine, cubic_times, linear
+from shapedreamer.schedule import Schedule, cosine, cubic_times, linear, spaced_times
 from shapedreamer.train import train
 
 from .tiny import FALLING, TINY, TOLD
@@ -82,29 +84,34 @@ def test_who_draws_instead_is_right_in_any_number_of_calls(calls: int) -> None:
 # What it trains on
 
 
+@pytest.mark.parametrize("spacing", get_args(Spacing))
 @pytest.mark.parametrize("schedule", [cosine(1000), cosine(500), linear(1000), cosine(5)], ids=str)
-def test_it_trains_on_the_times_that_few_calls_ask_for_and_on_no_other(schedule: Schedule) -> None:
-    density = few_times(schedule)
-    asked = {t for calls in CALLS if calls <= schedule.T for t in cubic_times(schedule.T, calls)[:-1]}
+def test_it_trains_on_the_times_that_few_calls_ask_for_and_on_no_other(schedule: Schedule, spacing: Spacing) -> None:
+    density = few_times(schedule, spacing, 0.6)
+    asked = {t for calls in CALLS if calls <= schedule.T for t in spaced_times(spacing, schedule, calls)[:-1]}
     assert asked <= set(density.nonzero().flatten().tolist())
     assert density[1:].count_nonzero() <= sum(CALLS)
     assert density[0] == 0
     assert density.sum() == pytest.approx(1)
-    assert density[-1] == pytest.approx(SHARE_OF_T)
+    assert density[-1] == pytest.approx(0.6)
+
+
+def test_it_may_train_at_T_alone() -> None:
+    assert few_times(COSINE, "cubic", 1.0).nonzero().tolist() == [[COSINE.T]]
 
 
 def test_a_time_that_three_of_the_samplers_ask_at_is_trained_on_three_times_as_often() -> None:
-    density = few_times(COSINE)
+    density = few_times(COSINE, "cubic", 0.5)
     halves, quarters, eighths = (cubic_times(COSINE.T, calls)[1] for calls in (2, 4, 8))  # asked by 2, 4, 8; 4, 8; 8
     assert_close(density[[halves, quarters, eighths]] / density[eighths], density.new_tensor([3, 2, 1]))
 
 
 @pytest.mark.parametrize("schedule", [COSINE, linear(1000)])
 def test_noised_on_it_is_what_the_next_time_makes_of_the_image(schedule: Schedule) -> None:
-    times = few_times(schedule).nonzero()[:, 0]
+    times = few_times(schedule, "cubic", 0.5).nonzero()[:, 0]
     x0, eps, more = torch.randn(3, len(times), 1, 4, 4, generator=torch.Generator().manual_seed(0))
     x_t = diffuse(x0, times, eps, schedule)
-    x_u = noised_on(x_t, times, more, schedule)
+    x_u = noised_on(x_t, times, more, schedule, times)
     for i, (t, u) in enumerate(pairwise(times.tolist())):
         assert_close(x_u[i], transition(x_t[i], t, u, more[i], schedule))
     assert_close(x_u[-1], more[-1], rtol=0, atol=0)  # after T nothing is left
@@ -115,7 +122,7 @@ def test_the_critic_cannot_tell_an_answer_by_the_noise_that_it_is_a_function_of(
     noise, more = torch.randn(2, 20_000, 1, 1, 1, generator=torch.Generator().manual_seed(0))
     answer, T = noise.sign(), torch.full((20_000,), COSINE.T)
     assert_close((answer * noise).mean().item(), math.sqrt(2 / math.pi), rtol=0, atol=0.03)  # E|ε|, 0 for real images
-    assert_close((answer * noised_on(noise, T, more, COSINE)).mean().item(), 0.0, rtol=0, atol=0.03)
+    assert_close((answer * noised_on(noise, T, more, COSINE, T[:1])).mean().item(), 0.0, rtol=0, atol=0.03)
 
 
 def test_slope_is_the_squared_gradient_of_half_the_images_and_can_be_descended() -> None:
@@ -161,7 +168,7 @@ def test_black_is_learnt_exactly_where_the_answer_is_clipped_and_greyish_where_i
 
 def matching(teacher: Path) -> Matching:
     checkpoint = load_checkpoint(teacher / "checkpoints/best.safetensors")
-    recipe = few_steps(checkpoint.config.recipe, "abc", 4, 1, 0, match=1.0)
+    recipe = replace(few_steps(checkpoint.config.recipe, "abc", 4), match=1.0)
     return Matching(recipe, checkpoint, torch.device("cpu"))
 
 
@@ -187,12 +194,12 @@ def test_what_is_drawn_too_often_is_moved_to_what_the_teacher_would_see(teacher:
 
 
 def test_the_recipe_is_the_teachers_but_for_how_it_is_learnt_and_sampled() -> None:
-    recipe = few_steps(TOLD, "abc", 2, 7, 5)
+    recipe = few_steps(TOLD, "abc", 2, "log_snr")
     assert (recipe.data, recipe.network, recipe.schedule, recipe.timesteps, recipe.prediction, recipe.labels) == (
         (TOLD.data, TOLD.network, TOLD.schedule, TOLD.timesteps, TOLD.prediction, TOLD.labels)
     )
-    assert recipe.sampling == Sampling("ddim", 2, 1.0, "cubic")
-    assert (recipe.teacher, recipe.epochs, recipe.seed) == ("abc", 7, 5)
+    assert recipe.sampling == Sampling("ddim", 2, 1.0, "log_snr")
+    assert recipe.teacher == "abc"
 
 
 @pytest.mark.parametrize(
@@ -206,13 +213,19 @@ def test_the_recipe_is_the_teachers_but_for_how_it_is_learnt_and_sampled() -> No
 )
 def test_what_cannot_be_distilled_is_refused(teacher: Recipe, steps: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        few_steps(teacher, "abc", steps, 1, 0)
+        few_steps(teacher, "abc", steps)
 
 
 @pytest.mark.parametrize("match", [-1.0, math.inf, math.nan])
 def test_a_weight_is_a_number_from_0_on(match: float) -> None:
     with pytest.raises(UserError, match="match must be at least 0"):
-        few_steps(FALLING, "abc", 4, 1, 0, match)
+        replace(FALLING, match=match)
+
+
+@pytest.mark.parametrize("pure", [0.0, -0.1, 1.1, math.nan])
+def test_a_share_is_above_0_and_at_most_1(pure: float) -> None:
+    with pytest.raises(UserError, match="pure must be above 0 and at most 1"):
+        replace(FALLING, pure=pure)
 
 
 # A run
@@ -254,11 +267,11 @@ def test_it_is_a_run_like_any_other(teacher: Path, unbroken: Path) -> None:
 
 
 def test_it_begins_as_the_teacher(teacher: Path, tmp_path: Path) -> None:
-    distill(teacher, tmp_path / "run", epochs=1, max_minutes=0)
+    distill(teacher, tmp_path / "run", lr=3e-4, epochs=1, max_minutes=0)
     begun = load_checkpoint(tmp_path / "run/checkpoints/latest.safetensors")
     taught = load_checkpoint(teacher / "checkpoints/best.safetensors").ema
     moved = max((begun.network[key] - taught[key]).abs().max().item() for key in taught)
-    assert moved == pytest.approx(few_steps(TOLD, "abc", 4, 1, 0).lr, rel=1e-3)  # one step of AdamW
+    assert moved == pytest.approx(3e-4, rel=1e-3)  # one step of AdamW
 
 
 def test_resumed_it_is_the_run_that_was_never_stopped(teacher: Path, unbroken: Path, tmp_path: Path) -> None:
@@ -322,10 +335,13 @@ def test_the_command_says_what_it_makes(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["shapedreamer", "distill", str(teacher), "--epochs", "1", "--steps", "2"])
+    options = "--epochs 1 --steps 2 --spacing log_snr --pure 0.25 --lr 2e-4"
+    monkeypatch.setattr("sys.argv", ["shapedreamer", "distill", str(teacher), *options.split()])
     assert cli.main() == 0
     assert "distilled in 2 steps; the run is in runs/tiny-turbo" in capsys.readouterr().err.replace("\\", "/")
-    assert load("runs/tiny-turbo").sampling.steps == 2
+    assert load("runs/tiny-turbo").sampling == Sampling("ddim", 2, 1.0, "log_snr")
+    recipe = read_config(Path("runs/tiny-turbo")).recipe
+    assert (recipe.pure, recipe.lr) == (0.25, 2e-4)
 
 
 @pytest.mark.slow

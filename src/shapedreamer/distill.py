@@ -30,9 +30,9 @@ The last term holds the network to the image where little noise leaves little ch
 there is some. Both begin as the teacher: the network whole, and the critic with its way down, which knows what such
 images are made of. It is told a time of little noise, whatever t is, as the images that it judges have none.
 
-The few times are those of cubic_times, at which such a model is also sampled: after T none has much noise. Where x_t is
+The few times are those at which such a model is also sampled: cubic_times, after T none of much noise. Where x_t is
 nearly noise and yet not quite, answers are the worst of all: a call there spoils digits, and helps shapes no more than
-later ones do (benchmarks/SPEEDRUN.md).
+later ones do. Sprites want it, and so are best even in log-SNR (benchmarks/SPEEDRUN.md).
 
 At T, from where one call makes a whole picture, the teacher can help (`match` above 0), as in distribution matching
 distillation (Yin et al. 2024, equation 7). Give a picture y of the network's own back to the noise. The teacher says
@@ -62,18 +62,17 @@ from .denoiser import Denoiser, given
 from .device import autocast, pick_device
 from .errors import UserError
 from .model import Model, find
-from .names import DeviceName
+from .names import DeviceName, Spacing
 from .networks.critic import Critic
 from .noise import fold
 from .process import diffuse
 from .recipes import Recipe, Sampling, moved
 from .run import Run, Stateful, signals
 from .runlog import RunLog
-from .schedule import Schedule, cubic_times
+from .schedule import Schedule, spaced_times
 from .train import PREVIEW_IMAGES, WEIGHTS, learning_rate, seeded, training_batch, training_times
 
 CALLS = (1, 2, 4, 8)  # the numbers of network calls that a few-step model is made for
-SHARE_OF_T = 0.7  # of the images in training: every picture begins at T, where there is most to learn
 IMAGES = 60_000  # to be seen in training, unless said otherwise
 FAITH = 3.0  # λ
 PENALTY = 0.1  # γ
@@ -88,6 +87,9 @@ def distill(
     *,
     steps: int = 4,
     match: float = 0.0,
+    pure: float = 0.7,
+    spacing: Spacing = "cubic",
+    lr: float = 1e-3,
     epochs: int | None = None,
     seed: int = 0,
     data: str | Path | None = None,
@@ -101,6 +103,9 @@ def distill(
     out:           runs/NAME-turbo unless given
     steps:         network calls that it is sampled with where nothing else is said, one of CALLS
     match:         weight of drawing the same pictures as often as the teacher; see above
+    pure:          share of the images of which it sees x_T, where every picture begins and there is most to learn
+    spacing:       of the few times; see schedule.py
+    lr:            learning rate at the first step, of network and critic
     epochs:        passes over the images that the model was trained on; as many as make about IMAGES unless given
     data:          where those images lie by now, for recipes that read them
     resume:        go on with the run that is in `out`
@@ -116,12 +121,20 @@ def distill(
         raise UserError(f"{model} was trained on other images than those of {data or images.spec.name}")
     if epochs is None:
         epochs = max(1, round(IMAGES / len(images)))
-    recipe = few_steps(moved(teacher.config.recipe, data), teacher.digest, steps, epochs, seed, match).fitted(images)
+    recipe = replace(
+        few_steps(moved(teacher.config.recipe, data), teacher.digest, steps, spacing),
+        match=match,
+        pure=pure,
+        lr=lr,
+        epochs=epochs,
+        seed=seed,
+    ).fitted(images)
     out = Path(out or Path("runs") / f"{recipe.name}-turbo")
     run = _Distillation(recipe, out, images.spec, teacher, pick_device(device))
     start = run.resume() if resume else run.begin(save_every=0)
     network, critic, schedule = run.bare, run.critic, run.schedule
-    density = few_times(schedule)
+    density = few_times(schedule, spacing, pure)
+    times = density.nonzero()[:, 0]
 
     log = RunLog(out, recipe, start, ("a critic that guesses", math.log(2)), max_minutes)
     with log, signals() as caught:
@@ -134,7 +147,7 @@ def distill(
 
             rate = run.set_learning_rate(step)
             more = torch.randn(x0.shape, generator=seeded(recipe.seed, BESIDE, step)).to(x_t)
-            x_u = noised_on(x_t, t, more, schedule)
+            x_u = noised_on(x_t, t, more, schedule, times)
             critic.requires_grad_(True)
             with autocast(run.device):
                 critic_loss = F.softplus(critic(fake.detach(), x_u, label) - critic(x0, x_u, label)).mean()
@@ -147,11 +160,11 @@ def distill(
             critic.requires_grad_(False)
             with autocast(run.device):
                 taken_for_the_other = F.softplus(critic(x0, x_u, label) - critic(fake, x_u, label)).mean()
-            pure = t == schedule.T
+            at_T = t == schedule.T
             matching = torch.zeros_like(taken_for_the_other)
-            if run.matched and pure.any():
-                towards = run.matched.away(fake[pure].detach(), None if label is None else label[pure], step)
-                matching = (fake[pure] * towards).flatten(1).mean(1).sum() / len(fake)
+            if run.matched and at_T.any():
+                towards = run.matched.away(fake[at_T].detach(), None if label is None else label[at_T], step)
+                matching = (fake[at_T] * towards).flatten(1).mean(1).sum() / len(fake)
             error = (fake - x0).square().flatten(1).mean(1)
             faith = FAITH * (schedule.alpha_bar.to(error)[t] * error).mean()
             (taken_for_the_other + recipe.match * matching + faith).backward()
@@ -178,7 +191,7 @@ def distill(
     return run.model(run.ema.network)
 
 
-def few_steps(teacher: Recipe, digest: str, steps: int, epochs: int, seed: int, match: float = 0.0) -> Recipe:
+def few_steps(teacher: Recipe, digest: str, steps: int, spacing: Spacing = "cubic") -> Recipe:
     """The recipe of the few-step model that is made of a teacher's; digest: of the teacher's checkpoint.
 
     UserError for a teacher of which none can be made.
@@ -195,27 +208,23 @@ def few_steps(teacher: Recipe, digest: str, steps: int, epochs: int, seed: int, 
     return replace(
         teacher,
         noise_levels=None,
-        epochs=epochs,
         batch_size=32,
         optimizer="adamw",
-        lr=1e-3,
         weight_decay=0.0,
         lr_decay=True,
         warmup=0,
         ema_decay=0.995,
-        seed=seed,
-        sampling=Sampling("ddim", steps, eta=1.0, spacing="cubic"),
+        sampling=Sampling("ddim", steps, eta=1.0, spacing=spacing),
         teacher=digest,
-        match=match,
     )
 
 
-def few_times(schedule: Schedule) -> Tensor:
-    """How often to train on each time: (T+1,) that sums to 1. Only where samplers of so few CALLS ask, and as often."""
+def few_times(schedule: Schedule, spacing: Spacing, pure: float) -> Tensor:
+    """How often to train on each time: (T+1,) that sums to 1. At T `pure`, else as often as samplers of CALLS ask."""
     density = torch.zeros_like(schedule.alpha_bar)
     for calls in CALLS:
-        density[cubic_times(schedule.T, min(calls, schedule.T))[1:-1]] += 1.0
-    density *= (1 - SHARE_OF_T) / density.sum().clamp(min=1)
+        density[spaced_times(spacing, schedule, min(calls, schedule.T))[1:-1]] += 1.0
+    density *= (1 - pure) / density.sum().clamp(min=1)
     density[schedule.T] = 1 - density.sum()
     return density
 
@@ -240,12 +249,11 @@ class Clip(torch.autograd.Function):
         return gradient.masked_fill(outwards, 0), None, None
 
 
-def noised_on(x_t: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
-    """x_u ~ q(x_u | x_t), u being the next of few_times after t: √(ᾱ_u/ᾱ_t) x_t + √(1−ᾱ_u/ᾱ_t) ε. After T it is ε.
+def noised_on(x_t: Tensor, t: Tensor, eps: Tensor, schedule: Schedule, times: Tensor) -> Tensor:
+    """x_u ~ q(x_u | x_t), u being the next of `times` after t: √(ᾱ_u/ᾱ_t) x_t + √(1−ᾱ_u/ᾱ_t) ε. After the last it is ε.
 
-    x_t, eps: (B, C, H, W), and eps ~ N(0, 1); t: (B,), of few_times.
+    x_t, eps: (B, C, H, W), and eps ~ N(0, 1); t: (B,), of times, which rise.
     """
-    times = few_times(schedule).nonzero()[:, 0]
     alpha_bar = schedule.alpha_bar[times]
     left = torch.cat([alpha_bar[1:], torch.zeros(1)]) / alpha_bar
     ratio = left.to(x_t)[torch.searchsorted(times.to(t.device), t)].view(-1, 1, 1, 1)
@@ -300,7 +308,7 @@ class _Distillation(Run):
         self.device = device
         bare = recipe.make_network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         bare.load_state_dict(teacher.ema)
-        least_noise = int(few_times(recipe.make_schedule()).nonzero()[0])
+        least_noise = int(few_times(recipe.make_schedule(), recipe.sampling.spacing, recipe.pure).nonzero()[0])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(fold(recipe.seed, WEIGHTS))
             self.critic = Critic(bare, least_noise).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -167,8 +167,9 @@ class Recipe:
     ema_decay                         of the averaged weights, which are the ones to sample with; see ema.py
     seed                              decides the first weights, the order of the images, the times and the noise
     sampling                          how the trained model is best sampled; training does not depend on it
-    teacher, match                    digest of the checkpoint that the model was distilled from, and how much it was to
-                                      draw the same images as often; see distill.py
+    teacher, match, pure              digest of the checkpoint that the model was distilled from, how much it was to
+                                      draw the same images as often, and the share of them that it saw at T; see
+                                      distill.py
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
@@ -197,6 +198,7 @@ class Recipe:
     sampling: Sampling = field(default_factory=Sampling)
     teacher: str | None = None
     match: float = 0.0
+    pure: float = 0.7
 
     def __post_init__(self) -> None:
         for name in ("timesteps", "epochs", "batch_size"):
@@ -210,6 +212,8 @@ class Recipe:
             raise UserError(f"label_dropout must be between 0 and 1, not {self.label_dropout}")
         if not 0 <= self.match < math.inf:
             raise UserError(f"match must be at least 0 and finite, not {self.match}")
+        if not 0 < self.pure <= 1:
+            raise UserError(f"pure must be above 0 and at most 1, not {self.pure}")
         if not 0 <= self.seed < 2**64:
             raise UserError(f"seed must be between 0 and 2⁶⁴−1, not {self.seed}")
         if self.schedule == "linear_zero_snr" and self.prediction == "eps":

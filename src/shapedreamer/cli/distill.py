@@ -5,13 +5,16 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ..names import DeviceName
+from ..names import DeviceName, Spacing
 
 
 def run(
     model: Positional[Path],
     steps: int = 4,
     match: float = 0.0,
+    pure: float = 0.7,
+    spacing: Spacing = "cubic",
+    lr: float = 1e-3,
     epochs: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: about 60,000 images)")] = None,
     seed: int = 0,
     data: Annotated[
@@ -33,6 +36,11 @@ def run(
             x0 or v, as the recipes do by default.
         steps: Network calls that the new model is sampled with by default: 1, 2, 4 or 8.
         match: Weight of drawing the same pictures as often as the model does, besides being taken for real; 0 for none.
+        pure: Share of the images of which it sees nothing but noise, as where a picture begins: the more, the better is
+            one call.
+        spacing: Whether the times at which it is trained and called are even themselves, in their cube roots, or in the
+            log-SNR.
+        lr: Learning rate, of the model and of the critic that judges it.
         epochs: Passes over the images that the model was trained on.
         seed: Decides the order of the images, the times and the noise.
         data: Where the images lie by now.
@@ -49,6 +57,9 @@ def run(
         out,
         steps=steps,
         match=match,
+        pure=pure,
+        spacing=spacing,
+        lr=lr,
         epochs=epochs,
         seed=seed,
         data=data,
