@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,12 +18,11 @@ from shapedreamer.checkpoint import load_checkpoint, load_optimizers, read_confi
 from shapedreamer.distill import CALLS, Clip, Matching, distill, few_steps, few_times, noised_on, slope
 from shapedreamer.errors import UserError
 from shapedreamer.model import load
-from shapedreamer.names import Spacing
 from shapedreamer.noise import Noise
 from shapedreamer.process import diffuse, transition
 from shapedreamer.recipes import FolderData, NoiseLevels, Recipe, Sampling, UNetConfig
 from shapedreamer.samplers import ddim, sample
-from shapedreamer.schedule import Schedule, cosine, cubic_times, linear, spaced_times
+from shapedreamer.schedule import Schedule, cosine, cubic_times, linear
 from shapedreamer.train import train
 
 from .tiny import FALLING, TINY, TOLD
@@ -84,11 +82,10 @@ def test_who_draws_instead_is_right_in_any_number_of_calls(calls: int) -> None:
 # What it trains on
 
 
-@pytest.mark.parametrize("spacing", get_args(Spacing))
 @pytest.mark.parametrize("schedule", [cosine(1000), cosine(500), linear(1000), cosine(5)], ids=str)
-def test_it_trains_on_the_times_that_few_calls_ask_for_and_on_no_other(schedule: Schedule, spacing: Spacing) -> None:
-    density = few_times(schedule, spacing, 0.6)
-    asked = {t for calls in CALLS if calls <= schedule.T for t in spaced_times(spacing, schedule, calls)[:-1]}
+def test_it_trains_on_the_times_that_few_calls_ask_for_and_on_no_other(schedule: Schedule) -> None:
+    density = few_times(schedule, 0.6)
+    asked = {t for calls in CALLS if calls <= schedule.T for t in cubic_times(schedule.T, calls)[:-1]}
     assert asked <= set(density.nonzero().flatten().tolist())
     assert density[1:].count_nonzero() <= sum(CALLS)
     assert density[0] == 0
@@ -97,18 +94,18 @@ def test_it_trains_on_the_times_that_few_calls_ask_for_and_on_no_other(schedule:
 
 
 def test_it_may_train_at_T_alone() -> None:
-    assert few_times(COSINE, "cubic", 1.0).nonzero().tolist() == [[COSINE.T]]
+    assert few_times(COSINE, 1.0).nonzero().tolist() == [[COSINE.T]]
 
 
 def test_a_time_that_three_of_the_samplers_ask_at_is_trained_on_three_times_as_often() -> None:
-    density = few_times(COSINE, "cubic", 0.5)
+    density = few_times(COSINE, 0.5)
     halves, quarters, eighths = (cubic_times(COSINE.T, calls)[1] for calls in (2, 4, 8))  # asked by 2, 4, 8; 4, 8; 8
     assert_close(density[[halves, quarters, eighths]] / density[eighths], density.new_tensor([3, 2, 1]))
 
 
 @pytest.mark.parametrize("schedule", [COSINE, linear(1000)])
 def test_noised_on_it_is_what_the_next_time_makes_of_the_image(schedule: Schedule) -> None:
-    times = few_times(schedule, "cubic", 0.5).nonzero()[:, 0]
+    times = few_times(schedule, 0.5).nonzero()[:, 0]
     x0, eps, more = torch.randn(3, len(times), 1, 4, 4, generator=torch.Generator().manual_seed(0))
     x_t = diffuse(x0, times, eps, schedule)
     x_u = noised_on(x_t, times, more, schedule, times)
@@ -194,11 +191,11 @@ def test_what_is_drawn_too_often_is_moved_to_what_the_teacher_would_see(teacher:
 
 
 def test_the_recipe_is_the_teachers_but_for_how_it_is_learnt_and_sampled() -> None:
-    recipe = few_steps(TOLD, "abc", 2, "log_snr")
+    recipe = few_steps(TOLD, "abc", 2)
     assert (recipe.data, recipe.network, recipe.schedule, recipe.timesteps, recipe.prediction, recipe.labels) == (
         (TOLD.data, TOLD.network, TOLD.schedule, TOLD.timesteps, TOLD.prediction, TOLD.labels)
     )
-    assert recipe.sampling == Sampling("ddim", 2, 1.0, "log_snr")
+    assert recipe.sampling == Sampling("ddim", 2, 1.0, "cubic")
     assert recipe.teacher == "abc"
 
 
@@ -335,11 +332,11 @@ def test_the_command_says_what_it_makes(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options = "--epochs 1 --steps 2 --spacing log_snr --pure 0.25 --lr 2e-4"
+    options = "--epochs 1 --steps 2 --pure 0.25 --lr 2e-4"
     monkeypatch.setattr("sys.argv", ["shapedreamer", "distill", str(teacher), *options.split()])
     assert cli.main() == 0
     assert "distilled in 2 steps; the run is in runs/tiny-turbo" in capsys.readouterr().err.replace("\\", "/")
-    assert load("runs/tiny-turbo").sampling == Sampling("ddim", 2, 1.0, "log_snr")
+    assert load("runs/tiny-turbo").sampling.steps == 2
     recipe = read_config(Path("runs/tiny-turbo")).recipe
     assert (recipe.pure, recipe.lr) == (0.25, 2e-4)
 

@@ -32,7 +32,7 @@ images are made of. It is told a time of little noise, whatever t is, as the ima
 
 The few times are those at which such a model is also sampled: cubic_times, after T none of much noise. Where x_t is
 nearly noise and yet not quite, answers are the worst of all: a call there spoils digits, and helps shapes no more than
-later ones do. Sprites want it, and so are best even in log-SNR (benchmarks/SPEEDRUN.md).
+later ones do (benchmarks/SPEEDRUN.md).
 
 At T, from where one call makes a whole picture, the teacher can help (`match` above 0), as in distribution matching
 distillation (Yin et al. 2024, equation 7). Give a picture y of the network's own back to the noise. The teacher says
@@ -62,14 +62,14 @@ from .denoiser import Denoiser, given
 from .device import autocast, pick_device
 from .errors import UserError
 from .model import Model, find
-from .names import DeviceName, Spacing
+from .names import DeviceName
 from .networks.critic import Critic
 from .noise import fold
 from .process import diffuse
 from .recipes import Recipe, Sampling, moved
 from .run import Run, Stateful, signals
 from .runlog import RunLog
-from .schedule import Schedule, spaced_times
+from .schedule import Schedule, cubic_times
 from .train import PREVIEW_IMAGES, WEIGHTS, learning_rate, seeded, training_batch, training_times
 
 CALLS = (1, 2, 4, 8)  # the numbers of network calls that a few-step model is made for
@@ -88,7 +88,6 @@ def distill(
     steps: int = 4,
     match: float = 0.0,
     pure: float = 0.7,
-    spacing: Spacing = "cubic",
     lr: float = 1e-3,
     epochs: int | None = None,
     seed: int = 0,
@@ -104,7 +103,6 @@ def distill(
     steps:         network calls that it is sampled with where nothing else is said, one of CALLS
     match:         weight of drawing the same pictures as often as the teacher; see above
     pure:          share of the images of which it sees x_T, where every picture begins and there is most to learn
-    spacing:       of the few times; see schedule.py
     lr:            learning rate at the first step, of network and critic
     epochs:        passes over the images that the model was trained on; as many as make about IMAGES unless given
     data:          where those images lie by now, for recipes that read them
@@ -122,7 +120,7 @@ def distill(
     if epochs is None:
         epochs = max(1, round(IMAGES / len(images)))
     recipe = replace(
-        few_steps(moved(teacher.config.recipe, data), teacher.digest, steps, spacing),
+        few_steps(moved(teacher.config.recipe, data), teacher.digest, steps),
         match=match,
         pure=pure,
         lr=lr,
@@ -133,7 +131,7 @@ def distill(
     run = _Distillation(recipe, out, images.spec, teacher, pick_device(device))
     start = run.resume() if resume else run.begin(save_every=0)
     network, critic, schedule = run.bare, run.critic, run.schedule
-    density = few_times(schedule, spacing, pure)
+    density = few_times(schedule, pure)
     times = density.nonzero()[:, 0]
 
     log = RunLog(out, recipe, start, ("a critic that guesses", math.log(2)), max_minutes)
@@ -191,7 +189,7 @@ def distill(
     return run.model(run.ema.network)
 
 
-def few_steps(teacher: Recipe, digest: str, steps: int, spacing: Spacing = "cubic") -> Recipe:
+def few_steps(teacher: Recipe, digest: str, steps: int) -> Recipe:
     """The recipe of the few-step model that is made of a teacher's; digest: of the teacher's checkpoint.
 
     UserError for a teacher of which none can be made.
@@ -214,16 +212,16 @@ def few_steps(teacher: Recipe, digest: str, steps: int, spacing: Spacing = "cubi
         lr_decay=True,
         warmup=0,
         ema_decay=0.995,
-        sampling=Sampling("ddim", steps, eta=1.0, spacing=spacing),
+        sampling=Sampling("ddim", steps, eta=1.0, spacing="cubic"),
         teacher=digest,
     )
 
 
-def few_times(schedule: Schedule, spacing: Spacing, pure: float) -> Tensor:
+def few_times(schedule: Schedule, pure: float) -> Tensor:
     """How often to train on each time: (T+1,) that sums to 1. At T `pure`, else as often as samplers of CALLS ask."""
     density = torch.zeros_like(schedule.alpha_bar)
     for calls in CALLS:
-        density[spaced_times(spacing, schedule, min(calls, schedule.T))[1:-1]] += 1.0
+        density[cubic_times(schedule.T, min(calls, schedule.T))[1:-1]] += 1.0
     density *= (1 - pure) / density.sum().clamp(min=1)
     density[schedule.T] = 1 - density.sum()
     return density
@@ -308,7 +306,7 @@ class _Distillation(Run):
         self.device = device
         bare = recipe.make_network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         bare.load_state_dict(teacher.ema)
-        least_noise = int(few_times(recipe.make_schedule(), recipe.sampling.spacing, recipe.pure).nonzero()[0])
+        least_noise = int(few_times(recipe.make_schedule(), recipe.pure).nonzero()[0])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(fold(recipe.seed, WEIGHTS))
             self.critic = Critic(bare, least_noise).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

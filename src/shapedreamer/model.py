@@ -19,7 +19,7 @@ from .names import WITH_ETA, DeviceName, Precision, Prediction, SamplerName, Whi
 from .noise import Noise, bits, fold, integers
 from .recipes import Sampling
 from .samplers import SAMPLERS, Step, Steps
-from .schedule import Schedule, spaced_times
+from .schedule import Schedule, cubic_times, log_snr_times, step_times
 
 LABELS = 0x1ABE1  # what a seed is folded with to draw labels, which share no random word with its noise
 
@@ -165,7 +165,10 @@ class Model:
 
     def times(self, steps: int, start: int | None = None) -> list[int]:
         """The times of so many network calls, from `start` (or T) to 0, spaced as the model is best sampled."""
-        return spaced_times(self.sampling.spacing, self.schedule, steps, start)
+        start = self.schedule.T if start is None else start
+        if self.sampling.spacing == "log_snr":
+            return log_snr_times(self.schedule, steps, start)
+        return (cubic_times if self.sampling.spacing == "cubic" else step_times)(start, steps)
 
     def sample(
         self,

@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .names import ScheduleName, Spacing
+from .names import ScheduleName
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,11 +163,3 @@ def log_snr_times(schedule: Schedule, steps: int, start: int | None = None) -> l
         nearest = int((level - log_snr).abs().argmin()) + 1
         times.append(max(steps + 1 - i, min(nearest, times[-1] - 1)))  # all distinct, and enough left for the rest
     return [*times, 0]
-
-
-def spaced_times(spacing: Spacing, schedule: Schedule, steps: int, start: int | None = None) -> list[int]:
-    """step_times, cubic_times or log_snr_times, as `spacing` says, from `start` (T unless given) on."""
-    start = schedule.T if start is None else start
-    if spacing == "log_snr":
-        return log_snr_times(schedule, steps, start)
-    return (cubic_times if spacing == "cubic" else step_times)(start, steps)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ..names import DeviceName, Spacing
+from ..names import DeviceName
 
 
 def run(
@@ -13,7 +13,6 @@ def run(
     steps: int = 4,
     match: float = 0.0,
     pure: float = 0.7,
-    spacing: Spacing = "cubic",
     lr: float = 1e-3,
     epochs: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: about 60,000 images)")] = None,
     seed: int = 0,
@@ -38,8 +37,6 @@ def run(
         match: Weight of drawing the same pictures as often as the model does, besides being taken for real; 0 for none.
         pure: Share of the images of which it sees nothing but noise, as where a picture begins: the more, the better is
             one call.
-        spacing: Whether the times at which it is trained and called are even themselves, in their cube roots, or in the
-            log-SNR.
         lr: Learning rate, of the model and of the critic that judges it.
         epochs: Passes over the images that the model was trained on.
         seed: Decides the order of the images, the times and the noise.
@@ -58,7 +55,6 @@ def run(
         steps=steps,
         match=match,
         pure=pure,
-        spacing=spacing,
         lr=lr,
         epochs=epochs,
         seed=seed,
