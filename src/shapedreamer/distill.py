@@ -114,19 +114,14 @@ def distill(
     which none can be made, a folder that holds another run, a loss that is not finite, a full disk.
     """
     teacher = load_checkpoint(find(model))
-    images, _ = moved(teacher.config.recipe, data).make_data()
+    recipe = few_steps(moved(teacher.config.recipe, data), teacher.digest, steps)
+    recipe = replace(recipe, match=match, pure=pure, lr=lr, seed=seed)
+    images, _ = recipe.make_data()
     if images.spec != teacher.config.data:
         raise UserError(f"{model} was trained on other images than those of {data or images.spec.name}")
     if epochs is None:
         epochs = max(1, round(IMAGES / len(images)))
-    recipe = replace(
-        few_steps(moved(teacher.config.recipe, data), teacher.digest, steps),
-        match=match,
-        pure=pure,
-        lr=lr,
-        epochs=epochs,
-        seed=seed,
-    ).fitted(images)
+    recipe = replace(recipe, epochs=epochs).fitted(images)
     out = Path(out or Path("runs") / f"{recipe.name}-turbo")
     run = _Distillation(recipe, out, images.spec, teacher, pick_device(device))
     start = run.resume() if resume else run.begin(save_every=0)
