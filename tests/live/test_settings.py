@@ -27,6 +27,7 @@ from shapedreamer.live.settings import (
     model_info,
     parse,
 )
+from shapedreamer.model import load
 from shapedreamer.schedule import cosine
 from tests.watching import settings, small
 
@@ -329,6 +330,12 @@ def test_a_model_is_described() -> None:
     assert isinstance(t, int)
     assert 1 - LABELLED.schedule.alpha_bar[t] >= 0.8 > 1 - LABELLED.schedule.alpha_bar[t - 1]
     assert model_info("bare", BARE)["labels"] == []
+
+
+def test_a_dream_of_a_few_step_model_begins_where_it_was_trained() -> None:
+    model = load("shapes-turbo")
+    assert model.sampling.spacing == "cubic"
+    assert model_info("it", model)["creativity"] == 670  # of 1000, 670, 422, …, where 80% noise is at 703
 
 
 def test_errors_are_short() -> None:
