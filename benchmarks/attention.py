@@ -1,7 +1,7 @@
 """Plain attention against the fused kernel, by number of tokens: python -m benchmarks.attention
 
 Where plain is faster forward and backward, and its matrices are small enough to keep, sets PLAIN_ATTENTION_TOKENS in
-networks/fast.py. On a GPU the networks always take the fused kernel, and both columns are it.
+networks/kernels.py. On a GPU the networks always take the fused kernel, and both columns are it.
 """
 
 import statistics
@@ -11,8 +11,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from shapedreamer.device import pick_device
-from shapedreamer.networks import fast
+from shapedreamer.common.device import pick_device
+from shapedreamer.networks import kernels
 
 from .throughput import machine, seconds
 
@@ -24,8 +24,8 @@ def work(qkv: Tensor, limit: int, backward: bool) -> Callable[[], object]:
     """Attention as the networks do it, with another limit for the plain way."""
 
     def attend() -> Tensor:
-        with patch.object(fast, "PLAIN_ATTENTION_TOKENS", limit):
-            return fast.attention(*qkv.permute(2, 0, 3, 1, 4))
+        with patch.object(kernels, "PLAIN_ATTENTION_TOKENS", limit):
+            return kernels.attention(*qkv.permute(2, 0, 3, 1, 4))
 
     if not backward:
         return torch.inference_mode()(attend)

@@ -6,9 +6,9 @@ from dataclasses import replace
 import tyro
 from tyro.conf import Positional
 
-from shapedreamer.evaluate.classifier import IMAGES, WEIGHTS, save_classifier, train_classifier
-from shapedreamer.names import RecipeName
-from shapedreamer.recipes import DrawnData, named
+from shapedreamer.common.names import RecipeName
+from shapedreamer.evaluation.classifier import IMAGES, WEIGHTS, save_classifier, train_classifier
+from shapedreamer.models.recipes import DrawnData, named
 
 from .throughput import machine
 

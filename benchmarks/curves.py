@@ -9,8 +9,8 @@ from pathlib import Path
 import tyro
 from tyro.conf import Positional
 
-from shapedreamer import zoo
-from shapedreamer.render import plot_lines
+from shapedreamer.imaging.render import plot_lines
+from shapedreamer.models import zoo
 
 
 def main(out: Positional[Path]) -> None:

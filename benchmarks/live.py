@@ -35,16 +35,16 @@ import tyro
 from torch import Tensor
 from tyro.conf import Positional
 
-from shapedreamer.dream import Way
-from shapedreamer.errors import UserError
-from shapedreamer.evaluate.validity import judge, primitives_of
-from shapedreamer.explore import melt
+from shapedreamer.common.errors import UserError
+from shapedreamer.evaluation.validity import judge, primitives_of
+from shapedreamer.imaging.explore import melt
+from shapedreamer.imaging.figures import Way
 from shapedreamer.live.engine import Engine
 from shapedreamer.live.frames import unpack
 from shapedreamer.live.network import Network, fastest
 from shapedreamer.live.settings import longest_message, model_info, parse
 from shapedreamer.live.site import build_site
-from shapedreamer.model import Model, load
+from shapedreamer.models.model import Model, load
 
 from .sampling import original
 from .throughput import machine, seconds

@@ -26,13 +26,13 @@ import tyro
 from torch import Tensor, nn
 from tyro.conf import Positional
 
-from shapedreamer import recipes
-from shapedreamer.data.shapes import SPEC
-from shapedreamer.errors import UserError, require
+from shapedreamer.common.errors import UserError, require
+from shapedreamer.common.names import Prediction
+from shapedreamer.data.drawn.shapes import SPEC
 from shapedreamer.export.diffusers import to_diffusers
 from shapedreamer.export.onnx import OnnxNetwork, to_onnx
-from shapedreamer.model import Model, load
-from shapedreamer.names import Prediction
+from shapedreamer.models import recipes
+from shapedreamer.models.model import Model, load
 from shapedreamer.networks.unet import UNet
 
 from .throughput import DEVICE, machine, seconds

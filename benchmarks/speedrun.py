@@ -16,13 +16,13 @@ from typing import Any
 import tyro
 from tyro.conf import Positional
 
-from shapedreamer import train
-from shapedreamer.checkpoint import read_metrics
-from shapedreamer.compare import stored_epochs
-from shapedreamer.evaluate.evaluation import evaluate, subject
-from shapedreamer.evaluate.progress import Progress
-from shapedreamer.names import RecipeName
-from shapedreamer.recipes import Recipe, change, named
+from shapedreamer.common.names import RecipeName
+from shapedreamer.common.progress import Progress
+from shapedreamer.evaluation.evaluator import evaluate, subject
+from shapedreamer.imaging.compare import stored_epochs
+from shapedreamer.models.checkpoint import read_metrics
+from shapedreamer.models.recipes import Recipe, change, named
+from shapedreamer.training.loop import train
 
 from .throughput import machine
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from shapedreamer.device import autocast, has_fast_bf16, pick_device
+from shapedreamer.common.device import autocast, has_fast_bf16, pick_device
 from shapedreamer.networks.unet import UNet
 
 BATCH, SIZE, CHANNELS = 64, 32, (64, 128, 256)

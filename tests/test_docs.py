@@ -14,13 +14,12 @@ import pytest
 from PIL import Image
 
 from shapedreamer import cli
-from shapedreamer.data import dcss, download, mnist
-from shapedreamer.data.tiles import COURSE_IMAGES, COURSE_LABELS
-from shapedreamer.names import RecipeName
-from shapedreamer.recipes import ContextUnetConfig, Recipe, named
-from shapedreamer.train import train
-
-from .tiny import SMALL
+from shapedreamer.common.names import RecipeName
+from shapedreamer.data.files import dcss, download, mnist
+from shapedreamer.data.files.tiles import COURSE_IMAGES, COURSE_LABELS
+from shapedreamer.models.recipes import ContextUnetConfig, Recipe, named
+from shapedreamer.training.loop import train
+from tests.tiny import SMALL
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/coming-from.md")
@@ -58,7 +57,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         header = struct.pack(f">BBBB{len(sizes)}I", 0, 0, 8, len(sizes), *sizes)
         content = rng.integers(0, 256 if "images" in name else 10, sizes, np.uint8).tobytes()
         (place / "digits" / name).write_bytes(gzip.compress(header + content))
-    (place / "my_module.py").write_text("from shapedreamer.samplers import ddim as my_ddim\n")
+    (place / "my_module.py").write_text("from shapedreamer.diffusion.samplers import ddim as my_ddim\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         for name, recipe in RUNS.items():
@@ -127,9 +126,9 @@ def test_every_command_runs(
     monkeypatch.chdir(place)
     monkeypatch.setenv("SHAPEDREAMER_DATA", str(place / "cache"))
     monkeypatch.setattr(dcss, "fetch_dcss", tiles)
-    monkeypatch.setattr("shapedreamer.data.tiles.fetch_dcss", tiles)
+    monkeypatch.setattr("shapedreamer.data.files.tiles.fetch_dcss", tiles)
     monkeypatch.setattr(download, "urlopen", None)  # nothing may reach for the internet
-    monkeypatch.setattr("shapedreamer.evaluate.sweep.STEPS", (1, 2))
+    monkeypatch.setattr("shapedreamer.evaluation.sweep.STEPS", (1, 2))
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)  # a page that is served until Ctrl-C
     monkeypatch.setattr("shapedreamer.live.site._runtime_files", lambda tarball: {})  # what npm fetches
     monkeypatch.setattr(sys, "argv", in_short(command))

@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from shapedreamer.denoiser import Denoise, Denoiser, Network, clipped
-from shapedreamer.names import Prediction, ScheduleName
+from shapedreamer.common.names import Prediction, ScheduleName
+from shapedreamer.common.noise import Noise
+from shapedreamer.diffusion.denoiser import Denoise, Denoiser, Network, clipped
+from shapedreamer.diffusion.process import to_eps
+from shapedreamer.diffusion.samplers import Step, ddim, ddpm, dpmpp_2m
+from shapedreamer.diffusion.schedule import SCHEDULES, Schedule, linear, linear_zero_snr, step_times
 from shapedreamer.networks.unet import UNet
-from shapedreamer.noise import Noise
-from shapedreamer.process import to_eps
-from shapedreamer.samplers import Step, ddim, ddpm, dpmpp_2m
-from shapedreamer.schedule import SCHEDULES, Schedule, linear, linear_zero_snr, step_times
 
 diffusers = pytest.importorskip("diffusers", reason="needs the extra 'diffusers'")
 

@@ -12,8 +12,7 @@ import pytest
 
 import shapedreamer as sd
 from shapedreamer import cli
-
-from .tiny import TINY
+from tests.tiny import TINY
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

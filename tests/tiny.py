@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from shapedreamer.recipes import DrawnData, NoiseLevels, Recipe, UNetConfig
+from shapedreamer.models.recipes import DrawnData, NoiseLevels, Recipe, UNetConfig
 
 SMALL = UNetConfig(channels=(8, 16), groups=4, head_dim=8, attention=(1,), patch=4)
 TINY = Recipe(

@@ -9,16 +9,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from shapedreamer.common.names import Prediction
 from shapedreamer.data.spec import DataSpec
+from shapedreamer.diffusion.schedule import Schedule, cosine
 from shapedreamer.live.engine import Engine
 from shapedreamer.live.frames import FRAME, Asking, Header, unpack
 from shapedreamer.live.network import Network, answer, eager
 from shapedreamer.live.settings import Message, Order, Set, Settings
-from shapedreamer.model import Model
-from shapedreamer.names import Prediction
+from shapedreamer.models.model import Model
+from shapedreamer.models.recipes import Sampling
 from shapedreamer.networks.unet import UNet
-from shapedreamer.recipes import Sampling
-from shapedreamer.schedule import Schedule, cosine
 
 R = TypeVar("R")
 PATIENCE = 60  # seconds after which a test that waits for something fails

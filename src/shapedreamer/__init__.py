@@ -14,13 +14,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import conformance, oracle, process, recipes, render, samplers, schedule
-    from .denoiser import Denoiser, clipped, guided
-    from .errors import UserError
-    from .model import Model, load
+    from . import conformance
+    from .common.errors import UserError
+    from .common.noise import Noise
+    from .diffusion import oracle, process, samplers, schedule
+    from .diffusion.denoiser import Denoiser, clipped, guided
+    from .evaluation.evaluator import evaluate
+    from .imaging import render
+    from .models import recipes
+    from .models.model import Model, load
     from .networks.unet import UNet
-    from .noise import Noise
-    from .train import train
+    from .training.distillation import distill
+    from .training.loop import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,6 +36,8 @@ __all__ = [
     "UserError",
     "clipped",
     "conformance",
+    "distill",
+    "evaluate",
     "guided",
     "load",
     "oracle",
@@ -41,25 +48,36 @@ __all__ = [
     "schedule",
     "train",
 ]
-_HOME = {
-    "Denoiser": "denoiser",
-    "clipped": "denoiser",
-    "guided": "denoiser",
-    "UserError": "errors",
-    "Model": "model",
-    "load": "model",
+_MODULES = {
+    "conformance": "conformance",
+    "oracle": "diffusion.oracle",
+    "process": "diffusion.process",
+    "recipes": "models.recipes",
+    "render": "imaging.render",
+    "samplers": "diffusion.samplers",
+    "schedule": "diffusion.schedule",
+}
+_DEFINED_IN = {
+    "Denoiser": "diffusion.denoiser",
+    "Model": "models.model",
+    "Noise": "common.noise",
     "UNet": "networks.unet",
-    "Noise": "noise",
-    "train": "train",
+    "UserError": "common.errors",
+    "clipped": "diffusion.denoiser",
+    "distill": "training.distillation",
+    "evaluate": "evaluation.evaluator",
+    "guided": "diffusion.denoiser",
+    "load": "models.model",
+    "train": "training.loop",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    if name not in _DEFINED_IN:
         raise AttributeError(f"module 'shapedreamer' has no attribute {name!r}")
-    if name not in _HOME:
-        return importlib.import_module(f"{__name__}.{name}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)
     globals()[name] = value
     return value
 

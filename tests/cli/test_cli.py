@@ -11,12 +11,11 @@ import torch
 from PIL import Image
 
 from shapedreamer import cli
-from shapedreamer.model import load
-from shapedreamer.process import diffuse
-from shapedreamer.render import MARGIN, grid
-from shapedreamer.train import train
-
-from .tiny import FALLING, TOLD
+from shapedreamer.diffusion.process import diffuse
+from shapedreamer.imaging.render import MARGIN, grid
+from shapedreamer.models.model import load
+from shapedreamer.training.loop import train
+from tests.tiny import FALLING, TOLD
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +104,7 @@ def test_a_label_decides_the_picture(told: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_sweep_has_a_row_for_each_label_or_strength_from_the_same_noise(
     told: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from shapedreamer.dream import GUIDANCES
+    from shapedreamer.imaging.figures import GUIDANCES
 
     model, quick = load(told, device="cpu"), ("--num", 2, "--steps", 3, "--seed", 4)
     assert shapedreamer(monkeypatch, "sample", told, *quick, "--sweep", "label", "--out", "label.png") == 0
@@ -125,10 +124,10 @@ def test_a_sweep_has_a_row_for_each_label_or_strength_from_the_same_noise(
 def test_forward_shows_what_diffuse_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from shapedreamer.dream import forward_picture
-    from shapedreamer.noise import Noise
-    from shapedreamer.recipes import shapes
-    from shapedreamer.schedule import linear
+    from shapedreamer.common.noise import Noise
+    from shapedreamer.diffusion.schedule import linear
+    from shapedreamer.imaging.figures import forward_picture
+    from shapedreamer.models.recipes import shapes
 
     assert shapedreamer(monkeypatch, "forward", "shapes", "--num", 2, "--times", 0, 999) == 0
     data, _ = shapes().make_data()
@@ -149,7 +148,7 @@ def test_data_tells_counts_range_labels_and_duplicates(
 ) -> None:
     import torch
 
-    from shapedreamer.data.shapes import Shapes
+    from shapedreamer.data.drawn.shapes import Shapes
 
     assert shapedreamer(monkeypatch, "data", "shapes", "--samples", 500, "--inspect") == 0
     told = capsys.readouterr().out

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from shapedreamer import noise
-from shapedreamer.noise import Noise, bits, fold, normal, threefry2x32
+from shapedreamer.common import noise
+from shapedreamer.common.noise import Noise, bits, fold, normal, threefry2x32
 
 MOST = 2**32 - 1
-SPECIFICATION = Path(__file__).parent.parent / "docs" / "noise.md"
+SPECIFICATION = Path(__file__).parents[2] / "docs" / "noise.md"
 WORD = st.integers(0, MOST)
 SEED = st.integers(0, 2**64 - 1)
 

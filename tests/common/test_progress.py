@@ -2,8 +2,8 @@
 
 import pytest
 
-from shapedreamer.evaluate import progress
-from shapedreamer.evaluate.progress import Progress
+from shapedreamer.common import progress
+from shapedreamer.common.progress import Progress
 
 
 class Clock:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from shapedreamer.denoiser import Denoise
-from shapedreamer.noise import Noise
-from shapedreamer.process import to_eps
-from shapedreamer.samplers import Step
-from shapedreamer.schedule import Schedule, step_times
+from shapedreamer.common.noise import Noise
+from shapedreamer.diffusion.denoiser import Denoise
+from shapedreamer.diffusion.process import to_eps
+from shapedreamer.diffusion.samplers import Step
+from shapedreamer.diffusion.schedule import Schedule, step_times
 
 
 def _pairs(schedule: Schedule, steps: int) -> list[tuple[int, int]]:

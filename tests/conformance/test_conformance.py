@@ -16,20 +16,19 @@ from torch import Tensor, nn
 
 from shapedreamer import conformance as c
 from shapedreamer.cli import conform
+from shapedreamer.common.errors import UserError
+from shapedreamer.common.names import ScheduleName
+from shapedreamer.common.noise import Noise
 from shapedreamer.conformance import mistakes
 from shapedreamer.conformance.mistakes import Mistake
 from shapedreamer.conformance.schedule import PUBLISHED
-from shapedreamer.denoiser import Denoise, Denoiser, guided
-from shapedreamer.ema import EMA
-from shapedreamer.errors import UserError
-from shapedreamer.loss import denoising_loss
-from shapedreamer.names import ScheduleName
-from shapedreamer.noise import Noise
-from shapedreamer.process import diffuse, posterior, target, to_x0
-from shapedreamer.samplers import SAMPLERS, Step, ddim, ddpm, dpmpp_2m, heun, sample
-from shapedreamer.schedule import Schedule, cosine, linear, linear_zero_snr, step_times, zero_terminal_snr
-
-from . import mutants
+from shapedreamer.diffusion.denoiser import Denoise, Denoiser, guided
+from shapedreamer.diffusion.loss import denoising_loss
+from shapedreamer.diffusion.process import diffuse, posterior, target, to_x0
+from shapedreamer.diffusion.samplers import SAMPLERS, Step, ddim, ddpm, dpmpp_2m, heun, sample
+from shapedreamer.diffusion.schedule import Schedule, cosine, linear, linear_zero_snr, step_times, zero_terminal_snr
+from shapedreamer.training.ema import EMA
+from tests.conformance import mutants
 
 Steps = Iterator[Step]
 
@@ -639,16 +638,16 @@ def test_a_check_reports_nonsense_and_does_not_raise() -> None:
 
 
 def test_the_command_tells_what_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
-    assert conform.run("shapedreamer.samplers:heun", order=2) == 0
-    assert conform.run("shapedreamer.schedule:cosine", expected="cosine") == 0
-    assert conform.run("shapedreamer.schedule:cosine", kind="schedule", expected="linear") == 1
+    assert conform.run("shapedreamer.diffusion.samplers:heun", order=2) == 0
+    assert conform.run("shapedreamer.diffusion.schedule:cosine", expected="cosine") == 0
+    assert conform.run("shapedreamer.diffusion.schedule:cosine", kind="schedule", expected="linear") == 1
     for name in (
-        "shapedreamer.process:diffuse",
-        "shapedreamer.process:posterior",
-        "shapedreamer.schedule:step_times",
-        "shapedreamer.denoiser:guided",
-        "shapedreamer.loss:denoising_loss",
-        "shapedreamer.ema:EMA",
+        "shapedreamer.diffusion.process:diffuse",
+        "shapedreamer.diffusion.process:posterior",
+        "shapedreamer.diffusion.schedule:step_times",
+        "shapedreamer.diffusion.denoiser:guided",
+        "shapedreamer.diffusion.loss:denoising_loss",
+        "shapedreamer.training.ema:EMA",
     ):
         assert conform.run(name) == 0
     out = capsys.readouterr().out
@@ -681,15 +680,15 @@ def test_a_module_of_the_current_folder_is_found(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("target", "kind", "says"),
     [
-        ("shapedreamer.samplers", "auto", "MODULE:NAME"),
+        ("shapedreamer.diffusion.samplers", "auto", "MODULE:NAME"),
         ("no_such_module_here:ddim", "auto", "no module 'no_such_module_here'"),
         ("no_such_file.py:ddim", "auto", "no file no_such_file.py"),
-        ("shapedreamer.samplers:dimm", "auto", "has no 'dimm'; it has: Step, ddpm, ddim, heun, dpmpp_2m"),
+        ("shapedreamer.diffusion.samplers:dimm", "auto", "has no 'dimm'; it has: Step, ddpm, ddim, heun, dpmpp_2m"),
         ("broken.py:x", "auto", "broken.py cannot be imported: ZeroDivisionError"),
         ("math:pi", "auto", "is a float"),
         ("math:pi", "sampler", "a sampler is something to call, not a float"),
-        ("shapedreamer.noise:fold", "auto", "say --kind, one of schedule, step_times"),
-        ("shapedreamer.ema:EMA", "schedule", "does not make a schedule"),
+        ("shapedreamer.common.noise:fold", "auto", "say --kind, one of schedule, step_times"),
+        ("shapedreamer.training.ema:EMA", "schedule", "does not make a schedule"),
     ],
 )
 def test_a_wrong_name_is_one_clear_line(
@@ -705,9 +704,9 @@ def test_a_wrong_name_is_one_clear_line(
 
 def test_options_that_do_not_belong_are_refused() -> None:
     with pytest.raises(UserError, match="order belongs to a sampler"):
-        conform.run("shapedreamer.process:diffuse", order=2)
+        conform.run("shapedreamer.diffusion.process:diffuse", order=2)
     with pytest.raises(UserError, match="belongs to a schedule"):
-        conform.run("shapedreamer.process:diffuse", expected="linear")
+        conform.run("shapedreamer.diffusion.process:diffuse", expected="linear")
 
 
 def test_the_command_knows_every_kind_and_starts_without_torch() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from shapedreamer.common.errors import UserError
 from shapedreamer.data.spec import DataSpec, Label
-from shapedreamer.errors import UserError
 
 SPEC = DataSpec(name="test", channels=3, height=4, width=6, labels=("a", "b"))
 

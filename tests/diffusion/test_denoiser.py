@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from shapedreamer.denoiser import Denoise, Denoiser, clipped, guided, inpainted
-from shapedreamer.denoiser import given as given_label
-from shapedreamer.names import Prediction
-from shapedreamer.noise import Noise
-from shapedreamer.oracle import finite_data, gaussian, gaussian_mixture
-from shapedreamer.process import to_eps
-from shapedreamer.samplers import ddim, ddpm, sample
-from shapedreamer.schedule import Schedule, cosine, linear, linear_zero_snr
+from shapedreamer.common.names import Prediction
+from shapedreamer.common.noise import Noise
+from shapedreamer.diffusion.denoiser import Denoise, Denoiser, clipped, guided, inpainted
+from shapedreamer.diffusion.denoiser import given as given_label
+from shapedreamer.diffusion.oracle import finite_data, gaussian, gaussian_mixture
+from shapedreamer.diffusion.process import to_eps
+from shapedreamer.diffusion.samplers import ddim, ddpm, sample
+from shapedreamer.diffusion.schedule import Schedule, cosine, linear, linear_zero_snr
 
 PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
 X = torch.randn(4, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

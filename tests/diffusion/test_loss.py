@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from shapedreamer.loss import denoising_loss, draw_times, loss_weight, stratified, time_density
-from shapedreamer.names import Prediction
-from shapedreamer.oracle import finite_data, gaussian
-from shapedreamer.process import target, to_eps
-from shapedreamer.schedule import Schedule, cosine, from_beta, linear, linear_zero_snr
+from shapedreamer.common.names import Prediction
+from shapedreamer.diffusion.loss import denoising_loss, draw_times, loss_weight, stratified, time_density
+from shapedreamer.diffusion.oracle import finite_data, gaussian
+from shapedreamer.diffusion.process import target, to_eps
+from shapedreamer.diffusion.schedule import Schedule, cosine, from_beta, linear, linear_zero_snr
 
 PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from shapedreamer.oracle import finite_data, gaussian, gaussian_mixture
-from shapedreamer.schedule import Schedule, cosine, linear, linear_zero_snr
+from shapedreamer.diffusion.oracle import finite_data, gaussian, gaussian_mixture
+from shapedreamer.diffusion.schedule import Schedule, cosine, linear, linear_zero_snr
 
 TIMES = (1, 5, 40, 80, 100)
 

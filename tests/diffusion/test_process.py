@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from shapedreamer.names import Prediction
-from shapedreamer.process import diffuse, posterior, target, to_eps, to_x0, transition
-from shapedreamer.schedule import SCHEDULES, Schedule, cosine, linear, linear_zero_snr
+from shapedreamer.common.names import Prediction
+from shapedreamer.diffusion.process import diffuse, posterior, target, to_eps, to_x0, transition
+from shapedreamer.diffusion.schedule import SCHEDULES, Schedule, cosine, linear, linear_zero_snr
 
 PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
 ONE = torch.ones(1, 1, 1, 1, dtype=torch.float64)

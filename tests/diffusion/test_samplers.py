@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from shapedreamer.denoiser import Denoise, Denoiser, clipped
-from shapedreamer.names import SamplerName
-from shapedreamer.noise import Noise
-from shapedreamer.oracle import finite_data, gaussian
-from shapedreamer.process import diffuse, posterior, to_eps
-from shapedreamer.samplers import SAMPLERS, Step, Steps, ddim, ddpm, dpmpp_2m, heun, sample
-from shapedreamer.schedule import Schedule, cosine, linear, linear_zero_snr, step_times
+from shapedreamer.common.names import SamplerName
+from shapedreamer.common.noise import Noise
+from shapedreamer.diffusion.denoiser import Denoise, Denoiser, clipped
+from shapedreamer.diffusion.oracle import finite_data, gaussian
+from shapedreamer.diffusion.process import diffuse, posterior, to_eps
+from shapedreamer.diffusion.samplers import SAMPLERS, Step, Steps, ddim, ddpm, dpmpp_2m, heun, sample
+from shapedreamer.diffusion.schedule import Schedule, cosine, linear, linear_zero_snr, step_times
 
 Run = Callable[[Denoise, Schedule, Tensor, Steps, Noise], Iterator[Step]]
 RUNS: dict[str, Run] = {

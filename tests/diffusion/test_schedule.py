@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from shapedreamer.names import ScheduleName
-from shapedreamer.schedule import (
+from shapedreamer.common.names import ScheduleName
+from shapedreamer.diffusion.schedule import (
     SCHEDULES,
     Schedule,
     cosine,

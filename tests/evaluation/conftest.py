@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shapedreamer.checkpoint import RunConfig, save_checkpoint
 from shapedreamer.data.arrays import Arrays, one_hot
-from shapedreamer.evaluate import evaluation
-from shapedreamer.evaluate.classifier import Classifier
-from shapedreamer.evaluate.evaluation import Subject
-from shapedreamer.model import Model
-from shapedreamer.oracle import finite_data
-from shapedreamer.recipes import DrawnData, FolderData, Recipe, Sampling, UNetConfig
-from shapedreamer.schedule import cosine
+from shapedreamer.diffusion.oracle import finite_data
+from shapedreamer.diffusion.schedule import cosine
+from shapedreamer.evaluation import evaluator
+from shapedreamer.evaluation.classifier import Classifier
+from shapedreamer.evaluation.evaluator import Subject
+from shapedreamer.models.checkpoint import RunConfig, save_checkpoint
+from shapedreamer.models.model import Model
+from shapedreamer.models.recipes import DrawnData, FolderData, Recipe, Sampling, UNetConfig
 
 SCHEDULE = cosine(20)
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
@@ -65,7 +65,7 @@ def of_drawer(data: tuple[Arrays, Arrays], monkeypatch: pytest.MonkeyPatch) -> C
         torch.manual_seed(0)
         looker = Looker(1, torch.eye(4)).eval()
     looker.accuracy = 1.0
-    monkeypatch.setattr(evaluation, "shipped", lambda spec: looker)
+    monkeypatch.setattr(evaluator, "shipped", lambda spec: looker)
 
     def make(draw: Callable[..., Tensor], labels: Tensor | None = None) -> Subject:
         model = Model(Drawer(draw), SCHEDULE, "x0", data[0].spec, labels, Sampling("ddim", 20, 0.0))

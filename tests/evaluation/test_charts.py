@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shapedreamer.evaluate.charts import BINS, HEIGHT, WIDTH, axis, bars, histogram
+from shapedreamer.evaluation.charts import BINS, HEIGHT, WIDTH, axis, bars, histogram
 
 Bar = tuple[float, float, float, float]
 

@@ -10,10 +10,10 @@ from safetensors import safe_open
 from torch.testing import assert_close
 
 from shapedreamer.data.arrays import Arrays
-from shapedreamer.data.shapes import Shapes
-from shapedreamer.data.sprites import Sprites
-from shapedreamer.evaluate import classifier as module
-from shapedreamer.evaluate.classifier import Classifier, save_classifier, shipped, train_classifier
+from shapedreamer.data.drawn.shapes import Shapes
+from shapedreamer.data.drawn.sprites import Sprites
+from shapedreamer.evaluation import classifier as module
+from shapedreamer.evaluation.classifier import Classifier, save_classifier, shipped, train_classifier
 
 Data = tuple[Arrays, Arrays]
 CORNERS = ("top left", "top right", "bottom left", "bottom right")

@@ -13,12 +13,12 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from shapedreamer import cli
-from shapedreamer.evaluate import evaluation, sweep
-from shapedreamer.evaluate.evaluation import Evaluation, evaluate, subject
-from shapedreamer.evaluate.sweep import Point, picture
-from shapedreamer.evaluate.validity import ShapeReport
-from shapedreamer.recipes import DrawnData
-from shapedreamer.render import grid
+from shapedreamer.evaluation import evaluator, sweep
+from shapedreamer.evaluation.evaluator import Evaluation, evaluate, subject
+from shapedreamer.evaluation.sweep import Point, picture
+from shapedreamer.evaluation.validity import ShapeReport
+from shapedreamer.imaging.render import grid
+from shapedreamer.models.recipes import DrawnData
 
 Untrained = Callable[..., Path]
 
@@ -47,7 +47,7 @@ def quick_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> ShapeReport:
         return ShapeReport((images[:, 0, 0, 0] > 0).double().mean().item(), 0.0, 1.0, 0.1, None, None, None)
 
-    for module in (evaluation, sweep):
+    for module in (evaluator, sweep):
         monkeypatch.setattr(module, "judge", judge)
 
 
@@ -144,7 +144,7 @@ def test_how_many_where_nothing_is_said(shapes: Path, monkeypatch: pytest.Monkey
 
         return function
 
-    monkeypatch.setattr(evaluation, "evaluate", refuse("evaluate"))
+    monkeypatch.setattr(evaluator, "evaluate", refuse("evaluate"))
     monkeypatch.setattr(sweep, "sweep", refuse("sweep"))
     for words in ((), ("--sweep", "steps"), ("--num", 300), ("--num", 300, "--sweep", "steps"), ("--num", 0)):
         assert shapedreamer(monkeypatch, shapes, *words) == 130
@@ -154,7 +154,7 @@ def test_how_many_where_nothing_is_said(shapes: Path, monkeypatch: pytest.Monkey
 def test_progress_is_told_on_stderr_alone(
     shapes: Path, quick_judge: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from shapedreamer.evaluate import progress
+    from shapedreamer.common import progress
 
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1)
     assert shapedreamer(monkeypatch, shapes, "--num", 256, "--json") == 0

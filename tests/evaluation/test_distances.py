@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from shapedreamer.errors import UserError
-from shapedreamer.evaluate import distances
-from shapedreamer.evaluate.distances import LEAST, fid, kid, precision_recall
+from shapedreamer.common.errors import UserError
+from shapedreamer.evaluation import distances
+from shapedreamer.evaluation.distances import LEAST, fid, kid, precision_recall
 
 FUNCTIONS: list[Callable[[Tensor, Tensor], object]] = [fid, kid, precision_recall]
 

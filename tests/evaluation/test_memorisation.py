@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from shapedreamer.data import mnist
+from shapedreamer.common.errors import UserError
 from shapedreamer.data.arrays import Arrays
-from shapedreamer.data.shapes import Shapes
-from shapedreamer.errors import UserError
-from shapedreamer.evaluate import memorisation as module
-from shapedreamer.evaluate.memorisation import Memorisation, memorisation, nearest
+from shapedreamer.data.drawn.shapes import Shapes
+from shapedreamer.data.files import mnist
+from shapedreamer.evaluation import memorisation as module
+from shapedreamer.evaluation.memorisation import Memorisation, memorisation, nearest
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

@@ -15,16 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from shapedreamer.common.errors import UserError
 from shapedreamer.data.arrays import Arrays
-from shapedreamer.errors import UserError
-from shapedreamer.evaluate import evaluation
-from shapedreamer.evaluate.distances import LEAST
-from shapedreamer.evaluate.evaluation import Beside, Evaluation, Evidence, Subject, evaluate
-from shapedreamer.evaluate.report import check_folder, page, write_report
-from shapedreamer.evaluate.sweep import Point, picture, table
-from shapedreamer.evaluate.table import measures, verdict
-from shapedreamer.evaluate.validity import ShapeReport
-from shapedreamer.render import grid
+from shapedreamer.evaluation.distances import LEAST
+from shapedreamer.evaluation.evaluator import Beside, Evaluation, Evidence, Shapes, Subject, evaluate
+from shapedreamer.evaluation.report import check_folder, page, write_report
+from shapedreamer.evaluation.sweep import Point, picture, table
+from shapedreamer.evaluation.table import measures, verdict
+from shapedreamer.evaluation.validity import ShapeReport
+from shapedreamer.imaging.render import grid
 
 Judged = tuple[Evaluation, Evidence]
 POINTS = [Point("ddim", 0.0, n, n, "FID", 10 / n, 0.5, 256, 0, 1.0) for n in (1, 4)]
@@ -36,7 +35,7 @@ def judged(of_images: Callable[[Tensor], Subject], data: tuple[Arrays, Arrays]) 
     quality, evidence = evaluate(of_images(data[1].batch(torch.arange(200))[0]), LEAST)
     report = ShapeReport(0.5, 0.25, 0.99, 0.1, 1.5, {"circle": 0.75, "line": 0.25}, 0.9)
     real = replace(report, valid=1.0, kinds={"circle": 0.5, "line": 0.5})
-    return replace(quality, shapes=evaluation.Shapes(report, real), label_accuracy=Beside(0.625, 0.875)), evidence
+    return replace(quality, shapes=Shapes(report, real), label_accuracy=Beside(0.625, 0.875)), evidence
 
 
 class Page(HTMLParser):

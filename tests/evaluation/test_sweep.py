@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
+from shapedreamer.common.errors import UserError
+from shapedreamer.common.names import SamplerName
 from shapedreamer.data.arrays import Arrays
-from shapedreamer.errors import UserError
-from shapedreamer.evaluate import sweep as module
-from shapedreamer.evaluate.distances import LEAST, fid
-from shapedreamer.evaluate.evaluation import Subject, draw, real_images
-from shapedreamer.evaluate.sweep import WAYS, Point, apart, picture, sweep, table
-from shapedreamer.evaluate.validity import ShapeReport
-from shapedreamer.names import SamplerName
-from shapedreamer.recipes import Sampling
-from shapedreamer.samplers import SAMPLERS
+from shapedreamer.diffusion.samplers import SAMPLERS
+from shapedreamer.evaluation import sweep as module
+from shapedreamer.evaluation.distances import LEAST, fid
+from shapedreamer.evaluation.evaluator import Subject, draw, real_images
+from shapedreamer.evaluation.sweep import WAYS, Point, apart, picture, sweep, table
+from shapedreamer.evaluation.validity import ShapeReport
+from shapedreamer.models.recipes import Sampling
 
 Data = tuple[Arrays, Arrays]
 OfImages = Callable[[Tensor], Subject]

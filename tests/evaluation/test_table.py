@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shapedreamer.evaluate.table import lines_of, measures, number, percent, verdict
+from shapedreamer.evaluation.table import lines_of, measures, number, percent, verdict
 
 REPORT = {"valid": 0.5, "exact": 0.25, "crisp": 0.99, "white": 0.1, "shapes": 1.75, "asked": 0.9}
 QUALITY: dict[str, Any] = {
@@ -127,6 +127,6 @@ def test_shares_are_percents() -> None:
 
 
 def test_a_stored_evaluation_is_printed_without_torch() -> None:
-    code = f"import sys\nfrom shapedreamer.evaluate.table import lines_of\nlines_of({QUALITY!r})\n"
+    code = f"import sys\nfrom shapedreamer.evaluation.table import lines_of\nlines_of({QUALITY!r})\n"
     done = subprocess.run([sys.executable, "-c", code + "sys.exit('torch' in sys.modules)"])
     assert done.returncode == 0

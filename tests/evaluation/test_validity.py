@@ -8,19 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shapedreamer.data import patterns, shapes
+from shapedreamer.common.errors import UserError
+from shapedreamer.data.drawn import patterns, shapes
 from shapedreamer.data.spec import Dataset, DataSpec
-from shapedreamer.errors import UserError
-from shapedreamer.evaluate import validity
-from shapedreamer.evaluate.validity import (
-    SAME,
-    VALID,
-    Primitives,
-    crispness,
-    explained,
-    judge,
-    primitives_of,
-)
+from shapedreamer.evaluation import validity
+from shapedreamer.evaluation.validity import SAME, VALID, Primitives, crispness, explained, judge, primitives_of
 
 
 def random(seed: int = 0) -> torch.Generator:

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from torch.testing import assert_close
 
-from shapedreamer.denoiser import Denoiser
-from shapedreamer.errors import UserError
+from shapedreamer.common.errors import UserError
+from shapedreamer.common.noise import Noise
+from shapedreamer.diffusion.denoiser import Denoiser
+from shapedreamer.diffusion.samplers import ddim, sample
+from shapedreamer.diffusion.schedule import linear
 from shapedreamer.export.diffusers import from_diffusers, to_diffusers
 from shapedreamer.networks import layers
 from shapedreamer.networks.unet import UNet
-from shapedreamer.noise import Noise
-from shapedreamer.samplers import ddim, sample
-from shapedreamer.schedule import linear
 
 diffusers = pytest.importorskip("diffusers", reason="needs the extra 'diffusers'")
 

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from shapedreamer.common.errors import UserError
+from shapedreamer.common.names import Prediction
+from shapedreamer.common.noise import Noise
 from shapedreamer.data.spec import DataSpec
-from shapedreamer.denoiser import Denoiser, given
-from shapedreamer.errors import UserError
+from shapedreamer.diffusion.denoiser import Denoiser, given
+from shapedreamer.diffusion.samplers import ddim, sample
+from shapedreamer.diffusion.schedule import Schedule, cosine, linear
 from shapedreamer.export.onnx import OnnxNetwork, to_onnx
-from shapedreamer.model import Model
-from shapedreamer.names import Prediction
+from shapedreamer.models.model import Model
 from shapedreamer.networks.context_unet import ContextUnet
 from shapedreamer.networks.unet import UNet
-from shapedreamer.noise import Noise
-from shapedreamer.samplers import ddim, sample
-from shapedreamer.schedule import Schedule, cosine, linear
 
 onnx = pytest.importorskip("onnx", reason="needs the extra 'export'")
 pytest.importorskip("onnxscript", reason="needs the extra 'export'")

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import shapedreamer as sd
-from shapedreamer import oracle
 from shapedreamer.cli import compare as cli
-from shapedreamer.compare import (
+from shapedreamer.common.errors import UserError
+from shapedreamer.data.spec import DataSpec
+from shapedreamer.diffusion import oracle
+from shapedreamer.diffusion.schedule import cosine
+from shapedreamer.imaging.compare import (
     Row,
     compare,
     compare_epochs,
@@ -25,15 +28,11 @@ from shapedreamer.compare import (
     table,
     usual_samplers,
 )
-from shapedreamer.data.spec import DataSpec
-from shapedreamer.dream import Way
-from shapedreamer.errors import UserError
-from shapedreamer.model import Model
-from shapedreamer.recipes import Sampling
-from shapedreamer.schedule import cosine
-from shapedreamer.train import train
-
-from .tiny import FALLING
+from shapedreamer.imaging.figures import Way
+from shapedreamer.models.model import Model
+from shapedreamer.models.recipes import Sampling
+from shapedreamer.training.loop import train
+from tests.tiny import FALLING
 
 SCHEDULE = cosine(100)
 

@@ -15,13 +15,18 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import shapedreamer as sd
-from shapedreamer import oracle, process, render
 from shapedreamer.cli import explore as cli
+from shapedreamer.common.errors import UserError
+from shapedreamer.common.names import ExploreMode, SamplerName
+from shapedreamer.common.noise import Noise
 from shapedreamer.data.spec import DataSpec
-from shapedreamer.denoiser import Denoise
-from shapedreamer.dream import Way
-from shapedreamer.errors import UserError
-from shapedreamer.explore import (
+from shapedreamer.diffusion import oracle, process
+from shapedreamer.diffusion.denoiser import Denoise
+from shapedreamer.diffusion.process import diffuse
+from shapedreamer.diffusion.samplers import SAMPLERS, sample
+from shapedreamer.diffusion.schedule import Schedule, cosine, linear, step_times
+from shapedreamer.imaging import render
+from shapedreamer.imaging.explore import (
     ANEW,
     Between,
     explore,
@@ -36,15 +41,10 @@ from shapedreamer.explore import (
     vary,
     write_variations,
 )
-from shapedreamer.model import Model
-from shapedreamer.names import ExploreMode, SamplerName
-from shapedreamer.noise import Noise
-from shapedreamer.process import diffuse
-from shapedreamer.samplers import SAMPLERS, sample
-from shapedreamer.schedule import Schedule, cosine, linear, step_times
-from shapedreamer.train import train
-
-from .tiny import FALLING
+from shapedreamer.imaging.figures import Way
+from shapedreamer.models.model import Model
+from shapedreamer.training.loop import train
+from tests.tiny import FALLING
 
 SCHEDULE = cosine(100)
 THREE = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)).sign()

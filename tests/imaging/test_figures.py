@@ -5,12 +5,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from shapedreamer import oracle
-from shapedreamer.dream import FRAMES, history, process_picture
-from shapedreamer.names import SamplerName
-from shapedreamer.noise import Noise
-from shapedreamer.samplers import SAMPLERS, ddim
-from shapedreamer.schedule import linear
+from shapedreamer.common.names import SamplerName
+from shapedreamer.common.noise import Noise
+from shapedreamer.diffusion import oracle
+from shapedreamer.diffusion.samplers import SAMPLERS, ddim
+from shapedreamer.diffusion.schedule import linear
+from shapedreamer.imaging.figures import FRAMES, history, process_picture
 
 SCHEDULE = linear()
 DENOISE = oracle.gaussian(0.0, 0.5, SCHEDULE)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from shapedreamer import render
-from shapedreamer.errors import UserError
+from shapedreamer.common.errors import UserError
+from shapedreamer.imaging import render
 
 
 def test_eight_bits_are_rounded_and_clipped() -> None:

@@ -25,14 +25,15 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 
 import shapedreamer
-from shapedreamer import oracle, render
 from shapedreamer.data.spec import DataSpec
-from shapedreamer.dream import Way
-from shapedreamer.explore import ANEW, inpaint, vary
-from shapedreamer.model import Model
-from shapedreamer.recipes import Sampling
-from shapedreamer.schedule import Schedule, cosine
-from shapedreamer.zoo import WEIGHTS
+from shapedreamer.diffusion import oracle
+from shapedreamer.diffusion.schedule import Schedule, cosine
+from shapedreamer.imaging import render
+from shapedreamer.imaging.explore import ANEW, inpaint, vary
+from shapedreamer.imaging.figures import Way
+from shapedreamer.models.model import Model
+from shapedreamer.models.recipes import Sampling
+from shapedreamer.models.zoo import WEIGHTS
 
 PAGE = Path(shapedreamer.__file__).parent / "live" / "page"
 PATIENCE = 30.0  # seconds; on a machine that is not busy it takes none of them

@@ -17,14 +17,14 @@ import pytest
 import torch
 
 import shapedreamer as sd
-from shapedreamer.dream import Way
-from shapedreamer.errors import UserError
-from shapedreamer.explore import inpaint, melt
+from shapedreamer.common.errors import UserError
+from shapedreamer.imaging.explore import inpaint, melt
+from shapedreamer.imaging.figures import Way
+from shapedreamer.imaging.render import to_uint8
 from shapedreamer.live import site
 from shapedreamer.live.frames import FRAME, TRACE, Header, unpack
-from shapedreamer.model import Model
-from shapedreamer.render import to_uint8
-from shapedreamer.train import train
+from shapedreamer.models.model import Model
+from shapedreamer.training.loop import train
 from tests.tiny import TOLD
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ MINUTE = 60_000.0  # milliseconds: patience, which on a machine that is not busy
 MOST = 1
 TOLD_WHILE_LOADING = (("loading the", ""), ("the", " is loaded"))
 ENGINE = """async () => {
-    const { BrowserEngine } = await import(new URL("page/browser-engine.js", document.baseURI).href);
+    const { BrowserEngine } = await import(new URL("page/engine/browser-engine.js", document.baseURI).href);
     const heard = { frames: [], messages: [], states: [] };
     const engine = new BrowserEngine("models.json");
     engine.onstate = (state) => heard.states.push(state);
@@ -240,7 +240,7 @@ def test_it_plays_and_pauses_and_begins_again(built: Path, browser: "Browser") -
 def test_a_page_that_takes_no_frame_gets_no_second(built: Path, browser: "Browser") -> None:
     of = settings(tiny(built), "tiny", steps=1)
     worker = """(settings) => {
-        const worker = new Worker(new URL("page/worker.js", document.baseURI), { type: "module" });
+        const worker = new Worker(new URL("page/engine/worker.js", document.baseURI), { type: "module" });
         const count = { frames: 0, errors: 0 };
         worker.onmessage = ({ data }) => {
             if (data instanceof ArrayBuffer) count.frames++;
@@ -331,7 +331,7 @@ def test_threads_where_the_host_sends_no_headers(built: Path, browser: "Browser"
 
 
 ON_THE_CARD = """async ([length, shape, label]) => {
-    const { openGraphics } = await import(new URL("page/graphics.js", document.baseURI).href);
+    const { openGraphics } = await import(new URL("page/engine/graphics.js", document.baseURI).href);
     const [runtime, model] = ["runtime/", "models/tiny.onnx"].map((path) => new URL(path, document.baseURI).href);
     const file = new Uint8Array(await (await fetch(model)).arrayBuffer());
     const card = await openGraphics(runtime, file, true);

@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from shapedreamer import explore
-from shapedreamer.dream import Way
-from shapedreamer.errors import UserError
+from shapedreamer.common.errors import UserError
+from shapedreamer.imaging import explore
+from shapedreamer.imaging.figures import Way
+from shapedreamer.imaging.render import to_uint8
 from shapedreamer.live import engine as engine_module
 from shapedreamer.live import frames
 from shapedreamer.live.engine import BATCH, MOST_TRACES, Engine
 from shapedreamer.live.frames import FRAME, TRACE, Asking, Header, unpack
 from shapedreamer.live.network import Network, eager
 from shapedreamer.live.settings import Repaint, Trace
-from shapedreamer.model import Model
-from shapedreamer.render import to_uint8
+from shapedreamer.models.model import Model
 from tests.watching import PATIENCE, Watcher, as_it_is, fragile, set_to, settings, small
 
 MODELS = {"small": small(), "other": small(labels=(), channels=3)}

@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from shapedreamer import explore, oracle
-from shapedreamer.denoiser import Denoise
-from shapedreamer.dream import Way
+from shapedreamer.common.names import Prediction, SamplerName
+from shapedreamer.common.noise import Noise
+from shapedreamer.diffusion import oracle
+from shapedreamer.diffusion.denoiser import Denoise
+from shapedreamer.diffusion.schedule import cosine
+from shapedreamer.imaging import explore
+from shapedreamer.imaging.figures import Way
+from shapedreamer.imaging.render import to_uint8
 from shapedreamer.live.frames import FRAME, TRACE, Ask, Dream, Frame, Header, Traced, inpainting, sampling, unpack
 from shapedreamer.live.settings import Settings, Trace
-from shapedreamer.model import Model
-from shapedreamer.names import Prediction, SamplerName
-from shapedreamer.noise import Noise
-from shapedreamer.render import to_uint8
-from shapedreamer.schedule import cosine
+from shapedreamer.models.model import Model
 from tests.watching import finished, settings, small
 
 TOLD, BARE = small(), small(labels=(), channels=3)

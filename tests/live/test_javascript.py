@@ -18,18 +18,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shapedreamer import oracle
+from shapedreamer.common.names import WITH_ETA, Prediction, SamplerName, Spacing
+from shapedreamer.common.noise import Noise
 from shapedreamer.data.spec import DataSpec
-from shapedreamer.dream import Way
-from shapedreamer.explore import inpaint, melt
-from shapedreamer.live.settings import model_info
-from shapedreamer.model import Model
-from shapedreamer.names import WITH_ETA, Prediction, SamplerName, Spacing
-from shapedreamer.noise import Noise
-from shapedreamer.recipes import Sampling
-from shapedreamer.render import to_uint8
-from shapedreamer.samplers import SAMPLERS, Step
-from shapedreamer.schedule import (
+from shapedreamer.diffusion import oracle
+from shapedreamer.diffusion.samplers import SAMPLERS, Step
+from shapedreamer.diffusion.schedule import (
     SCHEDULES,
     Schedule,
     cosine,
@@ -39,6 +33,12 @@ from shapedreamer.schedule import (
     log_snr_times,
     step_times,
 )
+from shapedreamer.imaging.explore import inpaint, melt
+from shapedreamer.imaging.figures import Way
+from shapedreamer.imaging.render import to_uint8
+from shapedreamer.live.settings import model_info
+from shapedreamer.models.model import Model
+from shapedreamer.models.recipes import Sampling
 
 FILES = sorted((Path(__file__).parent / "page").glob("*.test.mjs"))
 COMPILER = "typescript@5.9.3"

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from shapedreamer.errors import UserError
+from shapedreamer.common.errors import UserError
+from shapedreamer.common.names import Prediction
 from shapedreamer.live import network
 from shapedreamer.live.frames import Ask
 from shapedreamer.live.network import Network, answer, eager, fastest
-from shapedreamer.model import Model
-from shapedreamer.names import Prediction
+from shapedreamer.models.model import Model
 from tests.watching import small
 
 TOLD, BARE = small(channels=3), small(labels=(), channels=3)

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image, ImageSequence
 
 import shapedreamer
-from shapedreamer import cli, render
-from shapedreamer.dream import Way
-from shapedreamer.explore import melt
+from shapedreamer import cli
+from shapedreamer.imaging import render
+from shapedreamer.imaging.explore import melt
+from shapedreamer.imaging.figures import Way
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -348,7 +349,9 @@ def run_python(code: str, engine: FakeEngine, folder: Path, monkeypatch: pytest.
 def run_command(code: str, engine: FakeEngine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """What the command writes, of an animation the last frame."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("shapedreamer.model.load", lambda path, which, device, precision: engine.models[str(path)])
+    monkeypatch.setattr(
+        "shapedreamer.models.model.load", lambda path, which, device, precision: engine.models[str(path)]
+    )
     words = shlex.split(code)
     monkeypatch.setattr(sys, "argv", words)
     assert cli.main() == 0

@@ -13,16 +13,17 @@ from typing import Any, cast
 
 import pytest
 
-from shapedreamer import __version__, zoo
+from shapedreamer import __version__
 from shapedreamer.cli import live as live_command
-from shapedreamer.errors import UserError
+from shapedreamer.common.errors import UserError
 from shapedreamer.live import server
 from shapedreamer.live.engine import Engine
 from shapedreamer.live.frames import TRACE, Header, unpack
 from shapedreamer.live.server import Bucket, Limits, _Session, app, listen, make_server
 from shapedreamer.live.settings import longest_message, model_info
 from shapedreamer.live.site import HEADERS, PAGE
-from shapedreamer.model import Model
+from shapedreamer.models import zoo
+from shapedreamer.models.model import Model
 from tests.watching import Watcher, as_it_is, fragile, leaving_no_thread, set_to, small
 
 pytest.importorskip("starlette", reason="needs the extra 'web'")
@@ -328,8 +329,8 @@ def test_the_page_and_its_files_come_as_what_they_are(client: TestClient) -> Non
         answer = client.get(f"/{link}")
         assert answer.status_code == 200
         assert answer.headers["content-type"] == types[Path(link).suffix]
-    for script in PAGE.glob("*.js"):
-        answer = client.get(f"/page/{script.name}")
+    for script in PAGE.rglob("*.js"):
+        answer = client.get(f"/page/{script.relative_to(PAGE).as_posix()}")
         assert answer.headers["content-type"] == types[".js"]
         assert answer.content == script.read_bytes()
 
@@ -426,7 +427,7 @@ class Command:
         self.ports: list[int] = []
         self.allowed: object = None
         monkeypatch.setattr(zoo, "names", lambda: box)
-        monkeypatch.setattr("shapedreamer.model.load", self.load)
+        monkeypatch.setattr("shapedreamer.models.model.load", self.load)
         monkeypatch.setattr(server, "make_server", self.make_server)
         monkeypatch.setattr(Engine, "prepare", lambda engine, name: self.prepare(name))
         monkeypatch.setattr("webbrowser.open", self.opened.append)

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shapedreamer.dream import Way
-from shapedreamer.errors import UserError
+from shapedreamer.common.errors import UserError
+from shapedreamer.diffusion.schedule import cosine
+from shapedreamer.imaging.figures import Way
 from shapedreamer.live.settings import (
     LONGEST,
     Order,
@@ -27,8 +28,7 @@ from shapedreamer.live.settings import (
     model_info,
     parse,
 )
-from shapedreamer.model import load
-from shapedreamer.schedule import cosine
+from shapedreamer.models.model import load
 from tests.watching import settings, small
 
 LABELLED, BARE = small(), small(labels=(), channels=3)

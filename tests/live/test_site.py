@@ -16,16 +16,16 @@ import torch
 import tyro
 
 import shapedreamer as sd
-from shapedreamer import zoo
-from shapedreamer.checkpoint import write_atomic
 from shapedreamer.cli import site as cli
-from shapedreamer.errors import UserError
+from shapedreamer.common.errors import UserError
+from shapedreamer.common.files import write_atomic
 from shapedreamer.export.onnx import OnnxNetwork, to_onnx
 from shapedreamer.live import site
 from shapedreamer.live.settings import model_info
 from shapedreamer.live.site import build_site
-from shapedreamer.model import Model
-from shapedreamer.train import train
+from shapedreamer.models import zoo
+from shapedreamer.models.model import Model
+from shapedreamer.training.loop import train
 from tests.tiny import TINY, TOLD
 
 CONTENT = {name: f"{name}\n".encode() * 100 for name in site.RUNTIME_FILES}

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from shapedreamer.checkpoint import (
+from shapedreamer.common.errors import UserError
+from shapedreamer.common.files import write_atomic
+from shapedreamer.data.drawn.shapes import SPEC
+from shapedreamer.models.checkpoint import (
     RunConfig,
     load_checkpoint,
     load_optimizers,
     read_config,
     read_metrics,
     save_checkpoint,
-    write_atomic,
 )
-from shapedreamer.data.shapes import SPEC
-from shapedreamer.errors import UserError
-from shapedreamer.recipes import shapes
+from shapedreamer.models.recipes import shapes
 
 CONFIG = RunConfig(shapes(), SPEC)
 NETWORK = {"a.weight": torch.randn(3, 4), "count": torch.tensor(7), "half": torch.randn(5).bfloat16()}

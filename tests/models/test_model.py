@@ -8,16 +8,15 @@ import torch
 from torch import Tensor, nn
 
 import shapedreamer as sd
-from shapedreamer.checkpoint import load_checkpoint
-from shapedreamer.device import has_fast_bf16
-from shapedreamer.errors import UserError
-from shapedreamer.model import Model, from_checkpoint
-from shapedreamer.names import Precision, SamplerName, Spacing
-from shapedreamer.recipes import Sampling
-from shapedreamer.schedule import cubic_times, log_snr_times, step_times
-from shapedreamer.train import train
-
-from .tiny import FALLING, TOLD
+from shapedreamer.common.device import has_fast_bf16
+from shapedreamer.common.errors import UserError
+from shapedreamer.common.names import Precision, SamplerName, Spacing
+from shapedreamer.diffusion.schedule import cubic_times, log_snr_times, step_times
+from shapedreamer.models.checkpoint import load_checkpoint
+from shapedreamer.models.model import Model, from_checkpoint
+from shapedreamer.models.recipes import Sampling
+from shapedreamer.training.loop import train
+from tests.tiny import FALLING, TOLD
 
 
 @pytest.fixture(scope="module")

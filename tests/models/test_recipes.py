@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from shapedreamer import recipes
-from shapedreamer.checkpoint import RunConfig
+from shapedreamer.common.errors import UserError
+from shapedreamer.common.names import RecipeName
 from shapedreamer.data.arrays import Arrays
-from shapedreamer.errors import UserError
-from shapedreamer.names import RecipeName
-from shapedreamer.networks.context_unet import ContextUnet
-from shapedreamer.networks.unet import UNet
-from shapedreamer.recipes import (
+from shapedreamer.models import recipes
+from shapedreamer.models.checkpoint import RunConfig
+from shapedreamer.models.recipes import (
     ContextUnetConfig,
     DrawnData,
     Recipe,
@@ -31,8 +29,10 @@ from shapedreamer.recipes import (
     shapes,
     sprites,
 )
+from shapedreamer.networks.context_unet import ContextUnet
+from shapedreamer.networks.unet import UNet
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 def test_the_textbook_is_ddpms() -> None:
@@ -192,7 +192,7 @@ def test_a_batch_larger_than_the_data_is_one_batch_an_epoch() -> None:
 
 
 def test_reading_recipes_does_not_load_torch() -> None:
-    code = "import sys, shapedreamer, shapedreamer.recipes, shapedreamer.cli; sys.exit('torch' in sys.modules)"
+    code = "import sys, shapedreamer, shapedreamer.models.recipes, shapedreamer.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -207,5 +207,6 @@ def test_top_level_names_all_resolve() -> None:
 
 @pytest.mark.slow
 def test_train_is_callable_whatever_was_imported_first() -> None:
-    code = "import shapedreamer.train, shapedreamer as sd; assert callable(sd.train); import shapedreamer.loss"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    imports = "import shapedreamer.training.loop, shapedreamer as sd"
+    code = f"{imports}; assert callable(sd.train) and 'recipe' in inspect.signature(sd.train).parameters"
+    assert subprocess.run([sys.executable, "-c", f"import inspect; {code}"]).returncode == 0

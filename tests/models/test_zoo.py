@@ -24,23 +24,23 @@ from PIL import Image
 from torch import Tensor
 
 import shapedreamer as sd
-from shapedreamer import cli, zoo
-from shapedreamer.checkpoint import Checkpoint, load_checkpoint, read_metrics, save_checkpoint
-from shapedreamer.data import mnist
-from shapedreamer.errors import UserError
-from shapedreamer.evaluate import evaluation
-from shapedreamer.evaluate.classifier import Classifier, shipped
-from shapedreamer.evaluate.validity import crispness
-from shapedreamer.model import Model, find
-from shapedreamer.recipes import DrawnData, FolderData, MnistData, Recipe, Sampling, TilesData, moved
-from shapedreamer.render import grid
-from shapedreamer.train import train
-from shapedreamer.zoo import pack as packing
-from shapedreamer.zoo.pack import MOST, MOST_IN_ALL, in_a_wheel, pack
+from shapedreamer import cli
+from shapedreamer.common.errors import UserError
+from shapedreamer.data.files import mnist
+from shapedreamer.evaluation import cards as packing
+from shapedreamer.evaluation import evaluator
+from shapedreamer.evaluation.cards import MOST, MOST_IN_ALL, in_a_wheel, pack
+from shapedreamer.evaluation.classifier import Classifier, shipped
+from shapedreamer.evaluation.validity import crispness
+from shapedreamer.imaging.render import grid
+from shapedreamer.models import zoo
+from shapedreamer.models.checkpoint import Checkpoint, load_checkpoint, read_metrics, save_checkpoint
+from shapedreamer.models.model import Model, find
+from shapedreamer.models.recipes import DrawnData, FolderData, MnistData, Recipe, Sampling, TilesData, moved
+from shapedreamer.training.loop import train
+from tests.tiny import TOLD
 
-from .tiny import TOLD
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 PLACES = {"mnist": "mnist", "fashion_mnist": "fashion_mnist", "tiles": "dcss/dcss_cc0_nov2015_32x32.npz"}
 SAMPLES = 24  # of each model in the box: as many as there is time for in a default test run
 LEAST = 256  # samples that can be evaluated
@@ -181,7 +181,7 @@ def packed(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("box") / "weights"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(zoo, "WEIGHTS", folder)
-        patch.setattr(evaluation, "shipped", any_classifier)
+        patch.setattr(evaluator, "shipped", any_classifier)
         pack(run, "digits", commands=COMMANDS, minutes=2.5, num=LEAST, **WORDS)
     return folder
 
@@ -200,10 +200,10 @@ def box(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def unmeasured(packed: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`pack` in no time: what is measured is what was measured before."""
     quality = json.loads((packed / "digits.json").read_text(encoding="utf-8"))["quality"]
-    measured = evaluation.Evaluation(**{f.name: quality[f.name] for f in fields(evaluation.Evaluation)})
+    measured = evaluator.Evaluation(**{f.name: quality[f.name] for f in fields(evaluator.Evaluation)})
     evidence = SimpleNamespace(samples=torch.zeros(64, 1, 28, 28))
-    monkeypatch.setattr(evaluation, "subject", lambda weights, *_, **__: SimpleNamespace(model=sd.load(weights)))
-    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: (measured, evidence))
+    monkeypatch.setattr(evaluator, "subject", lambda weights, *_, **__: SimpleNamespace(model=sd.load(weights)))
+    monkeypatch.setattr(evaluator, "evaluate", lambda *_, **__: (measured, evidence))
 
     def quick(run: Path, name: str, **options: Any) -> None:
         pack(run, name, commands=COMMANDS, minutes=2.5, **WORDS, **options)
@@ -261,7 +261,7 @@ def test_where_a_path_must_be_said_it_is_the_name_of_the_data(
 
 
 def test_the_card_says_what_is_so(run: Path, digits: Path, box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "shipped", any_classifier)
+    monkeypatch.setattr(evaluator, "shipped", any_classifier)
     card, model = zoo.card("digits"), sd.load("digits")
     assert {key: getattr(card, key) for key in WORDS} == WORDS
     assert (card.commands, card.minutes, card.seed) == (COMMANDS, 2.5, 3)
@@ -272,9 +272,9 @@ def test_the_card_says_what_is_so(run: Path, digits: Path, box: Path, monkeypatc
     assert [images for images, _ in card.curve] == [600, 1200]
     assert [loss for _, loss in card.curve] == pytest.approx(held_out, abs=1e-5)
     assert card.sha256 == hashlib.sha256(zoo.path("digits").read_bytes()).hexdigest()
-    again, _ = evaluation.evaluate(evaluation.subject("digits", digits), LEAST)
+    again, _ = evaluator.evaluate(evaluator.subject("digits", digits), LEAST)
     assert card.quality | {"seconds": 0} == json.loads(json.dumps(asdict(again))) | {"seconds": 0}
-    of_run, _ = evaluation.evaluate(evaluation.subject(run), LEAST)
+    of_run, _ = evaluator.evaluate(evaluator.subject(run), LEAST)
     assert of_run.fid.samples != again.fid.samples  # so it was the packed file that was measured
 
 
@@ -330,12 +330,12 @@ def full_disk(*_: object, **__: object) -> None:
 @pytest.mark.parametrize(
     ("breaks", "says"),
     [
-        ("shapedreamer.zoo.pack.save_checkpoint", "no"),
-        ("shapedreamer.evaluate.evaluation.subject", "no"),
-        ("shapedreamer.evaluate.evaluation.evaluate", "no"),
-        ("shapedreamer.zoo.pack.write_atomic", "no"),
-        ("shapedreamer.zoo.pack.save_picture", "no"),
-        ("shapedreamer.zoo.pack.TemporaryDirectory", "no room on the disk for"),
+        ("shapedreamer.evaluation.cards.save_checkpoint", "no"),
+        ("shapedreamer.evaluation.evaluator.subject", "no"),
+        ("shapedreamer.evaluation.evaluator.evaluate", "no"),
+        ("shapedreamer.evaluation.cards.write_atomic", "no"),
+        ("shapedreamer.evaluation.cards.save_picture", "no"),
+        ("shapedreamer.evaluation.cards.TemporaryDirectory", "no room on the disk for"),
         ("os.fsync", "no room on the disk for"),
     ],
 )
@@ -511,7 +511,7 @@ def test_models_lists_what_is_in_the_box(
 def test_models_tells_all_about_one(
     box: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from shapedreamer.evaluate.table import lines_of
+    from shapedreamer.evaluation.table import lines_of
 
     assert shapedreamer(monkeypatch, "models", "digits") == 0
     told, card = capsys.readouterr().out, zoo.card("digits")
@@ -541,7 +541,7 @@ def test_models_of_an_empty_box_and_of_no_such_name(
 @pytest.mark.parametrize("words", [["models"], ["models", "digits"]])
 def test_models_needs_no_torch(box: Path, words: list[str]) -> None:
     code = (
-        "import sys; from pathlib import Path; from shapedreamer import cli, zoo\n"
+        "import sys; from pathlib import Path; from shapedreamer import cli; from shapedreamer.models import zoo\n"
         f"zoo.WEIGHTS = Path({str(box)!r}); sys.argv = ['shapedreamer', *{words}]\n"
         "assert cli.main() == 0; assert 'torch' not in sys.modules"
     )

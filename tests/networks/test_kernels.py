@@ -8,14 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from shapedreamer.networks import fast
-from shapedreamer.networks.fast import (
-    PLAIN_ATTENTION_TOKENS,
-    attention,
-    doubled_conv,
-    group_norm,
-    group_norm_silu,
-)
+from shapedreamer.networks import kernels
+from shapedreamer.networks.kernels import PLAIN_ATTENTION_TOKENS, attention, doubled_conv, group_norm, group_norm_silu
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -40,7 +34,7 @@ def test_both_ways_of_attention_give_the_same_output_and_gradient(limit: int, mo
         fused.append(True)
         return sdpa(q, k, v)
 
-    monkeypatch.setattr(fast, "PLAIN_ATTENTION_TOKENS", limit)
+    monkeypatch.setattr(kernels, "PLAIN_ATTENTION_TOKENS", limit)
     monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
     inputs = [random(2, 3, 9, 4, seed=i).requires_grad_() for i in range(3)]
     out = attention(*inputs)
@@ -60,7 +54,7 @@ def test_attention_on_both_sides_of_the_threshold(tokens: int) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 100, 2**20])
 def test_attention_in_pieces_is_attention(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast, "CHUNK", chunk)
+    monkeypatch.setattr(kernels, "CHUNK", chunk)
     q, k, v = (random(5, 2, 7, 4, seed=i) for i in range(3))
     assert_close(attention(q, k, v), softmax_attention(q, k, v), rtol=1e-11, atol=1e-12)
 
@@ -72,7 +66,7 @@ def test_group_norm_in_bfloat16(
     silu: bool, chunk: int, channels: int, groups: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against float64, forward and every gradient, to what bfloat16 can hold; and it is the fast way that is tested."""
-    monkeypatch.setattr(fast, "CHUNK", chunk)
+    monkeypatch.setattr(kernels, "CHUNK", chunk)
     norm = nn.GroupNorm(groups, channels)
     with torch.no_grad():
         norm.weight.copy_(1 + 0.3 * random(channels, seed=1))

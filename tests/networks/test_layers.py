@@ -8,14 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from shapedreamer.networks.layers import (
-    Attention,
-    Downsample,
-    ResBlock,
-    TimeEmbedding,
-    Upsample,
-    time_features,
-)
+from shapedreamer.networks.layers import Attention, Downsample, ResBlock, TimeEmbedding, Upsample, time_features
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -13,19 +13,19 @@ from PIL import Image
 from torch import Tensor
 from torch.testing import assert_close
 
-from shapedreamer import cli, oracle
-from shapedreamer.checkpoint import load_checkpoint, load_optimizers, read_config, read_metrics
-from shapedreamer.distill import CALLS, Clip, Matching, distill, few_steps, few_times, noised_on, slope
-from shapedreamer.errors import UserError
-from shapedreamer.model import load
-from shapedreamer.noise import Noise
-from shapedreamer.process import diffuse, transition
-from shapedreamer.recipes import FolderData, NoiseLevels, Recipe, Sampling, UNetConfig
-from shapedreamer.samplers import ddim, sample
-from shapedreamer.schedule import Schedule, cosine, cubic_times, linear
-from shapedreamer.train import train
-
-from .tiny import FALLING, TINY, TOLD
+from shapedreamer import cli
+from shapedreamer.common.errors import UserError
+from shapedreamer.common.noise import Noise
+from shapedreamer.diffusion import oracle
+from shapedreamer.diffusion.process import diffuse, transition
+from shapedreamer.diffusion.samplers import ddim, sample
+from shapedreamer.diffusion.schedule import Schedule, cosine, cubic_times, linear
+from shapedreamer.models.checkpoint import load_checkpoint, load_optimizers, read_config, read_metrics
+from shapedreamer.models.model import load
+from shapedreamer.models.recipes import FolderData, NoiseLevels, Recipe, Sampling, UNetConfig
+from shapedreamer.training.distillation import CALLS, Clip, Matching, distill, few_steps, few_times, noised_on, slope
+from shapedreamer.training.loop import train
+from tests.tiny import FALLING, TINY, TOLD
 
 COSINE = cosine(100)
 IMAGES = torch.tensor([[1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]).view(3, 1, 1, 2)
@@ -319,7 +319,7 @@ def test_training_does_not_take_it_up(unbroken: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_it_and_spares_the_checkpoint(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shapedreamer.distill.FAITH", math.inf)
+    monkeypatch.setattr("shapedreamer.training.distillation.FAITH", math.inf)
     with pytest.raises(UserError, match="no longer finite at step 1;"):
         distill(teacher, tmp_path / "run", epochs=1)
     kept = load_checkpoint(tmp_path / "run/checkpoints/latest.safetensors")

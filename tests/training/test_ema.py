@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from shapedreamer.ema import EMA
+from shapedreamer.training.ema import EMA
 
 
 class Network(nn.Module):

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 import shapedreamer as sd
-from shapedreamer import oracle, runlog
-from shapedreamer.checkpoint import load_checkpoint, load_optimizers, read_config, read_metrics
-from shapedreamer.errors import UserError
-from shapedreamer.loss import time_density
-from shapedreamer.recipes import FolderData, Recipe, shapes
-from shapedreamer.train import held_out_batch, learning_rate, train, training_batch
-
-from .tiny import FALLING, SMALL, TINY, TOLD
+from shapedreamer.common import progress
+from shapedreamer.common.errors import UserError
+from shapedreamer.diffusion import oracle
+from shapedreamer.diffusion.loss import time_density
+from shapedreamer.models.checkpoint import load_checkpoint, load_optimizers, read_config, read_metrics
+from shapedreamer.models.recipes import FolderData, Recipe, shapes
+from shapedreamer.training.loop import held_out_batch, learning_rate, train, training_batch
+from tests.tiny import FALLING, SMALL, TINY, TOLD
 
 DATA = TINY.make_data()[0]
 
@@ -196,17 +196,18 @@ def test_n_and_n_more_epochs_are_2n(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from pathlib import Path
-from shapedreamer import runlog
-from shapedreamer.train import train
+from shapedreamer.common import progress
+from shapedreamer.training import log
+from shapedreamer.training.loop import train
 sys.path.insert(0, {root!r})
 from tests.tiny import FALLING
-runlog.SECONDS_BETWEEN_LINES = -1  # a line a step, for the test to read
+log.SECONDS_BETWEEN_LINES = -1  # a line a step, for the test to read
 train(FALLING, Path({out!r}), resume={resume}, sample_every=0, save_every=0)
 """
 
 
 def start(out: Path, resume: bool) -> subprocess.Popen[str]:
-    code = SCRIPT.format(root=str(Path(__file__).parents[1]), out=str(out), resume=resume)
+    code = SCRIPT.format(root=str(Path(__file__).parents[2]), out=str(out), resume=resume)
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
 
 
@@ -372,12 +373,12 @@ def test_best_is_the_lowest_held_out_loss(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("elapsed", "done", "total", "left"), [(30, 10, 40, 90), (5, 40, 40, 0)])
 def test_the_eta_is_the_rest_at_the_speed_so_far(elapsed: float, done: int, total: int, left: float) -> None:
-    assert runlog.eta(elapsed, done, total) == left
-    assert math.isnan(runlog.eta(1, 0, 10))
+    assert progress.time_left(elapsed, done, total) == left
+    assert math.isnan(progress.time_left(1, 0, 10))
 
 
 def test_clock() -> None:
-    assert [runlog.clock(s) for s in (12.3, 75, 4000, math.nan)] == ["12s", "1m15s", "1h06m", "?"]
+    assert [progress.clock(s) for s in (12.3, 75, 4000, math.nan)] == ["12s", "1m15s", "1h06m", "?"]
 
 
 def test_metrics_hold_only_what_the_recipe_decides(unbroken: Path) -> None:

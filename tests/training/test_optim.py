@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from shapedreamer.networks.unet import UNet
-from shapedreamer.optim import Muon, hidden_matrices, make_optimizers, orthogonal
+from shapedreamer.training.optim import Muon, hidden_matrices, make_optimizers, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 64), (64, 8)])

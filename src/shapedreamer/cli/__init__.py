@@ -6,7 +6,7 @@ from collections.abc import Callable
 import tyro
 
 from .. import __version__
-from ..errors import UserError
+from ..common.errors import UserError
 from . import compare, conform, data, distill, evaluate, explore, forward, live, models, sample, site, train
 
 SUBCOMMANDS: dict[str, Callable[..., int | None]] = {

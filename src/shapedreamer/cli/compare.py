@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from ..names import DeviceName, Which
+from ..common.names import DeviceName, Which
 
 
 def run(
@@ -42,9 +42,9 @@ def run(
         which: Averaged weights or those of the last step.
         device: Where to compute.
     """
-    from ..compare import compare, picture, table
-    from ..dream import Way
-    from ..render import check_ending, save_picture
+    from ..imaging.compare import compare, picture, table
+    from ..imaging.figures import Way
+    from ..imaging.render import check_ending, save_picture
 
     check_ending(out)
     way = Way(seed=seed, label=label, guidance=guidance)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from ..names import ScheduleName
+from ..common.names import ScheduleName
 
 
 def run(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from ..names import RecipeName
+from ..common.names import RecipeName
 from .options import Images
 
 
@@ -30,18 +30,18 @@ def run(
         samples: Images in the data set.
         out: The contact sheet.
     """
-    from ..errors import UserError
+    from ..common.errors import UserError
 
     if recipe == "fetch":
         if name is None:
             raise UserError("data fetch needs a name: dcss, mnist or fashion_mnist")
         if name == "dcss":
-            from ..data.dcss import fetch_dcss
+            from ..data.files.dcss import fetch_dcss
 
             print(fetch_dcss(images.data))
         else:
-            from ..data.download import cache_folder, fetch
-            from ..data.mnist import FILES
+            from ..data.files.download import cache_folder, fetch
+            from ..data.files.mnist import FILES
 
             print(*fetch(FILES[name], images.data or cache_folder(name)), sep="\n")
         return
@@ -49,8 +49,8 @@ def run(
         raise UserError(f"{name} belongs after fetch: shapedreamer data fetch {name}")
 
     from ..data.inspect import contact_sheet, describe, inspect_data
-    from ..recipes import named
-    from ..render import grid, save_picture
+    from ..imaging.render import grid, save_picture
+    from ..models.recipes import named
 
     data, _ = named(recipe, samples=samples, **images.options()).make_data()
     if not inspect:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ..names import DeviceName
+from ..common.names import DeviceName
 
 
 def run(
@@ -47,7 +47,7 @@ def run(
         out: Run folder.
         resume: Go on with the run in the folder.
     """
-    from ..distill import distill
+    from ..training.distillation import distill
 
     distill(
         model,

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from ..errors import UserError
-from ..names import DeviceName, SamplerName
+from ..common.errors import UserError
+from ..common.names import DeviceName, SamplerName
 from .options import AS_MADE
 
 
@@ -50,13 +50,13 @@ def run(
     from dataclasses import asdict
     from json import dumps
 
-    from ..errors import require
-    from ..evaluate import sweep as sweeping
-    from ..evaluate.evaluation import NUM, evaluate, subject
-    from ..evaluate.progress import Progress
-    from ..evaluate.report import check_folder, write_report
-    from ..evaluate.table import lines_of
-    from ..render import check_ending, save_picture
+    from ..common.errors import require
+    from ..common.progress import Progress
+    from ..evaluation import sweep as sweeping
+    from ..evaluation.evaluator import NUM, evaluate, subject
+    from ..evaluation.report import check_folder, write_report
+    from ..evaluation.table import lines_of
+    from ..imaging.render import check_ending, save_picture
 
     if sweep:
         if not report and (sampler, steps, eta) != (None, None, None):

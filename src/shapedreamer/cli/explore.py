@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ..names import DeviceName, ExploreMode, Precision, SamplerName, Which
+from ..common.names import DeviceName, ExploreMode, Precision, SamplerName, Which
 from .options import AS_MADE
 
 
@@ -61,9 +61,9 @@ def run(
         device: Where to compute.
         precision: auto is bfloat16 where that is fast; float32 gives the very picture of the live page.
     """
-    from ..dream import Way
-    from ..explore import explore
-    from ..model import load
+    from ..imaging.explore import explore
+    from ..imaging.figures import Way
+    from ..models.model import load
 
     out = out or Path(f"{mode}.png")
     explore(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from ..names import RecipeName, ScheduleName
+from ..common.names import RecipeName, ScheduleName
 from .options import Images
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.999)  # of T
@@ -36,10 +36,10 @@ def run(
         seed: Of the noise.
         out: The picture.
     """
-    from ..dream import forward_picture
-    from ..recipes import named
-    from ..render import save_picture
-    from ..schedule import SCHEDULES
+    from ..diffusion.schedule import SCHEDULES
+    from ..imaging.figures import forward_picture
+    from ..imaging.render import save_picture
+    from ..models.recipes import named
 
     chosen = named(recipe, **images.options())
     table = SCHEDULES[schedule](chosen.timesteps if timesteps is None else timesteps)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ..names import DeviceName
+from ..common.names import DeviceName
 
 FAVOURITES = ("shapes-turbo", "shapes", "sprites")
 
@@ -33,10 +33,10 @@ def run(
     import webbrowser
     from pathlib import Path
 
-    from .. import zoo
     from ..live.engine import Engine
     from ..live.server import listen, make_server
-    from ..model import load
+    from ..models import zoo
+    from ..models.model import load
 
     first = model or next((name for name in FAVOURITES if name in zoo.names()), FAVOURITES[0])
     name = Path(first).resolve().stem if Path(first).exists() else first

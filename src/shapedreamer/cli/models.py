@@ -15,6 +15,7 @@ def run(
     Args:
         name: A model in the box.
     """
-    from .. import zoo
+    from ..evaluation.table import describe
+    from ..models import zoo
 
-    print(zoo.table() if name is None else zoo.told(name))
+    print(zoo.table() if name is None else describe(name))

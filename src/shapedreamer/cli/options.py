@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from ..errors import UserError
-from ..names import Fit, Mode
+from ..common.errors import UserError
+from ..common.names import Fit, Mode
 
 AS_MADE = "(default: as the model was made for)"
 

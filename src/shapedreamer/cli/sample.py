@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from ..names import DeviceName, Precision, SamplerName, Which
+from ..common.names import DeviceName, Precision, SamplerName, Which
 from .options import AS_MADE
 
 
@@ -44,8 +44,8 @@ def run(
         device: Where to compute.
         precision: auto is bfloat16 where that is fast; float32 gives the very picture of the live page.
     """
-    from ..dream import SWEEP_COLUMNS, Way, write_dream, write_sweep
-    from ..model import load
+    from ..imaging.figures import SWEEP_COLUMNS, Way, write_dream, write_sweep
+    from ..models.model import load
 
     dreamer = load(model, which, device, precision)
     how = Way(sampler, steps, eta, seed, label, guidance)

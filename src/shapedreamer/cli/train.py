@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from ..names import DeviceName, Prediction, RecipeName, ScheduleName
+from ..common.names import DeviceName, Prediction, RecipeName, ScheduleName
 from .options import Images
 
 
@@ -61,9 +61,9 @@ def run(
         out: Run folder.
         resume: Go on with the run in the folder.
     """
-    from ..checkpoint import read_config
-    from ..recipes import change, moved, named
-    from ..train import train
+    from ..models.checkpoint import read_config
+    from ..models.recipes import change, moved, named
+    from ..training.loop import train
 
     out = out or Path("runs") / recipe
     if resume and not textbook:

@@ -7,7 +7,20 @@ from types import TracebackType
 from rich import progress
 from rich.console import Console
 
-from ..runlog import SECONDS_BETWEEN_LINES, clock, eta
+SECONDS_BETWEEN_LINES = 10  # where there is no terminal to draw a bar in
+
+
+def time_left(elapsed: float, done: int, total: int) -> float:
+    """Seconds left, if the rest goes as fast as what is done: elapsed seconds for `done` steps of `total`."""
+    return elapsed * (total - done) / done if done else float("nan")
+
+
+def clock(seconds: float) -> str:
+    """12.3 -> '12s', 75 -> '1m15s', 4000 -> '1h07m'."""
+    if seconds != seconds:
+        return "?"
+    s = round(seconds)
+    return f"{s}s" if s < 60 else f"{s // 60}m{s % 60:02d}s" if s < 3600 else f"{s // 3600}h{s % 3600 // 60:02d}m"
 
 
 class Progress:
@@ -37,7 +50,7 @@ class Progress:
             self.tasks[what] = self.bars.add_task(what, state="")
             self.began = self.told  # what was told last has ended where this began
         self.told = time.monotonic()
-        state = f"{done}/{of}  {clock(eta(self.told - self.began, done, of))} left"
+        state = f"{done}/{of}  {clock(time_left(self.told - self.began, done, of))} left"
         self.bars.update(self.tasks[what], completed=done, total=of, state=state)
         if not self.console.is_terminal and self.told - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = self.told

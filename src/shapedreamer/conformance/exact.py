@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
-from ..schedule import Schedule
+from ..diffusion.schedule import Schedule
 from .updates import right
 
 STD = 0.5

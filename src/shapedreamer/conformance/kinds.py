@@ -12,9 +12,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from torch import Tensor
 
-from ..errors import UserError
-from ..names import ScheduleName
-from ..schedule import Schedule
+from ..common.errors import UserError
+from ..common.names import ScheduleName
+from ..diffusion.schedule import Schedule
 from .data import check_data, check_label_dropout
 from .guidance import check_guidance
 from .loss import check_loss

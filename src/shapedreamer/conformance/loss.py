@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..schedule import Schedule, linear
+from ..diffusion.schedule import Schedule, linear
 from . import mistakes
 from .exact import OPTIMAL_EPS_MSE, optimal_eps_mse
 from .process import forward_mistake

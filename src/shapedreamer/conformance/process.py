@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import process
-from ..schedule import Schedule, linear
+from ..diffusion import process
+from ..diffusion.schedule import Schedule, linear
 from . import mistakes
 from .mistakes import Mistake
 from .report import Checklist, Report, number, title_of, unfailing

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from ..schedule import Schedule, linear_zero_snr, step_times
+from ..diffusion.schedule import Schedule, linear_zero_snr, step_times
 from . import mistakes
 from .exact import TABLE, output_std, variance
 from .mistakes import Mistake

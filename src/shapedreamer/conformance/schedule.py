@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..denoiser import Denoiser
-from ..names import ScheduleName
-from ..schedule import SCHEDULES, Schedule, linear, zero_terminal_snr
+from ..common.names import ScheduleName
+from ..diffusion.denoiser import Denoiser
+from ..diffusion.schedule import SCHEDULES, Schedule, linear, zero_terminal_snr
 from . import mistakes
 from .mistakes import Mistake
 from .report import Checklist, Report, number, title_of, unfailing

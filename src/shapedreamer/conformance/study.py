@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..oracle import gaussian
-from ..schedule import Schedule, linear
+from ..diffusion.oracle import gaussian
+from ..diffusion.schedule import Schedule, linear
 from . import mistakes
 from .exact import STD
 from .mistakes import Mistake

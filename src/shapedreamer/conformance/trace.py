@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..samplers import Step
-from ..schedule import Schedule, step_times
+from ..diffusion.samplers import Step
+from ..diffusion.schedule import Schedule, step_times
 from .updates import Update
 
 Answer = Callable[[Tensor, int, int], Tensor]

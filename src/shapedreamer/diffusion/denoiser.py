@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .names import Prediction
+from ..common.names import Prediction
 from .process import to_x0
 from .schedule import Schedule
 

@@ -6,8 +6,8 @@ DDPM's loss (Ho et al. 2020, equation 14) is the plain mean over uniform times: 
 import torch
 from torch import Tensor
 
+from ..common.names import Prediction, Weight
 from .denoiser import Network
-from .names import Prediction, Weight
 from .process import diffuse, target
 from .schedule import Schedule
 

@@ -7,7 +7,7 @@ Any two of (x_t, x₀, ε, v) give the others. Images are (B, C, H, W); t is an 
 
 from torch import Tensor
 
-from .names import Prediction
+from ..common.names import Prediction
 from .schedule import Schedule
 
 

@@ -22,9 +22,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ..common.names import SamplerName
+from ..common.noise import Noise
 from .denoiser import Denoise
-from .names import SamplerName
-from .noise import Noise
 from .process import posterior, to_eps
 from .schedule import Schedule, step_times
 

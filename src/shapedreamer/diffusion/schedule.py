@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .names import ScheduleName
+from ..common.names import ScheduleName
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Puts a model into the box: `python -m shapedreamer.zoo.pack RUN NAME --about … --data … --commands … --minutes … …`.
+"""Add a model to the package: `python -m shapedreamer.evaluation.cards RUN NAME --about … --data … --commands … …`.
 
 It makes the three files of a shipped model out of a run. What the card says of the quality is measured on the packed
 file, in half precision as it is, and not on the run.
@@ -16,20 +16,14 @@ from tempfile import TemporaryDirectory
 import tyro
 from tyro.conf import Positional
 
-from .. import zoo
-from ..checkpoint import (
-    Checkpoint,
-    RunConfig,
-    load_checkpoint,
-    naming_disk_errors,
-    read_metrics,
-    save_checkpoint,
-    write_atomic,
-)
-from ..errors import UserError
-from ..model import find
-from ..recipes import DrawnData, MnistData
-from ..render import grid, save_picture
+from ..common.errors import UserError
+from ..common.files import naming_disk_errors, write_atomic
+from ..imaging.render import grid, save_picture
+from ..models import zoo
+from ..models.checkpoint import Checkpoint, RunConfig, load_checkpoint, read_metrics, save_checkpoint
+from ..models.model import find
+from ..models.recipes import DrawnData, MnistData
+from .table import describe
 
 MOST, MOST_IN_ALL = 12e6, 50e6  # bytes of weights, of a model and of all as a wheel holds them
 SHOWN = 64  # samples in the picture
@@ -64,8 +58,8 @@ def pack(
         epoch: Take the checkpoint of this epoch, not the best.
         path: Where the images of the run lie by now, if not where it found them.
     """
-    from ..evaluate.evaluation import evaluate, subject
-    from ..evaluate.progress import Progress
+    from ..common.progress import Progress
+    from .evaluator import evaluate, subject
 
     if not re.fullmatch("[a-z0-9_-]+", name):
         raise UserError(f"the name {name!r} must be of small letters, digits, - and _ alone")
@@ -107,7 +101,7 @@ def pack(
             zoo.path(name).unlink(missing_ok=True)
             for file in (f"{name}.json", f"{name}.png", weights.name):
                 (made / file).replace(zoo.WEIGHTS / file)
-    print(zoo.told(name))
+    print(describe(name))
 
 
 def _write_weights(checkpoint: Checkpoint, folder: Path, name: str) -> Path:
@@ -145,6 +139,6 @@ def _from_anywhere(config: RunConfig) -> RunConfig:
 
 if __name__ == "__main__":
     try:
-        tyro.cli(pack, prog="python -m shapedreamer.zoo.pack")
+        tyro.cli(pack, prog="python -m shapedreamer.evaluation.cards")
     except UserError as error:
         sys.exit(f"error: {error}")

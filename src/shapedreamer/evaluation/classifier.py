@@ -13,10 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..checkpoint import write_atomic
+from ..common.device import autocast
+from ..common.files import write_atomic
+from ..common.noise import fold
 from ..data.spec import Dataset, DataSpec
-from ..device import autocast
-from ..noise import fold
 
 CHUNK = 500
 IMAGES = 180_000  # that training sees

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..common.errors import UserError
 
 LEAST = 256  # twice the 128 features of our classifier: with N <= D a covariance is not even of full rank
 CHUNK = 256  # rows at a time, so that an N x N table is never whole in memory

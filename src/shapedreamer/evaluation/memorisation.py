@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..data.spec import Dataset
-from ..errors import UserError
 
 CHUNK = 512  # training images at a time
 CLOSE = 0.01  # as close as the nearest hundredth of the held-out images

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from .. import render
-from ..checkpoint import write_atomic
-from ..errors import UserError
+from ..common.errors import UserError
+from ..common.files import write_atomic
+from ..imaging import render
 from .charts import bars, histogram
-from .evaluation import Evaluation, Evidence
+from .evaluator import Evaluation, Evidence
 from .sweep import Point, picture, table
 from .table import Measure, judged_by, measures, sampled, verdict
 

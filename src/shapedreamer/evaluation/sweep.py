@@ -11,11 +11,11 @@ from typing import Literal, NamedTuple
 from PIL import Image
 from torch import Tensor
 
-from ..errors import require
-from ..names import SamplerName
-from ..recipes import Sampling
+from ..common.errors import require
+from ..common.names import SamplerName
+from ..models.recipes import Sampling
 from .distances import fid
-from .evaluation import Subject, draw, real_images
+from .evaluator import Subject, draw, real_images
 from .table import number, percent
 from .validity import judge, primitives_of
 

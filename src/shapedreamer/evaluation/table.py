@@ -6,6 +6,9 @@ It needs no torch. `quality` is an Evaluation (see evaluation.py) as dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
+from ..common.errors import UserError
+from ..models import zoo
+
 MANY = 5  # times as many close samples as held-out images; in honest sets of the least number there are fewer
 NEARER, FARTHER = 0.6, 0.4  # of `nearer`, which by chance is 0.5 ± 0.08 at the most
 Better = Literal["lower is better", "higher is better", "best as for real images"]
@@ -232,4 +235,18 @@ def _kinds(shapes: Mapping[str, Any]) -> str:
         return "kinds of shapes: there is no valid image"
     return "kinds of shapes: " + ", ".join(
         f"{kind} {percent(share)} (real: {percent(real[kind])})" for kind, share in samples.items()
+    )
+
+
+def describe(name: str) -> str:
+    """The card of a model as text. UserError if there is no such model."""
+    if name not in zoo.names():
+        raise UserError(f"there is no model {name!r} in the box; there are: {', '.join(zoo.names()) or 'none'}")
+    card = zoo.card(name)
+    commands = "\n".join(f"    {command}" for command in card.commands)
+    quality = "\n".join(lines_of(card.quality))
+    return (
+        f"{name}: {card.about}\n\ndata: {card.data}\n{card.parameters:,} parameters, "
+        f"trained on {card.images:,} images in {card.minutes:.0f} minutes, seed {card.seed}, on {card.machine}:\n"
+        f"{commands}\n\n{quality}\nsha256 {card.sha256}"
     )

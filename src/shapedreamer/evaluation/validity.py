@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data import patterns, shapes
+from ..data.drawn import patterns, shapes
 from ..data.spec import DataSpec
 
 VALID = 0.92

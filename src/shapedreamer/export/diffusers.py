@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import require
+from ..common.errors import require
 from ..networks.layers import Attention, ResBlock
 from ..networks.unet import Block, UNet
 

@@ -23,13 +23,13 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from ..checkpoint import write_atomic
+from ..common.errors import UserError, require
+from ..common.files import write_atomic
+from ..common.names import Prediction
 from ..data.spec import DataSpec
-from ..errors import UserError, require
-from ..model import Model
-from ..names import Prediction
+from ..diffusion.schedule import Schedule
+from ..models.model import Model
 from ..networks.layers import as_context
-from ..schedule import Schedule
 
 # From 21 on a GroupNorm is one operation of ONNX instead of an InstanceNormalization between two Reshapes; onnxruntime
 # takes that one apart into more, and is 6 to 10% slower for it (measured on a CPU, batch 1 and 16).

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ..common.errors import UserError
+from ..common.names import DeviceName, Which
+from ..common.noise import Noise
+from ..diffusion.samplers import Step, ddpm, sample
+from ..models.model import Model, load
+from ..models.recipes import Sampling
 from . import render
-from .dream import Way
-from .errors import UserError
-from .model import Model, load
-from .names import DeviceName, Which
-from .noise import Noise
-from .recipes import Sampling
-from .samplers import Step, ddpm, sample
+from .figures import Way
 
 
 class Row(NamedTuple):

@@ -18,17 +18,17 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ..common.errors import UserError
+from ..common.names import ExploreMode
+from ..common.noise import Noise, fold
+from ..data.arrays import Arrays
+from ..data.spec import DataSpec
+from ..diffusion.denoiser import inpainted
+from ..diffusion.process import diffuse, transition
+from ..diffusion.samplers import Step, sample
+from ..models.model import Model
 from . import render
-from .data.arrays import Arrays
-from .data.spec import DataSpec
-from .denoiser import inpainted
-from .dream import FRAMES, Way, history
-from .errors import UserError
-from .model import Model
-from .names import ExploreMode
-from .noise import Noise, fold
-from .process import diffuse, transition
-from .samplers import Step, sample
+from .figures import FRAMES, Way, history
 
 INTERPOLATION_FRAMES = 16
 CREATIVITY = (0.5, 0.8, 0.9, 0.95, 0.98)  # share of the noise in the variance of x_t: 1 − ᾱ_t

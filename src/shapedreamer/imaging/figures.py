@@ -8,15 +8,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..common.errors import UserError
+from ..common.names import SamplerName
+from ..common.noise import Noise
+from ..data.spec import Dataset, Label
+from ..diffusion.process import diffuse
+from ..diffusion.samplers import Step
+from ..diffusion.schedule import Schedule
+from ..models.model import Model
 from . import render
-from .data.spec import Dataset, Label
-from .errors import UserError
-from .model import Model
-from .names import SamplerName
-from .noise import Noise
-from .process import diffuse
-from .samplers import Step
-from .schedule import Schedule
 
 BATCH = 64
 FRAMES = 60  # of an animation, at most

@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .checkpoint import naming_disk_errors, write_atomic
-from .errors import UserError, require
+from ..common.errors import UserError, require
+from ..common.files import naming_disk_errors, write_atomic
 
 BACKGROUND = 96  # the grey between images, told apart from black and from white
 MARGIN = 2  # pixels of background around an image

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..errors import UserError
-from ..model import Model
+from ..common.errors import UserError
+from ..models.model import Model
 from .frames import Ask, Asking, Dream, Frame, Traced
 from .network import Network, answer, eager, fastest
 from .settings import Message, Order, Repaint, Set, check_settings, check_way, image_of, keep_of

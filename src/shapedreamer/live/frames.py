@@ -16,14 +16,14 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ..denoiser import Denoise, inpainted
-from ..dream import Way
-from ..explore import AGAIN, ANEW, REPEAT, REPEATS
-from ..model import Model
-from ..noise import Noise, fold
-from ..process import diffuse, transition
-from ..render import to_uint8
-from ..samplers import Step, Steps
+from ..common.noise import Noise, fold
+from ..diffusion.denoiser import Denoise, inpainted
+from ..diffusion.process import diffuse, transition
+from ..diffusion.samplers import Step, Steps
+from ..imaging.explore import AGAIN, ANEW, REPEAT, REPEATS
+from ..imaging.figures import Way
+from ..imaging.render import to_uint8
+from ..models.model import Model
 from .settings import Settings, Trace
 
 BEGINNING = ("model", "seed", "num")  # what a dream begins again for when it is set to something else

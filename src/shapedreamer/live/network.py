@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..denoiser import Denoiser
+from ..diffusion.denoiser import Denoiser
 from ..export.onnx import OnnxNetwork, to_onnx
-from ..model import Model
+from ..models.model import Model
 from .frames import Ask
 
 Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (x_t, t, label or None) -> a prediction

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .. import __version__
-from ..errors import UserError, require
+from ..common.errors import UserError, require
 from .engine import Engine, Viewer
 from .settings import RefusedError, error, longest_message, model_info, parse
 from .site import HEADERS, PAGE

@@ -18,11 +18,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from pydantic_core import ErrorDetails, from_json
 from torch import Tensor
 
-from .. import zoo
-from ..dream import Way
-from ..errors import UserError
-from ..model import Model
-from ..names import SamplerName
+from ..common.errors import UserError
+from ..common.names import SamplerName
+from ..imaging.figures import Way
+from ..models import zoo
+from ..models.model import Model
 
 MOST_STEPS = 50
 NUMS = (1, 4, 16)  # of images at once

@@ -20,11 +20,12 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .. import __version__, zoo
-from ..checkpoint import naming_disk_errors
-from ..errors import UserError
+from .. import __version__
+from ..common.errors import UserError
+from ..common.files import naming_disk_errors
 from ..export.onnx import to_onnx
-from ..model import find, load
+from ..models import zoo
+from ..models.model import find, load
 from .settings import model_info
 
 PAGE = Path(__file__).parent / "page"
@@ -157,7 +158,9 @@ def _named(models: Sequence[str]) -> dict[str, str]:
 
 def _page_files() -> dict[str, bytes]:
     """The page, told that its engine is the browser, and what a host needs to know."""
-    files = {f"page/{path.name}": path.read_bytes() for path in PAGE.iterdir() if path.is_file()}
+    files = {
+        f"page/{path.relative_to(PAGE).as_posix()}": path.read_bytes() for path in PAGE.rglob("*") if path.is_file()
+    }
     html, isolation = files.pop("page/index.html").decode(), files.pop("page/coi.js")
     policy = "; ".join(f"{k} {v}" for k, v in POLICY.items())  # for hosts that send no headers
     head = """\

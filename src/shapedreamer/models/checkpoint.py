@@ -10,12 +10,10 @@ A checkpoint holds the configuration too, so that the one file can be moved away
 """
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,8 +24,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .data.spec import DataSpec
-from .errors import UserError
+from ..common.errors import UserError
+from ..common.files import write_atomic
+from ..data.spec import DataSpec
 from .recipes import Recipe
 
 State = dict[str, Tensor]
@@ -73,39 +72,6 @@ class Checkpoint:
     optimizer_file: str  # in the same folder; "" where there is none
     optimizer_digest: str
     digest: str  # SHA-256 of all of the above; the same weights and configuration have the same
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that, whatever happens, there is the old one or the new one and never a part of one.
-
-    UserError on a full disk or a folder that cannot be written to.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with naming_disk_errors(path, len(content)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            _sync_folder(path.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def naming_disk_errors(path: Path, size: int = 0) -> Iterator[None]:
-    """Turn the system's refusal to write into an error that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise UserError(f"no room on the disk for {path} ({size / 1e6:.1f} MB): free some, then go on") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise UserError(f"cannot write {path}: {error.strerror}; choose another folder with --out") from error
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def save_checkpoint(
@@ -217,13 +183,3 @@ def _digest(tensors: State, metadata: Mapping[str, str]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power failure; Windows has no such call and needs none."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

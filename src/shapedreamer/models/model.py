@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..common.device import autocast, pick_device
+from ..common.errors import UserError
+from ..common.names import WITH_ETA, DeviceName, Precision, Prediction, SamplerName, Which
+from ..common.noise import Noise, bits, fold, integers
+from ..data.spec import DataSpec, Label
+from ..diffusion.denoiser import Denoise, Denoiser, clipped, given, guided
+from ..diffusion.samplers import SAMPLERS, Step, Steps
+from ..diffusion.schedule import Schedule, cubic_times, log_snr_times, step_times
 from . import zoo
 from .checkpoint import Checkpoint, load_checkpoint
-from .data.spec import DataSpec, Label
-from .denoiser import Denoise, Denoiser, clipped, given, guided
-from .device import autocast, pick_device
-from .errors import UserError
-from .names import WITH_ETA, DeviceName, Precision, Prediction, SamplerName, Which
-from .noise import Noise, bits, fold, integers
 from .recipes import Sampling
-from .samplers import SAMPLERS, Step, Steps
-from .schedule import Schedule, cubic_times, log_snr_times, step_times
 
 LABELS = 0x1ABE1  # what a seed is folded with to draw labels, which share no random word with its noise
 

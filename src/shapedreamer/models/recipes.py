@@ -14,14 +14,25 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator
 
-from .errors import UserError
-from .names import Fit, Mode, OptimizerName, Prediction, RecipeName, SamplerName, ScheduleName, Spacing, TimeAt, Weight
+from ..common.errors import UserError
+from ..common.names import (
+    Fit,
+    Mode,
+    OptimizerName,
+    Prediction,
+    RecipeName,
+    SamplerName,
+    ScheduleName,
+    Spacing,
+    TimeAt,
+    Weight,
+)
 
 if TYPE_CHECKING:
-    from .data.spec import Dataset, DataSpec
-    from .networks.context_unet import ContextUnet
-    from .networks.unet import UNet
-    from .schedule import Schedule
+    from ..data.spec import Dataset, DataSpec
+    from ..diffusion.schedule import Schedule
+    from ..networks.context_unet import ContextUnet
+    from ..networks.unet import UNet
 
 _STRICT: Mapping[str, str] = {"extra": "forbid"}  # an unknown key in a config.json is an error
 
@@ -36,7 +47,9 @@ class DrawnData:
     seed: int = 0
 
     def load(self) -> "tuple[Dataset, Dataset]":
-        drawn = getattr(import_module(f"{__package__}.data.{self.kind}"), self.kind.title())  # shapes.py has Shapes
+        drawn = getattr(
+            import_module(f"..data.drawn.{self.kind}", __package__), self.kind.title()
+        )  # shapes.py has Shapes
         return drawn(self.samples, self.seed), drawn(self.samples, self.seed, held_out=True)
 
 
@@ -50,7 +63,7 @@ class MnistData:
     samples: int | None = None
 
     def load(self) -> "tuple[Dataset, Dataset]":
-        from .data.mnist import load
+        from ..data.files.mnist import load
 
         return load(self.kind, Path(self.path) if self.path else None, self.samples)
 
@@ -68,7 +81,7 @@ class TilesData:
     samples: int | None = None
 
     def load(self) -> "tuple[Dataset, Dataset]":
-        from .data.tiles import load
+        from ..data.files.tiles import load
 
         return load(None if self.path == "dcss" else Path(self.path), self.samples)
 
@@ -87,7 +100,7 @@ class FolderData:
     samples: int | None = None
 
     def load(self) -> "tuple[Dataset, Dataset]":
-        from .data.folder import load
+        from ..data.files.folder import load
 
         return load(Path(self.path), self.size, self.fit, self.mode, self.background, self.samples)
 
@@ -250,13 +263,13 @@ class Recipe:
         return replace(self, data=replace(self.data, samples=len(data)), network=network)
 
     def make_schedule(self) -> "Schedule":
-        from .schedule import SCHEDULES
+        from ..diffusion.schedule import SCHEDULES
 
         return SCHEDULES[self.schedule](self.timesteps)
 
     def make_network(self) -> "UNet | ContextUnet":
-        from .networks.context_unet import ContextUnet
-        from .networks.unet import UNet
+        from ..networks.context_unet import ContextUnet
+        from ..networks.unet import UNet
 
         options = asdict(self.network)
         return {"unet": UNet, "context_unet": ContextUnet}[options.pop("kind")](**options)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fast import attention, doubled_conv, group_norm, group_norm_silu
+from .kernels import attention, doubled_conv, group_norm, group_norm_silu
 
 
 def time_features(t: Tensor, dim: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..names import TimeAt
+from ..common.names import TimeAt
 from .layers import Attention, Downsample, ResBlock, TimeEmbedding, Upsample, as_context, check_size
 
 

@@ -56,21 +56,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checkpoint import Checkpoint, load_checkpoint
-from .data.spec import DataSpec
-from .denoiser import Denoiser, given
-from .device import autocast, pick_device
-from .errors import UserError
-from .model import Model, find
-from .names import DeviceName
-from .networks.critic import Critic
-from .noise import fold
-from .process import diffuse
-from .recipes import Recipe, Sampling, moved
+from ..common.device import autocast, pick_device
+from ..common.errors import UserError
+from ..common.names import DeviceName
+from ..common.noise import fold
+from ..data.spec import DataSpec
+from ..diffusion.denoiser import Denoiser, given
+from ..diffusion.process import diffuse
+from ..diffusion.schedule import Schedule, cubic_times
+from ..models.checkpoint import Checkpoint, load_checkpoint
+from ..models.model import Model, find
+from ..models.recipes import Recipe, Sampling, moved
+from ..networks.critic import Critic
+from .log import RunLog
+from .loop import PREVIEW_IMAGES, WEIGHTS, learning_rate, seeded, training_batch, training_times
 from .run import Run, Stateful, signals
-from .runlog import RunLog
-from .schedule import Schedule, cubic_times
-from .train import PREVIEW_IMAGES, WEIGHTS, learning_rate, seeded, training_batch, training_times
 
 CALLS = (1, 2, 4, 8)  # the numbers of network calls that a few-step model is made for
 IMAGES = 60_000  # to be seen in training, unless said otherwise

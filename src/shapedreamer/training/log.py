@@ -14,26 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from torch import Tensor
 
-from . import render
-from .checkpoint import naming_disk_errors, read_metrics, write_atomic
-from .errors import UserError, require
-from .recipes import Recipe
+from ..common.errors import UserError, require
+from ..common.files import naming_disk_errors, write_atomic
+from ..common.progress import SECONDS_BETWEEN_LINES, clock, time_left
+from ..imaging import render
+from ..models.checkpoint import read_metrics
+from ..models.recipes import Recipe
 
 PREVIEW_COLUMNS = 4  # of each kind of weights; the number of images is a multiple
-SECONDS_BETWEEN_LINES = 10  # where there is no terminal to draw a bar in
-
-
-def eta(elapsed: float, done: int, total: int) -> float:
-    """Seconds left, if the rest goes as fast as what is done: elapsed seconds for `done` steps of `total`."""
-    return elapsed * (total - done) / done if done else float("nan")
-
-
-def clock(seconds: float) -> str:
-    """12.3 -> '12s', 75 -> '1m15s', 4000 -> '1h07m'."""
-    if seconds != seconds:
-        return "?"
-    s = round(seconds)
-    return f"{s}s" if s < 60 else f"{s // 60}m{s % 60:02d}s" if s < 3600 else f"{s // 3600}h{s % 3600 // 60:02d}m"
 
 
 class RunLog:
@@ -96,7 +84,7 @@ class RunLog:
         self.losses.append(loss)
         elapsed = time.monotonic() - self.began
         speed = (step - self.start) * self.recipe.batch_size / elapsed
-        left = eta(elapsed, step - self.start, self.recipe.steps - self.start)
+        left = time_left(elapsed, step - self.start, self.recipe.steps - self.start)
         left = min(left, max(self.max_seconds - elapsed, 0))
         mean = sum(self.losses) / len(self.losses)
         state = f"loss {mean:.4f} ({self.nothing[0]}: {self.nothing[1]:.2f})  {speed:.0f} img/s  {clock(left)} left"

@@ -13,28 +13,26 @@ bits of the run that was never stopped, and the batch of step k is the same for 
 """
 
 import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from .data.spec import Dataset, DataSpec
-from .denoiser import given
-from .device import autocast, has_fast_bf16, pick_device
-from .errors import UserError
-from .loss import denoising_loss, draw_times, loss_weight, stratified, time_density
-from .model import Model
-from .names import DeviceName
-from .noise import fold
+from ..common.device import autocast, has_fast_bf16, pick_device
+from ..common.errors import UserError
+from ..common.names import DeviceName
+from ..common.noise import fold
+from ..data.spec import Dataset, DataSpec
+from ..diffusion.denoiser import given
+from ..diffusion.loss import denoising_loss, draw_times, loss_weight, stratified, time_density
+from ..models.model import Model
+from ..models.recipes import Recipe
+from .log import RunLog
 from .optim import make_optimizers
-from .recipes import Recipe
 from .run import Run, signals
-from .runlog import RunLog
 
 # What a seed is folded with, so that each purpose has numbers of its own
 WEIGHTS, ORDER, STEP, HELD_OUT = 1, 2, 3, 4
@@ -224,12 +222,3 @@ def seeded(seed: int, *purpose: int) -> torch.Generator:
 def _times_and_noise(x0: Tensor, density: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     t = draw_times(density, stratified(len(x0), generator))
     return t, torch.randn(x0.shape, generator=generator)
-
-
-class _Callable(ModuleType):
-    """Importing this module puts it where `shapedreamer.train` was the function; so let it be called like that."""
-
-    __call__ = staticmethod(train)
-
-
-sys.modules[__name__].__class__ = _Callable

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .device import has_fast_bf16
-from .names import OptimizerName
+from ..common.device import has_fast_bf16
+from ..common.names import OptimizerName
 
 
 class Muon(torch.optim.Optimizer):

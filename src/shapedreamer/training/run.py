@@ -12,12 +12,13 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from .checkpoint import RunConfig, load_checkpoint, load_optimizers, read_config, save_checkpoint, write_atomic
-from .data.spec import DataSpec
+from ..common.errors import UserError
+from ..common.files import write_atomic
+from ..data.spec import DataSpec
+from ..models.checkpoint import RunConfig, load_checkpoint, load_optimizers, read_config, save_checkpoint
+from ..models.model import Model
+from ..models.recipes import Recipe
 from .ema import EMA
-from .errors import UserError
-from .model import Model
-from .recipes import Recipe
 
 
 class Stateful(Protocol):

@@ -11,7 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shapedreamer.data.patterns import (
+from shapedreamer.common.errors import UserError
+from shapedreamer.common.noise import bits, fold
+from shapedreamer.data.drawn.patterns import (
     CIRCLE_RADIUS,
     KINDS,
     MOST_SHAPES,
@@ -23,8 +25,6 @@ from shapedreamer.data.patterns import (
     draw_circle,
     draw_square,
 )
-from shapedreamer.errors import UserError
-from shapedreamer.noise import bits, fold
 
 pytest.importorskip("cv2", reason="needs the extra 'data'")
 

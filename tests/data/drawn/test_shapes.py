@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from shapedreamer.data.shapes import (
+from shapedreamer.common.noise import bits, fold
+from shapedreamer.data.drawn.shapes import (
     CIRCLE_RADIUS,
     KINDS,
     LINE_DIRECTIONS,
@@ -27,7 +28,6 @@ from shapedreamer.data.shapes import (
     rectangle,
     triangle,
 )
-from shapedreamer.noise import bits, fold
 
 MOST = 2**32 - 1
 MIDDLE = 2**31

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from shapedreamer.data import sprite_parts as parts
-from shapedreamer.data import sprites
-from shapedreamer.data.sprite_parts import BASE, GLINT, INK, LIGHT, RAMPS, SHADOW, Part, glowing, part, shaded
-from shapedreamer.data.sprites import COLOURS, DRAW, FIRST_SHADE, KINDS, SIZE, SPEC, WORDS, Dice, Layer, Sprites
-from shapedreamer.noise import bits, fold
+from shapedreamer.common.noise import bits, fold
+from shapedreamer.data.drawn import sprite_parts as parts
+from shapedreamer.data.drawn import sprites
+from shapedreamer.data.drawn.sprite_parts import BASE, GLINT, INK, LIGHT, RAMPS, SHADOW, Part, glowing, part, shaded
+from shapedreamer.data.drawn.sprites import COLOURS, DRAW, FIRST_SHADE, KINDS, SIZE, SPEC, WORDS, Dice, Layer, Sprites
 
 MOST = 2**32 - 1
 HUMAN, NON_HUMAN, FOOD, SPELL, SIDE_FACING = range(len(KINDS))

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shapedreamer.data import dcss
-from shapedreamer.data.dcss import (
+from shapedreamer.common.errors import UserError
+from shapedreamer.data.files import dcss
+from shapedreamer.data.files.dcss import (
     ARCHIVE,
     LABELS,
     RELEASE,
@@ -31,10 +32,9 @@ from shapedreamer.data.dcss import (
     read_members,
     read_tiles,
 )
-from shapedreamer.data.download import RemoteFile
-from shapedreamer.errors import UserError
+from shapedreamer.data.files.download import RemoteFile
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 Files = dict[str, bytes]
 
 

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from shapedreamer.data import download
-from shapedreamer.data.download import RemoteFile, cache_folder, fetch
-from shapedreamer.errors import UserError
+from shapedreamer.common.errors import UserError
+from shapedreamer.data.files import download
+from shapedreamer.data.files.download import RemoteFile, cache_folder, fetch
 
 CONTENT = np.random.default_rng(0).bytes(700_000)  # more than two blocks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

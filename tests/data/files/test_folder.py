@@ -23,13 +23,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageColor
 
-from shapedreamer.data import folder
+from shapedreamer.common.errors import UserError
+from shapedreamer.common.names import Fit, Mode
 from shapedreamer.data.arrays import Arrays
-from shapedreamer.data.folder import MOST_NAMED, load
-from shapedreamer.errors import UserError
-from shapedreamer.names import Fit, Mode
+from shapedreamer.data.files import folder
+from shapedreamer.data.files.folder import MOST_NAMED, load
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 DCSS = SHARED / "dcss" / "dcss_cc0_nov2015_32x32.npz"
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 LOSSLESS: dict[str, dict[str, Any]] = {"png": {}, "bmp": {}, "webp": {"lossless": True, "exact": True}}

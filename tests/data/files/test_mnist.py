@@ -15,12 +15,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shapedreamer.data import mnist
-from shapedreamer.data.download import RemoteFile
-from shapedreamer.data.mnist import FILE_NAMES, FILES, LABELS, Name, load, read_idx
-from shapedreamer.errors import UserError
+from shapedreamer.common.errors import UserError
+from shapedreamer.data.files import mnist
+from shapedreamer.data.files.download import RemoteFile
+from shapedreamer.data.files.mnist import FILE_NAMES, FILES, LABELS, Name, load, read_idx
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 NAMES: tuple[Name, ...] = ("mnist", "fashion_mnist")
 SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=5).map(tuple)
 

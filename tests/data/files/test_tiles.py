@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from shapedreamer.data import dcss, tiles
+from shapedreamer.common.errors import UserError
 from shapedreamer.data.arrays import Arrays, one_hot
+from shapedreamer.data.files import dcss, tiles
+from shapedreamer.data.files.tiles import COURSE_IMAGES, COURSE_KINDS, COURSE_LABELS, NPZ, Kind, kind_of, load
 from shapedreamer.data.inspect import inspect_data
-from shapedreamer.data.tiles import COURSE_IMAGES, COURSE_KINDS, COURSE_LABELS, NPZ, Kind, kind_of, load
-from shapedreamer.errors import UserError
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 DCSS_NPZ = SHARED / "dcss" / "dcss_cc0_nov2015_32x32.npz"
 DCSS_TAR = SHARED / "dcss" / "dcss_cc0_nov2015_pngs.tar.gz"
 EMOJI_NPZ = SHARED / "emoji" / "emoji_noto_datasource16.npz"

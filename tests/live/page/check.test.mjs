@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { PAGE } from "./golden.mjs";
 
-const { checkBytes, checkId, checkSettings, checkWay } = await import(new URL("check.js", PAGE));
+const { checkBytes, checkId, checkSettings, checkWay } = await import(new URL("engine/check.js", PAGE));
 
 const told = { name: "told", labels: ["a", "toString"], T: 40 };
 const untold = { name: "untold", labels: [], T: 100 };

@@ -6,8 +6,8 @@ import { test } from "node:test";
 import { PAGE } from "./golden.mjs";
 import { plain, sprites } from "./models.mjs";
 
-const { asCommand, asPython } = await import(new URL("copy.js", PAGE));
-const { defaults } = await import(new URL("state.js", PAGE));
+const { asCommand, asPython } = await import(new URL("views/copy.js", PAGE));
+const { defaults } = await import(new URL("engine/state.js", PAGE));
 
 const chain = (change = {}, frame = 0, image = null, model = sprites) => {
   return { settings: { ...defaults(model), seed: "5", ...change }, frame, image, paused: true };

@@ -5,9 +5,9 @@ import { test } from "node:test";
 
 import { assertClose, golden, PAGE, standIn } from "./golden.mjs";
 
-const { Dream } = await import(new URL("dream.js", PAGE));
-const { Model } = await import(new URL("model.js", PAGE));
-const { toImages, toPixels } = await import(new URL("pack.js", PAGE));
+const { Dream } = await import(new URL("engine/dream.js", PAGE));
+const { Model } = await import(new URL("engine/model.js", PAGE));
+const { toImages, toPixels } = await import(new URL("engine/pack.js", PAGE));
 const { dreams, pixels } = golden();
 
 const modelOf = ({ info, table }) => new Model(info, standIn(info), new Float32Array(table));

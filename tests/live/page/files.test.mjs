@@ -6,9 +6,9 @@ import { inflateSync } from "node:zlib";
 
 import { PAGE } from "./golden.mjs";
 
-const { crc32, encodePng } = await import(new URL("png.js", PAGE));
-const { GifWriter, palette } = await import(new URL("gif.js", PAGE));
-const { arrangement, assembled, toRgb } = await import(new URL("canvas.js", PAGE));
+const { crc32, encodePng } = await import(new URL("files/png.js", PAGE));
+const { GifWriter, palette } = await import(new URL("files/gif.js", PAGE));
+const { arrangement, assembled, toRgb } = await import(new URL("views/canvas.js", PAGE));
 
 let state = 1;
 const random = (below) => Math.floor(((state = (state * 1103515245 + 12345) % 2 ** 31) / 2 ** 31) * below);

@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { PAGE } from "./golden.mjs";
 import { sprites } from "./models.mjs";
 
-const { isBetter, openGraphics } = await import(new URL("graphics.js", PAGE));
+const { isBetter, openGraphics } = await import(new URL("engine/graphics.js", PAGE));
 
 /** A network that takes so long by a clock of its own, and is wrong by so much in one number. */
 function network(clock, ms, wrong = 0) {

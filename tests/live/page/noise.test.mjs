@@ -6,7 +6,7 @@ import { test } from "node:test";
 
 import { PAGE } from "./golden.mjs";
 
-const { bits, fold, noiseOf, normal, threefry2x32 } = await import(new URL("noise.js", PAGE));
+const { bits, fold, noiseOf, normal, threefry2x32 } = await import(new URL("engine/noise.js", PAGE));
 const SPECIFICATION = readFileSync(new URL("../../../docs/noise.md", import.meta.url), "utf8");
 
 /** The rows of the table under a heading, each a list of cells. */

@@ -5,8 +5,8 @@ import { test } from "node:test";
 
 import { PAGE } from "./golden.mjs";
 
-const { packFrame, packTrace } = await import(new URL("pack.js", PAGE));
-const { parse } = await import(new URL("protocol.js", PAGE));
+const { packFrame, packTrace } = await import(new URL("engine/pack.js", PAGE));
+const { parse } = await import(new URL("engine/protocol.js", PAGE));
 const SIZE = { channels: 1, height: 1, width: 2 };
 
 test("a frame", () => {

@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { PAGE } from "./golden.mjs";
 
-const { APART, MOST_BYTES, Ring, SECONDS } = await import(new URL("ring.js", PAGE));
+const { APART, MOST_BYTES, Ring, SECONDS } = await import(new URL("files/ring.js", PAGE));
 
 const frame = (number, num = 1, size = 16) => {
   return { frame: number, num, C: 3, H: size, W: size, pixels: new Uint8Array(num * 3 * size * size) };

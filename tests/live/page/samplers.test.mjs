@@ -5,8 +5,8 @@ import { test } from "node:test";
 
 import { assertClose, golden, PAGE } from "./golden.mjs";
 
-const { heunOfCalls, SAMPLERS } = await import(new URL("samplers.js", PAGE));
-const { noiseOf } = await import(new URL("noise.js", PAGE));
+const { heunOfCalls, SAMPLERS } = await import(new URL("engine/samplers.js", PAGE));
+const { noiseOf } = await import(new URL("engine/noise.js", PAGE));
 
 /** oracle.gaussian */
 const gaussian = (alphaBar, mean, std) => async (x, t) => {

@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { golden, PAGE } from "./golden.mjs";
 
-const { cubicTimes, logSnrTimes, roundToEven, stepTimes } = await import(new URL("schedule.js", PAGE));
+const { cubicTimes, logSnrTimes, roundToEven, stepTimes } = await import(new URL("engine/schedule.js", PAGE));
 const { times } = golden();
 
 test("even and cubic times", () => {

@@ -6,9 +6,9 @@ import { test } from "node:test";
 import { PAGE } from "./golden.mjs";
 import { MODELS, plain, sprites } from "./models.mjs";
 
-const { Session } = await import(new URL("session.js", PAGE));
-const { defaults } = await import(new URL("state.js", PAGE));
-const { fromBase64 } = await import(new URL("bytes.js", PAGE));
+const { Session } = await import(new URL("engine/session.js", PAGE));
+const { defaults } = await import(new URL("engine/state.js", PAGE));
+const { fromBase64 } = await import(new URL("files/bytes.js", PAGE));
 
 const START = { settings: defaults(sprites), frame: 0, image: null, paused: false };
 
@@ -297,7 +297,7 @@ test("traces come back to who asked, in any order, or an error does", async () =
 });
 
 test("bytes that are no frame are refused", async () => {
-  const { parse } = await import(new URL("protocol.js", PAGE));
+  const { parse } = await import(new URL("engine/protocol.js", PAGE));
   const good = bytes(1, 0, true, 0, START.settings);
   assert.equal(parse(good).pixels.length, 12);
   const changed = (at, value) => {

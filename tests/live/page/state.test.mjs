@@ -6,8 +6,8 @@ import { test } from "node:test";
 import { PAGE } from "./golden.mjs";
 import { MODELS, plain, sprites } from "./models.mjs";
 
-const { defaults, fromAddress, MOST_SEED, problem, settled, toAddress } = await import(new URL("state.js", PAGE));
-const { inflate, deflate, toBase64Url } = await import(new URL("bytes.js", PAGE));
+const { defaults, fromAddress, MOST_SEED, problem, settled, toAddress } = await import(new URL("engine/state.js", PAGE));
+const { inflate, deflate, toBase64Url } = await import(new URL("files/bytes.js", PAGE));
 
 const home = {
   settings: defaults(sprites),

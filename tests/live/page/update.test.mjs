@@ -5,8 +5,8 @@ import { test } from "node:test";
 
 import { assertClose, PAGE } from "./golden.mjs";
 
-const { extrapolation, look, noiseBeside, terms } = await import(new URL("update.js", PAGE));
-const { SAMPLERS, heunOfCalls } = await import(new URL("samplers.js", PAGE));
+const { extrapolation, look, noiseBeside, terms } = await import(new URL("views/update.js", PAGE));
+const { SAMPLERS, heunOfCalls } = await import(new URL("engine/samplers.js", PAGE));
 
 const T = 60;
 const alphaBar = Array.from({ length: T + 1 }, (_, t) => Math.cos(((t / T + 0.008) / 1.008) * (Math.PI / 2)) ** 2);

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..noise import fold
-from .spec import DataSpec
+from ...common.noise import fold
+from ..spec import DataSpec
 
 
 class Drawn:

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import require
-from ..noise import bits, integers
-from .drawn import Drawn
-from .spec import DataSpec
+from ...common.errors import require
+from ...common.noise import bits, integers
+from ..spec import DataSpec
+from .base import Drawn
 
 SIZE = 64
 KINDS = ("circle", "square")

@@ -10,9 +10,9 @@ import math
 import torch
 from torch import Tensor
 
-from ..noise import bits, integers
-from .drawn import Drawn
-from .spec import DataSpec
+from ...common.noise import bits, integers
+from ..spec import DataSpec
+from .base import Drawn
 
 SIZE = 32
 KINDS = ("circle", "rectangle", "triangle", "line")

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..noise import bits
+from ...common.noise import bits
+from ..arrays import one_hot
+from ..spec import DataSpec
 from . import sprite_parts as parts
-from .arrays import one_hot
-from .drawn import Drawn
-from .spec import DataSpec
+from .base import Drawn
 from .sprite_parts import BASE, FIRST_MATERIAL, GLINT, INK, LIGHT, Part, glowing, shaded
 
 SIZE = 16

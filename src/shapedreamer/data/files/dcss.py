@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..errors import UserError
+from ...common.errors import UserError
 from .download import RemoteFile, cache_folder, fetch
 
 SIZE = 16

@@ -25,7 +25,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from ..errors import UserError
+from ...common.errors import UserError
 
 BLOCK = 2**18  # bytes
 PATIENCE = 30.0  # seconds that a mirror may be silent,

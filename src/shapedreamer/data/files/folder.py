@@ -25,9 +25,9 @@ from PIL import ExifTags, Image, ImageColor, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..errors import UserError
-from ..names import Fit, Mode
-from .arrays import Arrays, one_hot, split
+from ...common.errors import UserError
+from ...common.names import Fit, Mode
+from ..arrays import Arrays, one_hot, split
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # Pillow tries no others, some of which start other programs
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")

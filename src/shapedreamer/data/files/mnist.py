@@ -14,8 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import UserError
-from .arrays import Arrays, first, one_hot
+from ...common.errors import UserError
+from ..arrays import Arrays, first, one_hot
 from .download import RemoteFile, cache_folder, fetch
 
 Name = Literal["mnist", "fashion_mnist"]

@@ -15,8 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import UserError
-from .arrays import Arrays, one_hot, split
+from ...common.errors import UserError
+from ..arrays import Arrays, one_hot, split
 from .dcss import (
     LABELS,
     SIZE,

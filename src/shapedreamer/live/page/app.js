@@ -1,24 +1,24 @@
 /**
  * The page: an engine, a session with it, and what a person sees and does.
  *
- * @import { Engine, Frame, Settings } from "./protocol.js"
- * @import { Chain } from "./session.js"
- * @import { Scope, ViewName } from "./state.js"
+ * @import { Engine, Frame, Settings } from "./engine/protocol.js"
+ * @import { Chain } from "./engine/session.js"
+ * @import { Scope, ViewName } from "./engine/state.js"
  */
 
-import { draw, enlarge, fitting } from "./canvas.js";
-import { Controls } from "./controls.js";
-import { Drawing } from "./drawing.js";
-import { get, grouped, range, setIcon, slide } from "./dom.js";
-import { listen, table } from "./keyboard.js";
-import { Microscope } from "./microscope.js";
-import { Ring } from "./ring.js";
-import { download, toGif, toPng } from "./save.js";
-import { Session } from "./session.js";
-import { Share } from "./share.js";
-import { fromAddress, toAddress } from "./state.js";
-import { Status } from "./status.js";
-import { bindTheme, remembered } from "./theme.js";
+import { draw, enlarge, fitting } from "./views/canvas.js";
+import { Controls } from "./views/controls.js";
+import { Drawing } from "./views/drawing.js";
+import { get, grouped, range, setIcon, slide } from "./views/dom.js";
+import { listen, table } from "./views/keyboard.js";
+import { Microscope } from "./views/microscope.js";
+import { Ring } from "./files/ring.js";
+import { download, toGif, toPng } from "./files/save.js";
+import { Session } from "./engine/session.js";
+import { Share } from "./views/share.js";
+import { fromAddress, toAddress } from "./engine/state.js";
+import { Status } from "./views/status.js";
+import { bindTheme, remembered } from "./views/theme.js";
 
 const status = new Status();
 addEventListener("error", ({ message }) => status.tell(`something went wrong: ${message}`, true));
@@ -92,10 +92,10 @@ const share = new Share(shared, () => session.hold("share", false));
 async function makeEngine() {
   const kind = document.querySelector('meta[name="engine"]')?.getAttribute("content");
   if (kind === "browser") {
-    const { BrowserEngine } = await import("./browser-engine.js");
+    const { BrowserEngine } = await import("./engine/browser-engine.js");
     return new BrowserEngine("models.json");
   }
-  const { ServerEngine } = await import("./server-engine.js");
+  const { ServerEngine } = await import("./engine/server-engine.js");
   return new ServerEngine(new URL("ws", document.baseURI.replace(/^http/, "ws")).href);
 }
 

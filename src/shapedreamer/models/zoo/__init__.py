@@ -1,15 +1,13 @@
 """The models in the box: `shapedreamer.load("shapes")` needs no training and no network.
 
 Each is three files in weights/: NAME.safetensors (a checkpoint of averaged weights alone, in half precision), NAME.json
-(its card: where it comes from and how good it is) and NAME.png (what it dreams). pack.py makes all three of a run.
+(its card: where it comes from and how good it is) and NAME.png (what it dreams). evaluation/cards.py makes all three from a run.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
-
-from ..errors import UserError
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -75,19 +73,4 @@ def table() -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-
-
-def told(name: str) -> str:
-    """The card of a model as text. UserError if there is no such model."""
-    from ..evaluate.table import lines_of
-
-    if name not in names():
-        raise UserError(f"there is no model {name!r} in the box; there are: {', '.join(names()) or 'none'}")
-    it = card(name)
-    commands = "\n".join(f"    {command}" for command in it.commands)
-    quality = "\n".join(lines_of(it.quality))
-    return (
-        f"{name}: {it.about}\n\ndata: {it.data}\n{it.parameters:,} parameters, trained on {it.images:,} images "
-        f"in {it.minutes:.0f} minutes, seed {it.seed}, on {it.machine}:\n{commands}\n\n{quality}\nsha256 {it.sha256}"
     )

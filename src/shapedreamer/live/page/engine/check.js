@@ -4,7 +4,7 @@
  * @import { ModelInfo, Settings } from "./protocol.js"
  */
 
-import { fromBase64 } from "./bytes.js";
+import { fromBase64 } from "../files/bytes.js";
 import { SAMPLERS, WITH_ETA } from "./samplers.js";
 
 const FIELDS = ["model", "seed", "num", "sampler", "steps", "eta", "guidance", "creativity", "label", "fps"];

@@ -5,7 +5,7 @@
  * @import { Engine, EngineState, Frame, FromEngine, Hello, ModelInfo, SamplerName, Settings, Trace } from "./protocol.js"
  */
 
-import { toBase64 } from "./bytes.js";
+import { toBase64 } from "../files/bytes.js";
 import { parse } from "./protocol.js";
 import { defaults, settled } from "./state.js";
 

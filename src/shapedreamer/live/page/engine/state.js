@@ -4,7 +4,7 @@
  * @import { Label, ModelInfo, SamplerName, Settings } from "./protocol.js"
  */
 
-import { deflate, fromBase64Url, inflate, toBase64Url } from "./bytes.js";
+import { deflate, fromBase64Url, inflate, toBase64Url } from "../files/bytes.js";
 import { WITH_ETA } from "./samplers.js";
 
 /** @typedef {"dream" | "microscope" | "draw"} ViewName */

@@ -1,7 +1,7 @@
 /**
  * The frames of the last seconds, kept for an animation, in bounded memory.
  *
- * @import { Frame } from "./protocol.js"
+ * @import { Frame } from "../engine/protocol.js"
  */
 
 export const SECONDS = 6;

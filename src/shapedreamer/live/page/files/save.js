@@ -1,12 +1,12 @@
 /**
  * The picture as a PNG, and the last seconds as an animated GIF.
  *
- * @import { Frame } from "./protocol.js"
+ * @import { Frame } from "../engine/protocol.js"
  * @import { Ring } from "./ring.js"
  */
 
-import { assembled, toRgb } from "./canvas.js";
-import { make } from "./dom.js";
+import { assembled, toRgb } from "../views/canvas.js";
+import { make } from "../views/dom.js";
 import { GifWriter } from "./gif.js";
 import { encodePng } from "./png.js";
 

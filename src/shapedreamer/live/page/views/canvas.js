@@ -1,7 +1,7 @@
 /**
  * Pictures on canvases: one screen pixel a pixel, or a whole number of them, so that every pixel is a crisp square.
  *
- * @import { Shape } from "./protocol.js"
+ * @import { Shape } from "../engine/protocol.js"
  *
  * @typedef {Shape & {pixels: Uint8Array}} Pictures   pixels: (num, H, W, C)
  * @typedef {{width: number, height: number, corners: [number, number][]}} Arrangement   where each picture begins

@@ -1,7 +1,7 @@
 /**
  * The panel: each setting and its control, both ways, and what is wrong with a value, beside it.
  *
- * @import { Label, ModelInfo, Settings } from "./protocol.js"
+ * @import { Label, ModelInfo, Settings } from "../engine/protocol.js"
  *
  * @typedef {object} Wishes
  * @property {(patch: Partial<Settings>) => void} change
@@ -9,8 +9,8 @@
  */
 
 import { choose, get, make, onChoice, range, slide } from "./dom.js";
-import { WITH_ETA } from "./samplers.js";
-import { defaults, guidable, MOST_STEPS, problem, SAMPLERS } from "./state.js";
+import { WITH_ETA } from "../engine/samplers.js";
+import { defaults, guidable, MOST_STEPS, problem, SAMPLERS } from "../engine/state.js";
 
 const FASTEST = 61; // on the slider of the speed: as fast as it goes
 const MANY_LABELS = 13; // from here on in two columns

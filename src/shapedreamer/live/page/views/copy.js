@@ -1,11 +1,11 @@
 /**
  * Code that makes the picture on the page: as Python, and as a command. Both are plain text made of the settings.
  *
- * @import { Label, ModelInfo, Settings } from "./protocol.js"
- * @import { Chain } from "./session.js"
+ * @import { Label, ModelInfo, Settings } from "../engine/protocol.js"
+ * @import { Chain } from "../engine/session.js"
  */
 
-import { WITH_ETA } from "./samplers.js";
+import { WITH_ETA } from "../engine/samplers.js";
 
 export const PICTURE = "dream-start.png"; // what code calls a picture that no seed leads to
 const FRAMES = 60; // of an animation that goes on from a picture

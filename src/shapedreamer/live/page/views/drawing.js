@@ -1,7 +1,7 @@
 /**
  * Drawing on the dream: pencil and eraser change its pixels, the mask says which of them to dream anew.
  *
- * @import { Frame } from "./protocol.js"
+ * @import { Frame } from "../engine/protocol.js"
  */
 
 import { arrangement, context, draw } from "./canvas.js";

@@ -1,14 +1,14 @@
 /**
  * One sampler's way from noise to a picture, under the microscope: a strip of its steps, and one of them in full.
  *
- * @import { ModelInfo, SamplerName, Trace } from "./protocol.js"
- * @import { Way } from "./state.js"
+ * @import { ModelInfo, SamplerName, Trace } from "../engine/protocol.js"
+ * @import { Way } from "../engine/state.js"
  */
 
 import { drawNumbers, enlarge, fitting } from "./canvas.js";
 import { make, slide } from "./dom.js";
-import { WITH_ETA } from "./samplers.js";
-import { MOST_STEPS, SAMPLERS } from "./state.js";
+import { WITH_ETA } from "../engine/samplers.js";
+import { MOST_STEPS, SAMPLERS } from "../engine/state.js";
 import { equation, number, typeset } from "./typeset.js";
 import { extrapolation, largest, look, noiseBeside, terms } from "./update.js";
 

@@ -2,9 +2,9 @@
  * The microscope: every step from noise to one picture, what the network saw there, what it guessed, and what the
  * sampler made of it; and two samplers side by side, from the same noise.
  *
- * @import { Settings, TraceStep } from "./protocol.js"
- * @import { Session } from "./session.js"
- * @import { Scope } from "./state.js"
+ * @import { Settings, TraceStep } from "../engine/protocol.js"
+ * @import { Session } from "../engine/session.js"
+ * @import { Scope } from "../engine/state.js"
  */
 
 import { get, range, setIcon, slide } from "./dom.js";

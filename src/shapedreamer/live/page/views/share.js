@@ -1,14 +1,14 @@
 /**
  * The dialog that hands out a link to the picture, or code that makes it.
  *
- * @import { Chain } from "./session.js"
- * @import { Frame, ModelInfo } from "./protocol.js"
+ * @import { Chain } from "../engine/session.js"
+ * @import { Frame, ModelInfo } from "../engine/protocol.js"
  * @import { Code } from "./copy.js"
  */
 
 import { asCommand, asPython, PICTURE } from "./copy.js";
 import { choose, get, onChoice } from "./dom.js";
-import { download, toStart } from "./save.js";
+import { download, toStart } from "../files/save.js";
 
 /**
  * @typedef {object} Shared

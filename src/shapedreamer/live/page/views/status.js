@@ -1,7 +1,7 @@
 /**
  * The line at the bottom: how things are with the engine, calmly, and for a while what it had to say.
  *
- * @import { EngineState, Hello } from "./protocol.js"
+ * @import { EngineState, Hello } from "../engine/protocol.js"
  */
 
 import { get } from "./dom.js";

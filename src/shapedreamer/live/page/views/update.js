@@ -3,7 +3,7 @@
  *
  * Throughout a = ᾱ_t of the step's start, b = ᾱ_s of its end, as in src/shapedreamer/samplers.py.
  *
- * @import { SamplerName, TraceStep } from "./protocol.js"
+ * @import { SamplerName, TraceStep } from "../engine/protocol.js"
  *
  * @typedef {object} Term  a product in the update
  * @property {string} symbol   of the factor, as typeset.js sets it; "" for 1
@@ -11,7 +11,7 @@
  * @property {string} of       what it multiplies
  */
 
-import { halfLogSnr } from "./samplers.js";
+import { halfLogSnr } from "../engine/samplers.js";
 
 /** @param {TraceStep} step @param {number[]} alphaBar */
 export function look({ t, x, x0, next }, alphaBar) {

@@ -14,14 +14,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checkpoint import load_checkpoint
+from ..common.errors import UserError
+from ..common.names import DeviceName, SamplerName
 from ..data.spec import Dataset
-from ..errors import UserError
-from ..model import Model, find, from_checkpoint
-from ..names import DeviceName, SamplerName
-from ..recipes import Sampling, moved
-from ..render import to_uint8
-from ..samplers import sample
+from ..diffusion.samplers import sample
+from ..imaging.render import to_uint8
+from ..models.checkpoint import load_checkpoint
+from ..models.model import Model, find, from_checkpoint
+from ..models.recipes import Sampling, moved
 from .classifier import IMAGES, Classifier, shipped, train_classifier
 from .distances import LEAST, fid, kid, precision_recall
 from .memorisation import Memorisation, memorisation

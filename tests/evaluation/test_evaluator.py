@@ -13,18 +13,18 @@ from pydantic import TypeAdapter
 from torch import Tensor
 from torch.testing import assert_close
 
+from shapedreamer.common.errors import UserError
 from shapedreamer.data.arrays import Arrays
-from shapedreamer.data.shapes import Shapes
-from shapedreamer.errors import UserError
-from shapedreamer.evaluate import evaluation
-from shapedreamer.evaluate.classifier import IMAGES, Classifier
-from shapedreamer.evaluate.distances import LEAST, fid, kid, precision_recall
-from shapedreamer.evaluate.evaluation import Evaluation, Subject, draw, evaluate, real_images, subject
-from shapedreamer.evaluate.memorisation import nearest
-from shapedreamer.evaluate.table import verdict
-from shapedreamer.evaluate.validity import ShapeReport
-from shapedreamer.model import Model
-from shapedreamer.recipes import DrawnData, FolderData, Sampling
+from shapedreamer.data.drawn.shapes import Shapes
+from shapedreamer.evaluation import evaluator
+from shapedreamer.evaluation.classifier import IMAGES, Classifier
+from shapedreamer.evaluation.distances import LEAST, fid, kid, precision_recall
+from shapedreamer.evaluation.evaluator import Evaluation, Subject, draw, evaluate, real_images, subject
+from shapedreamer.evaluation.memorisation import nearest
+from shapedreamer.evaluation.table import verdict
+from shapedreamer.evaluation.validity import ShapeReport
+from shapedreamer.models.model import Model
+from shapedreamer.models.recipes import DrawnData, FolderData, Sampling
 
 Data = tuple[Arrays, Arrays]
 OfImages = Callable[[Tensor], Subject]
@@ -126,7 +126,7 @@ def test_samples_that_are_the_real_images_are_perfect(
 ) -> None:
     reference, real, _ = real_images(*data, LEAST)
     it = of_images(reference)
-    monkeypatch.setattr(evaluation, "draw", lambda *_: (reference, None))
+    monkeypatch.setattr(evaluator, "draw", lambda *_: (reference, None))
     quality, evidence = evaluate(it, LEAST)
     assert quality.fid.samples == pytest.approx(0, abs=1e-9)
     assert quality.kid.samples < quality.kid.real
@@ -135,7 +135,7 @@ def test_samples_that_are_the_real_images_are_perfect(
     assert torch.equal(evidence.samples, reference)
     assert torch.equal(evidence.real, real)
 
-    monkeypatch.setattr(evaluation, "draw", lambda *_: (real, None))
+    monkeypatch.setattr(evaluator, "draw", lambda *_: (real, None))
     quality, _ = evaluate(it, LEAST)
     for measure in (quality.fid, quality.kid, quality.precision, quality.recall):
         assert measure.samples == measure.real  # it is the same measure
@@ -227,12 +227,12 @@ def test_shapes_are_looked_for_where_the_data_have_shapes(
         progress(len(images))
         return report
 
-    monkeypatch.setattr(evaluation, "primitives_of", lambda spec: "some")
-    monkeypatch.setattr(evaluation, "judge", judge)
+    monkeypatch.setattr(evaluator, "primitives_of", lambda spec: "some")
+    monkeypatch.setattr(evaluator, "judge", judge)
     told: list[tuple[str, int, int]] = []
     it = replace(of_images(pixels(data[1])), tell=lambda *words: told.append(words))
     quality, evidence = evaluate(it, LEAST)
-    assert quality.shapes == evaluation.Shapes(report, report)
+    assert quality.shapes == evaluator.Shapes(report, report)
     (samples, no_labels), (real, no_real_labels) = asked_about
     assert torch.equal(samples, evidence.samples)
     assert torch.equal(real, evidence.real)
@@ -258,7 +258,7 @@ def test_shapes_are_looked_for_where_the_data_have_shapes(
 def test_an_evaluation_survives_json(of_images: OfImages, data: Data) -> None:
     quality, _ = evaluate(of_images(pixels(data[1])), LEAST)
     report = ShapeReport(0.5, 0.25, 1.0, 0.1, 1.5, {"circle": 0.75, "line": 0.25}, None)
-    for whole in (quality, replace(quality, shapes=evaluation.Shapes(report, report), label_accuracy=quality.fid)):
+    for whole in (quality, replace(quality, shapes=evaluator.Shapes(report, report), label_accuracy=quality.fid)):
         text = json.dumps(asdict(whole), allow_nan=False)
         assert TypeAdapter(Evaluation).validate_json(text) == whole
 
@@ -302,8 +302,8 @@ def test_a_classifier_is_trained_where_none_is_in_the_box_and_only_once(
         progress(100)
         return trained
 
-    monkeypatch.setattr(evaluation, "shipped", lambda spec: None)
-    monkeypatch.setattr(evaluation, "train_classifier", train_classifier)
+    monkeypatch.setattr(evaluator, "shipped", lambda spec: None)
+    monkeypatch.setattr(evaluator, "train_classifier", train_classifier)
     told: list[tuple[str, int, int]] = []
     it = replace(of_images(pixels(data[1])), tell=lambda *words: told.append(words))
     for _ in range(2):

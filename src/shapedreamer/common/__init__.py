@@ -1,0 +1,1 @@
+"""What every package uses: errors, names of choices, devices, counter-based noise, atomic files, progress."""

@@ -1,0 +1,7 @@
+"""Training, in the order to read it:
+
+loop          the training loop, algorithm 1 of DDPM
+ema, optim    averaged weights; the optimizers
+run, log      what a run stores and how it resumes; what it reports
+distillation  few-step models
+"""
