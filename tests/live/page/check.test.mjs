@@ -1,16 +1,16 @@
-// Whatever cannot be is refused, in words that name it and what would be right.
+// Invalid messages are rejected with an error that names the field, its value and the valid range.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { PAGE } from "./golden.mjs";
 
-const { checkBytes, checkId, checkSettings, checkWay } = await import(new URL("engine/check.js", PAGE));
+const { checkBytes, checkId, checkSampler, checkSettings } = await import(new URL("engine/check.js", PAGE));
 
-const told = { name: "told", labels: ["a", "toString"], T: 40 };
-const untold = { name: "untold", labels: [], T: 100 };
+const labelled = { name: "labelled", labels: ["a", "toString"], T: 40 };
+const unlabelled = { name: "unlabelled", labels: [], T: 100 };
 const GOOD = {
-  model: "told",
+  model: "labelled",
   seed: "18446744073709551615",
   num: 4,
   sampler: "ddim",
@@ -21,20 +21,20 @@ const GOOD = {
   label: "any",
   fps: 0,
 };
-const check = (change) => checkSettings({ ...GOOD, ...change }, [told, untold]);
+const check = (change) => checkSettings({ ...GOOD, ...change }, [labelled, unlabelled]);
 
-test("what can be is taken", () => {
-  assert.equal(check({}), told);
-  assert.equal(check({ model: "untold", guidance: 1, steps: 50, creativity: 0, fps: 60 }), untold);
+test("valid settings are accepted", () => {
+  assert.equal(check({}), labelled);
+  assert.equal(check({ model: "unlabelled", guidance: 1, steps: 50, creativity: 0, fps: 60 }), unlabelled);
   for (const label of [{}, { a: 9 }, { a: 0, toString: 0.5 }]) check({ label });
   check({ label: "none", guidance: 1 });
   check({ sampler: "heun", eta: 0, seed: "0" });
 });
 
 const WRONG = [
-  [{ model: "other" }, /model must be one of told, untold, not other/],
+  [{ model: "other" }, /model must be one of labelled, unlabelled, not other/],
   [{ model: 0 }, /model must be/],
-  [{ seed: 5 }, /seed must be a text of digits/],
+  [{ seed: 5 }, /seed must be a string of digits/],
   [{ seed: "18446744073709551616" }, /seed/],
   [{ seed: "-1" }, /seed/],
   [{ seed: "1e3" }, /seed/],
@@ -43,7 +43,7 @@ const WRONG = [
   [{ num: "4" }, /num/],
   [{ sampler: "toString" }, /sampler must be one of ddpm, ddim, heun, dpmpp_2m, not toString/],
   [{ steps: 41 }, /steps must be a whole number 1…40, not 41/],
-  [{ model: "untold", guidance: 1, steps: 51 }, /1…50/],
+  [{ model: "unlabelled", guidance: 1, steps: 51 }, /1…50/],
   [{ steps: 0 }, /steps/],
   [{ steps: 2.5 }, /steps/],
   [{ steps: NaN }, /steps/],
@@ -54,10 +54,10 @@ const WRONG = [
   [{ guidance: 10.5 }, /guidance must be −10…10/],
   [{ guidance: Infinity }, /guidance/],
   [{ guidance: null }, /guidance/],
-  [{ label: "none" }, /guidance must be 1 where there is no label/],
-  [{ model: "untold" }, /guidance must be 1 where there is no label/],
-  [{ model: "untold", label: { a: 1 } }, /for a model without labels/],
-  [{ label: "a" }, /label must be any, none or names/],
+  [{ label: "none" }, /guidance must be 1 without a class label/],
+  [{ model: "unlabelled" }, /guidance must be 1 without a class label/],
+  [{ model: "unlabelled", label: { a: 1 } }, /label must be any or none, because this model has no labels/],
+  [{ label: "a" }, /label must be any, none or an object/],
   [{ label: null }, /label/],
   [{ label: ["a"] }, /label must be one of a, toString, not 0/],
   [{ label: { b: 1 } }, /label must be one of a, toString, not b/],
@@ -66,35 +66,38 @@ const WRONG = [
   [{ label: { a: -1 } }, /label a/],
   [{ label: { a: NaN } }, /label a/],
   [{ label: { a: "1" } }, /label a/],
-  [{ creativity: 41 }, /creativity must be a time 0…40, not 41/],
+  [{ creativity: 41 }, /creativity must be a timestep 0…40, not 41/],
   [{ creativity: -1 }, /creativity/],
   [{ creativity: 1.5 }, /creativity/],
   [{ fps: 61 }, /fps must be 0…60/],
   [{ fps: -1 }, /fps/],
-  [{ more: 1 }, /a setting must be one of model, .*, not more/],
+  [{ more: 1 }, /setting name must be one of model, .*, not more/],
 ];
 
 for (const [change, message] of WRONG) {
-  test(`refused: ${Object.entries(change).map(([key, value]) => `${key} ${JSON.stringify(value)}`)}`, () => {
+  test(`rejected: ${Object.entries(change).map(([key, value]) => `${key} ${JSON.stringify(value)}`)}`, () => {
     assert.throws(() => check(change), message);
   });
 }
 
-test("every setting is due", () => {
+test("every setting is required", () => {
   for (const key of Object.keys(GOOD)) {
     const { [key]: _, ...others } = GOOD;
-    assert.throws(() => checkSettings(others, [told]), new RegExp(key === "label" ? "label" : `^Error: ${key} must be`));
+    const message = new RegExp(key === "label" ? "label" : `^Error: ${key} must be`);
+    assert.throws(() => checkSettings(others, [labelled]), message);
   }
-  for (const settings of [null, 1, "x", undefined]) assert.throws(() => checkSettings(settings, [told]), /settings must/);
+  for (const settings of [null, 1, "x", undefined]) {
+    assert.throws(() => checkSettings(settings, [labelled]), /settings must/);
+  }
 });
 
-test("ways, numbers and bytes", () => {
-  checkWay({ sampler: "dpmpp_2m", steps: 1, eta: 0 }, told);
-  assert.throws(() => checkWay({ sampler: "ddim", steps: 5 }, told), /eta must be 0…1, not undefined/);
+test("sampler options, ids and bytes", () => {
+  checkSampler({ sampler: "dpmpp_2m", steps: 1, eta: 0 }, labelled);
+  assert.throws(() => checkSampler({ sampler: "ddim", steps: 5 }, labelled), /eta must be 0…1, not undefined/);
   for (const id of [0, 2 ** 32 - 1]) checkId(id);
   for (const id of [-1, 2 ** 32, 0.5, NaN, "1", null, undefined]) assert.throws(() => checkId(id), /id must be/);
   assert.deepEqual([...checkBytes("mask", "AP+A", 3)], [0, 255, 128]);
-  assert.throws(() => checkBytes("mask", "AP+A", 4), /mask must be of 4, not of 3 bytes/);
-  assert.throws(() => checkBytes("mask", "§", 4), /mask must be a text in base64/);
+  assert.throws(() => checkBytes("mask", "AP+A", 4), /mask must be 4 bytes long, not 3 bytes/);
+  assert.throws(() => checkBytes("mask", "§", 4), /mask must be base64, not §/);
   assert.throws(() => checkBytes("mask", {}, 4), /mask must be/);
 });

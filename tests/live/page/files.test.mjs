@@ -1,4 +1,4 @@
-// The files that the page writes, read back by decoders of our own. (tests/live/test_page.py has Pillow read them, too.)
+// Decode the files that the page writes with independent decoders. (tests/live/test_page.py reads them with Pillow.)
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -8,14 +8,14 @@ import { PAGE } from "./golden.mjs";
 
 const { crc32, encodePng } = await import(new URL("files/png.js", PAGE));
 const { GifWriter, palette } = await import(new URL("files/gif.js", PAGE));
-const { arrangement, assembled, toRgb } = await import(new URL("views/canvas.js", PAGE));
+const { gridLayout, joinPictures, toRgb } = await import(new URL("views/canvas.js", PAGE));
 
 let state = 1;
 const random = (below) => Math.floor(((state = (state * 1103515245 + 12345) % 2 ** 31) / 2 ** 31) * below);
 const noise = (length, colours) => Uint8Array.from({ length }, () => (random(colours) * 255) / (colours - 1));
 
-test("a PNG holds exactly these pixels, in as many channels", async () => {
-  assert.equal(crc32(new TextEncoder().encode("123456789")), 0xcbf43926); // the check value of its specification
+test("a PNG holds exactly the given pixels and channels", async () => {
+  assert.equal(crc32(new TextEncoder().encode("123456789")), 0xcbf43926); // the check value in the CRC-32 specification
   for (const [channels, colourType] of [
     [1, 0],
     [3, 2],
@@ -32,11 +32,11 @@ test("a PNG holds exactly these pixels, in as many channels", async () => {
       assert.deepEqual(row, [0, ...pixels.subarray(y * 5 * channels, (y + 1) * 5 * channels)]);
     }
   }
-  await assert.rejects(encodePng(new Uint8Array(5), 2, 2, 1), /no picture/);
-  await assert.rejects(encodePng(new Uint8Array(8), 2, 2, 2), /no picture/);
+  await assert.rejects(encodePng(new Uint8Array(5), 2, 2, 1), /cannot write/);
+  await assert.rejects(encodePng(new Uint8Array(8), 2, 2, 2), /cannot write/);
 });
 
-test("a palette of few colours is these colours, and of many is near them", () => {
+test("a palette is exact for up to 256 colours, and close for more", () => {
   const few = noise(300, 4);
   const { colours, indices } = palette(few);
   assert.deepEqual(
@@ -49,10 +49,10 @@ test("a palette of few colours is these colours, and of many is near them", () =
   assert.equal(cut.colours.length, 3 * 256);
   assert.equal(new Set(cut.indices).size, 256);
   const errors = many.map((value, i) => Math.abs(value - cut.colours[3 * cut.indices[Math.floor(i / 3)] + (i % 3)]));
-  assert.ok(errors.reduce((a, b) => a + b) / errors.length < 16); // 256 colours of all are 6 a channel, 42 apart
+  assert.ok(errors.reduce((a, b) => a + b) / errors.length < 16); // 256 colours are about 6 values per channel, 42 apart
 });
 
-test("a GIF is read back frame by frame, whatever the number of colours", async () => {
+test("a GIF decodes to the same frames, for few and many colours", async () => {
   for (const [width, height, scale] of [
     [1, 1, 1],
     [7, 5, 3],
@@ -67,7 +67,7 @@ test("a GIF is read back frame by frame, whatever the number of colours", async 
     assert.deepEqual([read.width, read.height, read.frames.length], [width * scale, height * scale, 4]);
     read.frames.forEach(({ rgb, hundredths }, f) => {
       assert.equal(hundredths, 4 + f);
-      const cut = palette(frames[f]); // more than 256 colours have become 256
+      const cut = palette(frames[f]); // reduced to 256 colours if there are more
       for (let p = 0; p < rgb.length / 3; p++) {
         const at = Math.floor(Math.floor(p / read.width) / scale) * width + Math.floor((p % read.width) / scale);
         for (const c of [0, 1, 2]) assert.equal(rgb[3 * p + c], cut.colours[3 * cut.indices[at] + c]);
@@ -76,10 +76,10 @@ test("a GIF is read back frame by frame, whatever the number of colours", async 
   }
 });
 
-/** As the specification of GIF89a has it, for files of whole frames without interlacing. */
+/** A GIF89a decoder for full, non-interlaced frames. */
 function decodeGif(bytes) {
   assert.equal(String.fromCharCode(...bytes.subarray(0, 6)), "GIF89a");
-  assert.equal(bytes[10] & 0x80, 0, "no palette for all");
+  assert.equal(bytes[10] & 0x80, 0, "no global palette");
   const word = (at) => bytes[at] | (bytes[at + 1] << 8);
   const gif = { width: word(6), height: word(8), frames: [] };
   let [at, hundredths] = [13, 0];
@@ -97,36 +97,38 @@ function decodeGif(bytes) {
     const data = [];
     for (; bytes[at]; at += bytes[at] + 1) data.push(...bytes.subarray(at + 1, at + 1 + bytes[at]));
     at++;
-    const rgb = [...unpacked(data, bits)].flatMap((i) => [...colours.subarray(3 * i, 3 * i + 3)]);
+    const rgb = [...decompress(data, bits)].flatMap((i) => [...colours.subarray(3 * i, 3 * i + 3)]);
     assert.equal(rgb.length, 3 * gif.width * gif.height);
     gif.frames.push({ rgb, hundredths });
   }
   return gif;
 }
 
-/** Lempel-Ziv-Welch backwards. */
-function* unpacked(data, bits) {
+/** LZW decompression. */
+function* decompress(data, bits) {
   const [clear, end] = [2 ** bits, 2 ** bits + 1];
-  let [known, width, bit, before] = [[], bits + 1, 0, null];
+  let [codes, width, bit, previous] = [[], bits + 1, 0, null];
   for (;;) {
     let code = 0;
     for (let i = 0; i < width; i++, bit++) code |= ((data[bit >> 3] >> (bit & 7)) & 1) << i;
     if (code === clear) {
-      known = Array.from({ length: end + 1 }, (_, i) => [i]);
-      [width, before] = [bits + 1, null];
+      codes = Array.from({ length: end + 1 }, (_, i) => [i]);
+      [width, previous] = [bits + 1, null];
     } else if (code === end) return;
     else {
-      if (before !== null && known.length < 4096) known.push([...known[before], (known[code] ?? known[before])[0]]);
-      yield* known[code];
-      if (known.length === 2 ** width && width < 12) width++;
-      before = code;
+      if (previous !== null && codes.length < 4096) {
+        codes.push([...codes[previous], (codes[code] ?? codes[previous])[0]]);
+      }
+      yield* codes[code];
+      if (codes.length === 2 ** width && width < 12) width++;
+      previous = code;
     }
   }
 }
 
-test("pictures side by side, with grey between them, each pixel a square", () => {
+test("pictures are joined into a grid with grey gaps, and each pixel is a square", () => {
   const shape = { num: 4, C: 1, H: 1, W: 2 };
-  const { width, height, corners } = arrangement(shape);
+  const { width, height, corners } = gridLayout(shape);
   assert.deepEqual(
     [width, height, corners],
     [
@@ -140,13 +142,13 @@ test("pictures side by side, with grey between them, each pixel a square", () =>
       ],
     ],
   );
-  const grid = assembled({ ...shape, pixels: Uint8Array.from([1, 2, 3, 4, 5, 6, 7, 8]) }, 1);
+  const grid = joinPictures({ ...shape, pixels: Uint8Array.from([1, 2, 3, 4, 5, 6, 7, 8]) }, 1);
   assert.deepEqual([...grid.pixels], [1, 2, 96, 3, 4, 96, 96, 96, 96, 96, 5, 6, 96, 7, 8]);
-  const one = assembled({ num: 1, C: 3, H: 1, W: 1, pixels: Uint8Array.from([9, 8, 7]) }, 2);
-  assert.deepEqual([one.width, one.height, ...one.pixels], [2, 2, 9, 8, 7, 9, 8, 7, 9, 8, 7, 9, 8, 7]);
+  const single = joinPictures({ num: 1, C: 3, H: 1, W: 1, pixels: Uint8Array.from([9, 8, 7]) }, 2);
+  assert.deepEqual([single.width, single.height, ...single.pixels], [2, 2, 9, 8, 7, 9, 8, 7, 9, 8, 7, 9, 8, 7]);
 });
 
-test("colours of every kind as red, green and blue, on white where they are transparent", () => {
+test("grey, RGB and RGBA pixels become RGB, on a white background", () => {
   assert.deepEqual([...toRgb(Uint8Array.from([5, 9]), 1)], [5, 5, 5, 9, 9, 9]);
   assert.deepEqual([...toRgb(Uint8Array.from([1, 2, 3]), 3)], [1, 2, 3]);
   assert.deepEqual([...toRgb(Uint8Array.from([1, 2, 3, 255, 1, 2, 3, 0]), 4)], [1, 2, 3, 255, 255, 255]);

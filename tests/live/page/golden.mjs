@@ -1,28 +1,28 @@
-// What the tests of this folder share: the numbers that Python got, comparisons, and the network that both sides compute.
+// Shared by these tests: the values computed by Python, a comparison, and a network that both sides implement.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 
 export const PAGE = new URL("../../../src/shapedreamer/live/page/", import.meta.url);
 
-/** What tests/live/test_javascript.py wrote; run these tests by that, or set GOLDEN to a file that it has written. */
+/** The values that tests/live/test_javascript.py computes. It runs these tests and sets GOLDEN to the file. */
 export const golden = () => JSON.parse(readFileSync(process.env.GOLDEN, "utf8"));
 
-/** Every number within `most` of the other's; NaN never is. */
-export function assertClose(found, expected, most, what = "") {
-  assert.equal(found.length, expected.length, what);
+/** Assert that no number differs by more than `tolerance`, and none is NaN. */
+export function assertClose(found, expected, tolerance, name = "") {
+  assert.equal(found.length, expected.length, name);
   expected.forEach((value, i) => {
-    assert.ok(Math.abs(found[i] - value) <= most, `${what} [${i}]: ${found[i]}, not ${value}`);
+    assert.ok(Math.abs(found[i] - value) <= tolerance, `${name} [${i}]: ${found[i]}, not ${value}`);
   });
 }
 
-/** class StandIn of test_javascript.py. */
+/** The class StandIn of test_javascript.py. */
 export function standIn({ T, labels, channels, height, width }) {
   const size = channels * height * width;
   return async (x, t, label) =>
     x.map((value, i) => {
       const vector = label?.subarray(Math.floor(i / size) * labels.length) ?? [0, 0, 0];
-      const told = 0.3 * vector[0] - 0.2 * vector[1] + 0.1 * vector[2];
-      return Math.tanh(0.5 * value + told) * (0.4 + (0.5 * t) / T);
+      const shift = 0.3 * vector[0] - 0.2 * vector[1] + 0.1 * vector[2];
+      return Math.tanh(0.5 * value + shift) * (0.4 + (0.5 * t) / T);
     });
 }

@@ -1,4 +1,4 @@
-// Two models as an engine tells of them: one in colour with labels, one in grey without.
+// Two models as described by an engine: one in colour with labels, one in grey without.
 
 export const sprites = {
   name: "sprites",

@@ -1,4 +1,4 @@
-// noise.js gives the golden vectors of docs/noise.md.
+// noise.js reproduces the test vectors of docs/noise.md.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -49,14 +49,14 @@ test("normal", () => {
   }
 });
 
-test("noise of a batch is that of its images, in their type", () => {
+test("the noise of a batch is the noise of each image, in the type of the images", () => {
   const two = noiseOf(5n, 7, 2)(3, new Float32Array(10));
   assert.ok(two instanceof Float32Array);
   assert.deepEqual([...two.subarray(5)], [...new Float32Array(normal(5n, 3, 8, 5))]);
   assert.deepEqual([...noiseOf(5n, 7, 2)(3, new Float64Array(10)).subarray(0, 5)], [...normal(5n, 3, 7, 5)]);
 });
 
-test("seeds, steps and images outside their range are refused", () => {
+test("seeds, steps and image indices out of range are rejected", () => {
   for (const seed of [-1n, 1n << 64n]) assert.throws(() => fold(seed, 1), /2⁶⁴−1/);
   for (const number of [-1, 2 ** 32]) {
     assert.throws(() => fold(1n, number), /2³²−1/);

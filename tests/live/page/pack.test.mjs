@@ -1,4 +1,4 @@
-// Frames and traces, byte for byte as the contract has them, and as protocol.js reads them.
+// Frames and traces have the bytes that the protocol specifies, and protocol.js parses them.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

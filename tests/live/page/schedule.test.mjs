@@ -1,4 +1,4 @@
-// schedule.js chooses the same times as schedule.py.
+// schedule.js gives the same timesteps as schedule.py.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -8,12 +8,12 @@ import { golden, PAGE } from "./golden.mjs";
 const { cubicTimes, logSnrTimes, roundToEven, stepTimes } = await import(new URL("engine/schedule.js", PAGE));
 const { times } = golden();
 
-test("even and cubic times", () => {
+test("even and cubic spacing", () => {
   let count = 0;
   for (const { alpha_bar, even, cubic } of times) {
-    for (const [name, chosen, way] of [["even", even, stepTimes], ["cubic", cubic, cubicTimes]]) {
-      for (const [steps, expected] of chosen) {
-        assert.deepEqual(way(alpha_bar.length - 1, steps), expected, name);
+    for (const [name, cases, makeTimes] of [["even", even, stepTimes], ["cubic", cubic, cubicTimes]]) {
+      for (const [steps, expected] of cases) {
+        assert.deepEqual(makeTimes(alpha_bar.length - 1, steps), expected, name);
         count++;
       }
     }
@@ -21,7 +21,7 @@ test("even and cubic times", () => {
   assert.ok(count > 100);
 });
 
-test("times even in log-SNR", () => {
+test("log-SNR spacing", () => {
   let count = 0;
   for (const { alpha_bar, log_snr } of times) {
     for (const [steps, start, expected] of log_snr) {
@@ -32,9 +32,9 @@ test("times even in log-SNR", () => {
   assert.ok(count > 100);
 });
 
-test("numbers of steps that cannot be are refused", () => {
-  for (const way of [stepTimes, cubicTimes]) {
-    for (const steps of [0, 11, NaN]) assert.throws(() => way(10, steps), /between 1 and T = 10/);
+test("an invalid number of steps is rejected", () => {
+  for (const makeTimes of [stepTimes, cubicTimes]) {
+    for (const steps of [0, 11, NaN]) assert.throws(() => makeTimes(10, steps), /between 1 and T = 10/);
   }
   const { alpha_bar } = times.at(-1);
   for (const [steps, start] of [[0, 5], [6, 5], [1, alpha_bar.length]]) {
@@ -42,6 +42,6 @@ test("numbers of steps that cannot be are refused", () => {
   }
 });
 
-test("a half is rounded to the even neighbour", () => {
+test("halves round to the even neighbour", () => {
   assert.deepEqual([0.5, 1.5, 2.5, 2.4, 2.6, 3, 499.5].map(roundToEven), [0, 2, 2, 2, 3, 3, 500]);
 });

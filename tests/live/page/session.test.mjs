@@ -1,4 +1,4 @@
-// A session with an engine that does just as it is told: what it says, and what it makes of the answers.
+// A session with a scripted engine: the messages it sends, and how it reacts to replies.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -12,26 +12,26 @@ const { fromBase64 } = await import(new URL("files/bytes.js", PAGE));
 
 const START = { settings: defaults(sprites), frame: 0, image: null, paused: false };
 
-/** A session that has been greeted, and has begun there; `said` is what it says from then on. */
-function begun(chain = START) {
-  const said = [];
-  const told = { refused: [], news: [], frames: [], settings: [], states: [] };
-  const engine = { send: (message) => said.push(message) };
+/** An open session after `hello`. `sent` collects its messages, `events` its callbacks. */
+function openSession(snapshot = START) {
+  const sent = [];
+  const events = { rejected: [], notices: [], frames: [], settings: [], states: [] };
+  const engine = { send: (message) => sent.push(message) };
   const session = new Session(engine, {
     hello() {},
-    frame: (frame) => told.frames.push(frame.frame),
-    settings: (settings) => told.settings.push(settings),
-    refused: (...what) => told.refused.push(what),
-    playing() {},
-    state: (...what) => told.states.push(what),
-    news: (...what) => told.news.push(what),
+    frame: (frame) => events.frames.push(frame.frame),
+    settings: (settings) => events.settings.push(settings),
+    rejected: (...args) => events.rejected.push(args),
+    playback() {},
+    state: (...args) => events.states.push(args),
+    notice: (...args) => events.notices.push(args),
   });
-  const greet = () => engine.onmessage({ type: "hello", engine: "server", version: "1", models: MODELS, viewers: 1 });
-  greet();
-  session.open(chain);
-  const show = (frame, { id = session.id, pure = true, fill = 0 } = {}) =>
+  const sayHello = () => engine.onmessage({ type: "hello", engine: "server", version: "1", models: MODELS, viewers: 1 });
+  sayHello();
+  session.open(snapshot);
+  const show = (frame, { id = session.lastId, pure = true, fill = 0 } = {}) =>
     engine.onframe(bytes(id, frame, pure, fill, session.settings));
-  return { session, engine, said, told, greet, show };
+  return { session, engine, sent, events, sayHello, show };
 }
 
 function bytes(id, frame, pure, fill, { num, model }) {
@@ -46,77 +46,77 @@ function bytes(id, frame, pure, fill, { num, model }) {
   return view.buffer;
 }
 
-const types = (said) => said.map(({ type }) => type);
+const types = (sent) => sent.map(({ type }) => type);
 
-test("it begins with the settings, and plays", () => {
-  const { said, session } = begun();
-  assert.deepEqual(said, [{ type: "set", id: 1, settings: START.settings }, { type: "pause" }, { type: "play" }]);
-  assert.deepEqual(session.chain(), START);
+test("it starts by sending the settings, and plays", () => {
+  const { sent, session } = openSession();
+  assert.deepEqual(sent, [{ type: "set", id: 1, settings: START.settings }, { type: "pause" }, { type: "play" }]);
+  assert.deepEqual(session.snapshot(), START);
 });
 
-test("it begins with a picture, which then is part of what is shown", () => {
+test("it can start from an image, which the snapshot then contains", () => {
   const image = Uint8Array.from({ length: 12 }, (_, i) => i);
-  const { said, session, show } = begun({ ...START, image, paused: true });
-  assert.deepEqual([...fromBase64(said[0].image)], [...image]);
-  assert.deepEqual(types(said), ["set", "pause"]);
-  assert.deepEqual(session.chain().image, image); // before the first frame, too
+  const { sent, session, show } = openSession({ ...START, image, paused: true });
+  assert.deepEqual([...fromBase64(sent[0].image)], [...image]);
+  assert.deepEqual(types(sent), ["set", "pause"]);
+  assert.deepEqual(session.snapshot().image, image); // even before the first frame
   show(0, { fill: 9 });
-  assert.deepEqual([...session.chain().image], Array(12).fill(9));
+  assert.deepEqual([...session.snapshot().image], Array(12).fill(9));
 });
 
-test("a frame of a link is reached step by step, and then it rests or plays", () => {
-  const { said, session, show, told } = begun({ ...START, frame: 3, paused: true });
+test("it steps to the frame of a link, then pauses or plays", () => {
+  const { sent, session, show, events } = openSession({ ...START, frame: 3, paused: true });
   for (const frame of [0, 1, 2]) show(frame);
-  assert.deepEqual(types(said), ["set", "pause", "step", "step", "step"]);
-  assert.equal(session.chain().frame, 3);
+  assert.deepEqual(types(sent), ["set", "pause", "step", "step", "step"]);
+  assert.equal(session.snapshot().frame, 3);
   show(3);
-  assert.deepEqual(types(said).slice(5), []);
-  assert.deepEqual([session.target, told.frames], [null, [0, 1, 2, 3]]);
+  assert.deepEqual(types(sent).slice(5), []);
+  assert.deepEqual([session.targetFrame, events.frames], [null, [0, 1, 2, 3]]);
   session.play(true);
-  assert.deepEqual(types(said).slice(5), ["play"]);
+  assert.deepEqual(types(sent).slice(5), ["play"]);
 });
 
-test("beyond the frame of a link it begins again", () => {
-  const { said, show } = begun({ ...START, frame: 3, paused: true });
+test("beyond the frame of a link, it restarts", () => {
+  const { sent, show } = openSession({ ...START, frame: 3, paused: true });
   show(5);
-  assert.equal(said.at(-1).type, "restart");
+  assert.equal(sent.at(-1).type, "restart");
 });
 
-test("a wish of the viewer's ends the way to a frame", () => {
+test("an action by the viewer cancels stepping to a frame", () => {
   for (const act of [
     (session) => session.play(true),
     (session) => session.change({ seed: "8" }),
     (session) => session.restart(),
   ]) {
-    const { session, show } = begun({ ...START, frame: 9, paused: true });
+    const { session, show } = openSession({ ...START, frame: 9, paused: true });
     show(0);
     act(session);
-    assert.equal(session.target, null);
+    assert.equal(session.targetFrame, null);
   }
 });
 
-test("what changes is said with all the rest, at once and then at most every 80 ms, the last of all included", (context) => {
+test("changes are sent at once and then at most every 80 ms, including the last change", (context) => {
   context.mock.timers.enable({ apis: ["setTimeout"] });
-  const { said, session, told } = begun();
-  session.told.at = -Infinity; // long after the beginning
+  const { sent, session, events } = openSession();
+  session.lastSent.at = -Infinity; // as if long ago
   for (let creativity = 100; creativity <= 200; creativity++) session.change({ creativity });
-  assert.deepEqual(said.slice(3), [{ type: "set", id: 2, settings: { ...START.settings, creativity: 100 } }]);
+  assert.deepEqual(sent.slice(3), [{ type: "set", id: 2, settings: { ...START.settings, creativity: 100 } }]);
   context.mock.timers.tick(100);
-  assert.deepEqual(said.slice(4), [{ type: "set", id: 3, settings: { ...START.settings, creativity: 200 } }]);
-  assert.equal(told.settings.at(-1).creativity, 200);
+  assert.deepEqual(sent.slice(4), [{ type: "set", id: 3, settings: { ...START.settings, creativity: 200 } }]);
+  assert.equal(events.settings.at(-1).creativity, 200);
   session.change({ creativity: 200 });
-  assert.equal(said.length, 5);
+  assert.equal(sent.length, 5);
 });
 
-test("a change is said before what must follow it", () => {
-  const { said, session } = begun();
+test("changed settings are sent before a message that depends on them", () => {
+  const { sent, session } = openSession();
   session.change({ creativity: 7 });
   session.step();
-  assert.deepEqual(types(said).slice(3), ["pause", "set", "step"]);
+  assert.deepEqual(types(sent).slice(3), ["pause", "set", "step"]);
 });
 
-test("another sampler settles eta, another label guidance, another model everything", () => {
-  const { session } = begun();
+test("a new sampler resets eta, a new label guidance, and a new model everything", () => {
+  const { session } = openSession();
   session.change({ guidance: 3 });
   session.change({ sampler: "ddpm" });
   assert.equal(session.settings.eta, 0);
@@ -127,152 +127,152 @@ test("another sampler settles eta, another label guidance, another model everyth
   assert.deepEqual(session.settings, { ...defaults(plain), num: 4, fps: 30, seed: "9" });
 });
 
-test("frames of the dream before are not shown", () => {
-  const { session, show, told } = begun();
+test("frames of an earlier dream are ignored", () => {
+  const { session, show, events } = openSession();
   show(4, { id: 1 });
   session.change({ seed: "8" });
   show(5, { id: 1 });
-  assert.deepEqual(told.frames, [4]);
-  session.tellIfDue();
+  assert.deepEqual(events.frames, [4]);
+  session.sendPending();
   show(0);
-  assert.deepEqual(told.frames, [4, 0]);
-  assert.equal(session.sent.size, 1); // what is no longer needed is forgotten
+  assert.deepEqual(events.frames, [4, 0]);
+  assert.equal(session.sent.size, 1); // older messages are dropped
 });
 
-test("the seed leads to a frame that is pure, of settings that have not changed but for the speed", () => {
-  const { session, show } = begun();
+test("a pure frame is reproducible while no setting but fps has changed", () => {
+  const { session, show } = openSession();
   show(6);
-  assert.deepEqual(session.chain(), { ...START, frame: 6 });
+  assert.deepEqual(session.snapshot(), { ...START, frame: 6 });
   session.change({ fps: 40 });
-  assert.equal(session.chain().image, null);
+  assert.equal(session.snapshot().image, null);
   session.change({ creativity: 9 });
-  assert.notEqual(session.chain().image, null);
+  assert.notEqual(session.snapshot().image, null);
   session.change({ creativity: START.settings.creativity });
-  assert.equal(session.chain().image, null);
+  assert.equal(session.snapshot().image, null);
   show(7, { pure: false, fill: 5 });
-  assert.deepEqual([session.chain().frame, ...session.chain().image], [0, ...Array(12).fill(5)]);
+  assert.deepEqual([session.snapshot().frame, ...session.snapshot().image], [0, ...Array(12).fill(5)]);
 });
 
-test("frame 0 does not depend on the creativity, but on all else", () => {
-  const { session, show } = begun();
+test("frame 0 depends on all settings except creativity", () => {
+  const { session, show } = openSession();
   show(0);
   session.change({ creativity: 9 });
-  assert.equal(session.chain().image, null);
+  assert.equal(session.snapshot().image, null);
   session.change({ steps: 9 });
-  assert.notEqual(session.chain().image, null);
+  assert.notEqual(session.snapshot().image, null);
 });
 
-test("a drawing begins a dream that no seed leads to, until another seed does", () => {
-  const { said, session, show } = begun();
+test("a dream that starts from a drawing is not reproducible, until the seed changes", () => {
+  const { sent, session, show } = openSession();
   show(0);
   const drawn = new Uint8Array(12).fill(200);
-  session.dreamFrom(drawn);
-  drawn.fill(0); // the drawing goes on; what was said stays
-  assert.deepEqual([...fromBase64(said.at(-1).image)], Array(12).fill(200));
-  show(1, { pure: true }); // even if the engine thinks so
-  assert.notEqual(session.chain().image, null);
+  session.startFrom(drawn);
+  drawn.fill(0); // later changes to the drawing do not affect what was sent
+  assert.deepEqual([...fromBase64(sent.at(-1).image)], Array(12).fill(200));
+  show(1, { pure: true }); // even if the engine marks it as pure
+  assert.notEqual(session.snapshot().image, null);
   session.change({ steps: 5 });
-  session.tellIfDue();
-  assert.equal("image" in said.at(-1), false);
+  session.sendPending();
+  assert.equal("image" in sent.at(-1), false);
   show(2);
-  assert.notEqual(session.chain().image, null);
+  assert.notEqual(session.snapshot().image, null);
   session.change({ seed: "4" });
-  session.tellIfDue();
+  session.sendPending();
   show(0);
-  assert.equal(session.chain().image, null);
+  assert.equal(session.snapshot().image, null);
 });
 
-test("what the engine refuses is taken back, and told of that control alone", () => {
-  const { engine, session, show, told } = begun();
+test("a rejected setting is reset, and the error names only its field", () => {
+  const { engine, session, show, events } = openSession();
   show(0);
-  session.told.at = -Infinity;
+  session.lastSent.at = -Infinity;
   session.change({ steps: 44 });
-  const id = session.id;
+  const id = session.lastId;
   session.change({ creativity: 17 });
   engine.onmessage({ type: "error", id, message: "steps must be fewer" });
-  assert.deepEqual(told.refused, [[["steps"], "steps must be fewer"]]);
+  assert.deepEqual(events.rejected, [[["steps"], "steps must be fewer"]]);
   assert.deepEqual([session.settings.steps, session.settings.creativity], [24, 17]);
-  assert.deepEqual(told.settings.at(-1), session.settings);
+  assert.deepEqual(events.settings.at(-1), session.settings);
 });
 
-test("a new dream that is refused leaves the one before", () => {
-  const { engine, session, show, told } = begun();
+test("a rejected new dream leaves the old one running", () => {
+  const { engine, session, show, events } = openSession();
   show(3);
-  session.told.at = -Infinity;
+  session.lastSent.at = -Infinity;
   session.change({ seed: "8" });
-  engine.onmessage({ type: "error", id: session.id, message: "no" });
+  engine.onmessage({ type: "error", id: session.lastId, message: "no" });
   show(4, { id: 1 });
-  assert.deepEqual([told.frames, session.settings.seed], [[3, 4], "0"]);
+  assert.deepEqual([events.frames, session.settings.seed], [[3, 4], "0"]);
 });
 
-test("other errors and notes are news", () => {
-  const { engine, told } = begun();
+test("other errors, and notes, become notices", () => {
+  const { engine, events } = openSession();
   engine.onmessage({ type: "error", id: null, message: "strange" });
   engine.onmessage({ type: "note", message: "one thread" });
-  engine.onmessage({ type: "error", id: 1, message: "at the very beginning" });
-  assert.deepEqual(told.news, [
+  engine.onmessage({ type: "error", id: 1, message: "before the first frame" });
+  assert.deepEqual(events.notices, [
     ["strange", true],
     ["one thread", false],
-    ["at the very beginning", true],
+    ["before the first frame", true],
   ]);
 });
 
-test("after a lost connection it begins again where it was", () => {
-  const { engine, greet, said, session, show, told } = begun();
+test("after a lost connection it resumes where it was", () => {
+  const { engine, sayHello, sent, session, show, events } = openSession();
   show(6);
   engine.onstate("retrying", 2);
   engine.onstate("open");
-  assert.deepEqual(told.states, [
+  assert.deepEqual(events.states, [
     ["retrying", 2],
     ["open", undefined],
   ]);
-  greet();
-  assert.deepEqual(said.slice(3), [
+  sayHello();
+  assert.deepEqual(sent.slice(3), [
     { type: "set", id: 2, settings: START.settings },
     { type: "pause" },
     { type: "play" },
   ]);
   show(7, { pure: false, fill: 3 });
   session.play(false);
-  greet();
-  assert.deepEqual([...fromBase64(said.at(-2).image)], Array(12).fill(3));
-  assert.deepEqual(said.at(-1), { type: "pause" });
+  sayHello();
+  assert.deepEqual([...fromBase64(sent.at(-2).image)], Array(12).fill(3));
+  assert.deepEqual(sent.at(-1), { type: "pause" });
 });
 
-test("paused at a frame it goes there again", () => {
-  const { greet, said, session, show } = begun({ ...START, paused: true });
+test("after a reconnect while paused, it steps to the same frame again", () => {
+  const { sayHello, sent, session, show } = openSession({ ...START, paused: true });
   show(2);
-  greet();
-  show(0, { id: session.id });
-  assert.equal(said.at(-1).type, "step");
+  sayHello();
+  show(0, { id: session.lastId });
+  assert.equal(sent.at(-1).type, "step");
 });
 
-test("far on, the picture itself is nearer than the way to it", () => {
-  const { greet, said, session, show } = begun();
+test("a reconnect at a high frame number starts from the image", () => {
+  const { sayHello, sent, session, show } = openSession();
   show(301, { fill: 6 });
   session.play(false);
-  assert.equal(session.chain().frame, 301);
-  greet();
-  assert.deepEqual([...fromBase64(said.at(-2).image)], Array(12).fill(6));
-  assert.equal(session.target, null);
+  assert.equal(session.snapshot().frame, 301);
+  sayHello();
+  assert.deepEqual([...fromBase64(sent.at(-2).image)], Array(12).fill(6));
+  assert.equal(session.targetFrame, null);
 });
 
-test("it rests while there is a reason, whatever is wished", () => {
-  const { said, session } = begun();
+test("it pauses while there is a hold, whatever the viewer chose", () => {
+  const { sent, session } = openSession();
   session.hold("hidden", true);
   session.hold("view", true);
   session.hold("hidden", false);
-  assert.deepEqual(types(said).slice(3), ["pause"]);
+  assert.deepEqual(types(sent).slice(3), ["pause"]);
   session.hold("view", false);
-  assert.deepEqual(types(said).slice(4), ["play"]);
+  assert.deepEqual(types(sent).slice(4), ["play"]);
 });
 
-test("traces come back to who asked, in any order, or an error does", async () => {
-  const { engine, said, session } = begun();
-  const way = { sampler: "ddpm", steps: 2, eta: 0 };
-  const [first, second, third] = [session.trace(way), session.trace(way), session.trace(way)];
-  const ids = said.slice(3).map(({ id }) => id);
-  assert.deepEqual(said[3], { type: "trace", id: ids[0], ...way });
+test("each trace request gets its own reply or error, in any order", async () => {
+  const { engine, sent, session } = openSession();
+  const options = { sampler: "ddpm", steps: 2, eta: 0 };
+  const [first, second, third] = [session.trace(options), session.trace(options), session.trace(options)];
+  const ids = sent.slice(3).map(({ id }) => id);
+  assert.deepEqual(sent[3], { type: "trace", id: ids[0], ...options });
   const view = new DataView(new ArrayBuffer(28 + 2 * (8 + 12 * 4)));
   [0x53, 0x44, 2, 0].forEach((byte, i) => view.setUint8(i, byte));
   view.setUint32(4, ids[1], true);
@@ -293,10 +293,10 @@ test("traces come back to who asked, in any order, or an error does", async () =
     ],
   );
   await assert.rejects(first, /too many/);
-  await assert.rejects(third, /gone/);
+  await assert.rejects(third, /disconnected/);
 });
 
-test("bytes that are no frame are refused", async () => {
+test("invalid frames are rejected", async () => {
   const { parse } = await import(new URL("engine/protocol.js", PAGE));
   const good = bytes(1, 0, true, 0, START.settings);
   assert.equal(parse(good).pixels.length, 12);

@@ -1,4 +1,4 @@
-// Every state survives the address, and no address leads to a state that cannot be.
+// Every state survives the round trip through the URL, and no URL leads to an invalid state.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -6,7 +6,9 @@ import { test } from "node:test";
 import { PAGE } from "./golden.mjs";
 import { MODELS, plain, sprites } from "./models.mjs";
 
-const { defaults, fromAddress, MOST_SEED, problem, settled, toAddress } = await import(new URL("engine/state.js", PAGE));
+const { defaults, fromUrlHash, MAX_SEED, normalize, problem, toUrlHash } = await import(
+  new URL("engine/state.js", PAGE)
+);
 const { inflate, deflate, toBase64Url } = await import(new URL("files/bytes.js", PAGE));
 
 const home = {
@@ -26,7 +28,7 @@ const PLACES = {
     ...home,
     settings: {
       model: "runs/plain",
-      seed: `${MOST_SEED}`,
+      seed: `${MAX_SEED}`,
       num: 16,
       sampler: "heun",
       steps: 40,
@@ -42,7 +44,7 @@ const PLACES = {
     scale: 7,
     scope: {
       step: 12,
-      ways: [
+      samplers: [
         { sampler: "dpmpp_2m", steps: 40, eta: 0 },
         { sampler: "ddim", steps: 3, eta: 0.05 },
       ],
@@ -57,41 +59,41 @@ const PLACES = {
 };
 
 for (const [name, place] of Object.entries(PLACES)) {
-  test(`there and back: ${name}`, async () => {
-    const address = await toAddress(place);
-    assert.match(address, /^[\w.%=&+*-]*$/); // what an address may hold, and nothing that a mail program breaks
-    assert.deepEqual(await fromAddress(`#${address}`, MODELS), { place, problems: [] });
+  test(`round trip: ${name}`, async () => {
+    const hash = await toUrlHash(place);
+    assert.match(hash, /^[\w.%=&+*-]*$/); // only characters that are safe in a URL and that mail programs leave intact
+    assert.deepEqual(await fromUrlHash(`#${hash}`, MODELS), { place, problems: [] });
   });
 }
 
-test("labels with every kind of letter", async () => {
+test("labels with special characters", async () => {
   const labels = ["a=b", "c&d", "e,f:g", "h i", "ü+%", "__proto__", "label"];
   const model = { ...sprites, labels };
   const place = {
     ...home,
     settings: { ...home.settings, label: Object.fromEntries(labels.map((label, i) => [label, i])) },
   };
-  assert.deepEqual(await fromAddress(await toAddress(place), [model]), { place, problems: [] });
+  assert.deepEqual(await fromUrlHash(await toUrlHash(place), [model]), { place, problems: [] });
 });
 
-test("a picture comes instead of a frame", async () => {
-  const address = await toAddress({ ...home, image: picture.subarray(0, 12), frame: 9, paused: true });
-  assert.equal((await fromAddress(address, MODELS)).place.frame, 0);
+test("an image replaces the frame number", async () => {
+  const hash = await toUrlHash({ ...home, image: picture.subarray(0, 12), frame: 9, paused: true });
+  assert.equal((await fromUrlHash(hash, MODELS)).place.frame, 0);
 });
 
-test("what the address leaves open is as the model likes it, or as the page wishes", async () => {
-  const { place, problems } = await fromAddress("#model=runs%2Fplain&num=4", MODELS, { seed: "77" });
-  const wished = { model: "runs/plain", seed: "77", num: 4, sampler: "dpmpp_2m", steps: 40, eta: 0, creativity: 30 };
-  assert.deepEqual({ ...place.settings, ...wished }, place.settings);
+test("missing settings come from the fallbacks, then from the model's defaults", async () => {
+  const { place, problems } = await fromUrlHash("#model=runs%2Fplain&num=4", MODELS, { seed: "77" });
+  const expected = { model: "runs/plain", seed: "77", num: 4, sampler: "dpmpp_2m", steps: 40, eta: 0, creativity: 30 };
+  assert.deepEqual({ ...place.settings, ...expected }, place.settings);
   assert.deepEqual(problems, []);
 });
 
 const WRONG = {
-  "model=nobody": /no model nobody/,
+  "model=nobody": /unknown model nobody, using sprites/,
   "seed=18446744073709551616": /seed must be .* not 18446744073709551616/,
   "seed=-1": /seed/,
-  "num=2": /num must be 1, 4, 16, not 2/,
-  "sampler=toString": /sampler must be ddpm, ddim, heun, dpmpp_2m, not toString/,
+  "num=2": /num must be one of 1, 4, 16, not 2/,
+  "sampler=toString": /sampler must be one of ddpm, ddim, heun, dpmpp_2m, not toString/,
   "steps=0": /steps must be a whole number from 1 to 50, not 0/,
   "steps=1.5": /steps/,
   "eta=1.01": /eta must be a number from 0 to 1/,
@@ -101,7 +103,7 @@ const WRONG = {
   "creativity=501": /creativity must be a whole number from 0 to 500, not 501/,
   "fps=61": /fps/,
   "label=everything": /label/,
-  "label=mix&label.dragon=1": /there is no label dragon/,
+  "label=mix&label.dragon=1": /model sprites has no label dragon$/,
   "label=mix&label.food=9.5": /from 0 to 9/,
   "label=mix&label.food=": /from 0 to 9/,
   "look=ddim-51-0": /microscope/,
@@ -110,32 +112,32 @@ const WRONG = {
   "image=AAAA": /picture .* damaged/,
   "image=%F0%9F%98%80": /picture .* damaged/,
 };
-for (const [address, complaint] of Object.entries(WRONG)) {
-  test(`${address} is told, and its default stands`, async () => {
-    const { place, problems } = await fromAddress(address, MODELS);
+for (const [hash, message] of Object.entries(WRONG)) {
+  test(`${hash} is reported and replaced with its default`, async () => {
+    const { place, problems } = await fromUrlHash(hash, MODELS);
     assert.equal(problems.length, 1);
-    assert.match(problems[0], complaint);
+    assert.match(problems[0], message);
     assert.deepEqual(place, home);
   });
 }
 
-test("a picture that inflates to more than it may is refused before it is all there", async () => {
+test("an image that decompresses to too many bytes is rejected early", async () => {
   const bomb = await deflate(new Uint8Array(2 ** 24));
   await assert.rejects(inflate(bomb, 12), /more than 12/);
   await assert.rejects(inflate(await deflate(picture), picture.length + 1), /48 bytes, not 49/);
-  const { place, problems } = await fromAddress(`image=${toBase64Url(bomb)}`, MODELS);
+  const { place, problems } = await fromUrlHash(`image=${toBase64Url(bomb)}`, MODELS);
   assert.deepEqual([place.image, problems.length], [null, 1]);
 });
 
-test("settings that say nothing are at rest", () => {
-  const restless = { ...home.settings, eta: 0.5, guidance: 3 };
-  assert.deepEqual(settled(restless, sprites), restless);
-  assert.equal(settled({ ...restless, sampler: "ddpm" }, sprites).eta, 0);
-  assert.equal(settled({ ...restless, label: "none" }, sprites).guidance, 1);
-  assert.equal(settled({ ...restless, label: "any" }, plain).guidance, 1);
+test("settings without an effect are reset", () => {
+  const changed = { ...home.settings, eta: 0.5, guidance: 3 };
+  assert.deepEqual(normalize(changed, sprites), changed);
+  assert.equal(normalize({ ...changed, sampler: "ddpm" }, sprites).eta, 0);
+  assert.equal(normalize({ ...changed, label: "none" }, sprites).guidance, 1);
+  assert.equal(normalize({ ...changed, label: "any" }, plain).guidance, 1);
 });
 
-test("defaults are no problem", () => {
+test("defaults are valid", () => {
   for (const model of MODELS) {
     for (const [field, value] of Object.entries(defaults(model))) assert.equal(problem(field, value, model), "", field);
   }

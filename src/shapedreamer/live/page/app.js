@@ -1,12 +1,12 @@
 /**
- * The page: an engine, a session with it, and what a person sees and does.
+ * The page: connects an engine, its session, and the views.
  *
- * @import { Engine, Frame, Settings } from "./engine/protocol.js"
- * @import { Chain } from "./engine/session.js"
+ * @import { Engine, Frame } from "./engine/protocol.js"
+ * @import { Snapshot } from "./engine/session.js"
  * @import { Scope, ViewName } from "./engine/state.js"
  */
 
-import { draw, enlarge, fitting } from "./views/canvas.js";
+import { draw, fitScale, setScale } from "./views/canvas.js";
 import { Controls } from "./views/controls.js";
 import { Drawing } from "./views/drawing.js";
 import { get, grouped, range, setIcon, slide } from "./views/dom.js";
@@ -16,14 +16,14 @@ import { Ring } from "./files/ring.js";
 import { download, toGif, toPng } from "./files/save.js";
 import { Session } from "./engine/session.js";
 import { Share } from "./views/share.js";
-import { fromAddress, toAddress } from "./engine/state.js";
+import { fromUrlHash, toUrlHash } from "./engine/state.js";
 import { Status } from "./views/status.js";
-import { bindTheme, remembered } from "./views/theme.js";
+import { bindTheme, storedPreference } from "./views/theme.js";
 
 const status = new Status();
-addEventListener("error", ({ message }) => status.tell(`something went wrong: ${message}`, true));
+addEventListener("error", ({ message }) => status.notify(`something went wrong: ${message}`, true));
 addEventListener("unhandledrejection", ({ reason }) =>
-  status.tell(`something went wrong: ${reason?.message ?? reason}`, true),
+  status.notify(`something went wrong: ${reason?.message ?? reason}`, true),
 );
 
 const canvas = get("canvas", HTMLCanvasElement);
@@ -31,22 +31,22 @@ const easel = get("easel", HTMLDivElement);
 const ring = new Ring();
 /** @type {ViewName} */
 let view = "dream";
-let scale = 0; // screen pixels a pixel; 0 for as many as fit
-/** @type {Frame | null} the newest that is not yet drawn */
+let scale = 0; // screen pixels per image pixel; 0 fits the window
+/** @type {Frame | null} the newest frame, until it is drawn */
 let undrawn = null;
-/** @type {number[]} when the frames of the last second came */
+/** @type {number[]} arrival times of the last second's frames */
 const arrivals = [];
 
 const controls = new Controls({
-  change: (patch) => session.change(patch),
-  changeModel: (name) => session.changeModel(name),
+  onChange: (patch) => session.change(patch),
+  onChangeModel: (name) => session.changeModel(name),
 });
 const session = new Session(await makeEngine(), {
   hello(hello) {
-    status.greet(hello);
-    controls.offer(hello.models);
+    status.setHello(hello);
+    controls.setModels(hello.models);
     for (const id of ["panel", "transport"]) get(id, HTMLElement).inert = false;
-    if (!session.wished) void follow(location.hash);
+    if (!session.requested) void openHash(location.hash);
   },
   frame(frame) {
     ring.push(frame, performance.now());
@@ -57,36 +57,36 @@ const session = new Session(await makeEngine(), {
   },
   settings(settings) {
     controls.show(settings, session.model);
-    microscope.follow();
-    rememberSoon();
+    microscope.update();
+    updateUrlSoon();
   },
-  refused(fields, message) {
-    for (const field of fields) controls.say(field, message);
+  rejected(fields, message) {
+    for (const field of fields) controls.showError(field, message);
   },
-  playing() {
+  playback() {
     const button = get("play", HTMLButtonElement);
-    setIcon(button, session.wish ? "pause" : "play");
-    button.setAttribute("aria-label", session.wish ? "Pause" : "Play");
-    status.reach(session.target);
-    rememberSoon();
+    setIcon(button, session.isPlaying ? "pause" : "play");
+    button.setAttribute("aria-label", session.isPlaying ? "Pause" : "Play");
+    status.setTarget(session.targetFrame);
+    updateUrlSoon();
   },
-  state: (state, seconds) => status.become(state, seconds),
-  news: (message, bad) => status.tell(message, bad),
+  state: (state, seconds) => status.setState(state, seconds),
+  notice: (message, isError) => status.notify(message, isError),
 });
-const microscope = new Microscope(session, () => rememberSoon());
+const microscope = new Microscope(session, () => updateUrlSoon());
 const drawing = new Drawing({
-  dreamOn(pixels) {
-    session.dreamFrom(pixels);
-    look("dream");
+  onContinue(pixels) {
+    session.startFrom(pixels);
+    showView("dream");
     session.play(true);
   },
-  repaint(pixels, mask) {
-    if (pixels) session.dreamFrom(pixels);
+  onRepaint(pixels, mask) {
+    if (pixels) session.startFrom(pixels);
     session.repaint(mask);
   },
-  changed: () => rememberSoon(),
+  onEdit: () => updateUrlSoon(),
 });
-const share = new Share(shared, () => session.hold("share", false));
+const share = new Share(getShared, () => session.hold("share", false));
 
 /** @returns {Promise<Engine>} */
 async function makeEngine() {
@@ -99,66 +99,66 @@ async function makeEngine() {
   return new ServerEngine(new URL("ws", document.baseURI.replace(/^http/, "ws")).href);
 }
 
-// the address
+// the URL
 
-/** Go where an address leads. @param {string} address */
-async function follow(address) {
+/** Apply the state stored in a URL. @param {string} hash */
+async function openHash(hash) {
   const seed = `${crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000}`;
-  const { place, problems } = await fromAddress(address, session.models, { seed });
-  if (address.length < 2 && matchMedia("(prefers-reduced-motion: reduce)").matches) place.paused = true;
-  setScale(place.scale);
-  look("dream");
+  const { place, problems } = await fromUrlHash(hash, session.models, { seed });
+  if (hash.length < 2 && matchMedia("(prefers-reduced-motion: reduce)").matches) place.paused = true;
+  setZoom(place.scale);
+  showView("dream");
   session.hold("view", place.view !== "dream");
   session.open(place);
-  if (place.view !== "dream") look(place.view, place.scope);
-  if (problems.length) status.tell(problems.join("; "), true);
+  if (place.view !== "dream") showView(place.view, place.scope);
+  if (problems.length) status.notify(problems.join("; "), true);
 }
 
-/** @param {Chain} chain @param {ViewName} where */
-async function link(chain, where) {
-  const scope = where === "microscope" ? microscope.scope() : null;
-  const place = chain.paused ? session.near(chain) : { ...chain, frame: 0 };
-  return `#${await toAddress({ ...place, view: where, scale, scope })}`;
+/** The hash of a URL that reproduces a snapshot. @param {Snapshot} snapshot @param {ViewName} linkedView */
+async function linkTo(snapshot, linkedView) {
+  const scope = linkedView === "microscope" ? microscope.scope() : null;
+  const start = snapshot.paused ? session.limitReplay(snapshot) : { ...snapshot, frame: 0 };
+  return `#${await toUrlHash({ ...start, view: linkedView, scale, scope })}`;
 }
 
 /** @type {ReturnType<typeof setTimeout> | undefined} */
-let remembering;
+let urlTimer;
 
-/** Write into the address what is shown, when things have calmed down. */
-function rememberSoon() {
-  clearTimeout(remembering);
-  remembering = setTimeout(async () => history.replaceState(null, "", await link(seen().chain, view)), 300);
+/** Write the current state into the URL, 300 ms after the last change. */
+function updateUrlSoon() {
+  clearTimeout(urlTimer);
+  urlTimer = setTimeout(async () => history.replaceState(null, "", await linkTo(visible().snapshot, view)), 300);
 }
 
-/** What is on the canvas, with what is drawn on it, and what leads to it. */
-function seen() {
-  const chain = session.chain();
+/** The picture on the canvas, including an edited drawing, and how to reproduce it. */
+function visible() {
+  const snapshot = session.snapshot();
   const drawn = view === "draw" && drawing.edited ? drawing.frame : null;
   return drawn
-    ? { frame: drawn, chain: { ...chain, frame: 0, image: drawn.pixels.slice() } }
-    : { frame: session.shown, chain };
+    ? { frame: drawn, snapshot: { ...snapshot, frame: 0, image: drawn.pixels.slice() } }
+    : { frame: session.shown, snapshot };
 }
 
-// the dream
+// frames
 
 function showFrame() {
   const frame = undrawn;
   undrawn = null;
   if (!frame) return;
   const { width, height } = canvas;
-  if (view === "draw") drawing.take(frame);
+  if (view === "draw") drawing.load(frame);
   else draw(canvas, frame);
-  if (canvas.width !== width || canvas.height !== height) fit();
+  if (canvas.width !== width || canvas.height !== height) updateCanvasSize();
   get("frame-number", HTMLOutputElement).value = grouped(frame.frame);
   const { model } = session.settings;
-  const words = session.wish ? `A dream of ${model}` : `Frame ${frame.frame} of a dream of ${model}`;
-  if (canvas.getAttribute("aria-label") !== words) canvas.setAttribute("aria-label", words);
-  if (session.wish) return;
+  const label = `${session.isPlaying ? "Live frames" : `Frame ${frame.frame}`} from the model ${model}`;
+  if (canvas.getAttribute("aria-label") !== label) canvas.setAttribute("aria-label", label);
+  if (session.isPlaying) return;
   showNumbers();
-  rememberSoon();
+  updateUrlSoon();
 }
 
-/** The numbers that would only flicker if they changed with each frame. */
+/** Update the numbers that would flicker if they changed with every frame. */
 function showNumbers() {
   const now = performance.now();
   while (arrivals.length && now - arrivals[0] > 1000) arrivals.shift();
@@ -169,31 +169,31 @@ function showNumbers() {
 }
 setInterval(showNumbers, 250);
 
-/** Make the canvas as large as fits, or as is wished. */
-function fit() {
+/** Size the canvas to the chosen zoom, or to fit the window. */
+function updateCanvasSize() {
   const { paddingLeft, paddingTop } = getComputedStyle(easel);
-  const room = fitting(
+  const fitting = fitScale(
     canvas,
     easel.clientWidth - 2 * parseFloat(paddingLeft),
     easel.clientHeight - 2 * parseFloat(paddingTop),
   );
-  enlarge(canvas, scale || room);
+  setScale(canvas, scale || fitting);
 }
-new ResizeObserver(fit).observe(easel);
+new ResizeObserver(updateCanvasSize).observe(easel);
 
-/** @param {number} wished */
-function setScale(wished) {
-  scale = wished;
+/** @param {number} zoom  screen pixels per image pixel; 0 fits the window */
+function setZoom(zoom) {
+  scale = zoom;
   slide(range("scale"), scale);
-  get("scale-text", HTMLOutputElement).value = scale ? `× ${scale}` : "fits";
-  fit();
+  get("scale-text", HTMLOutputElement).value = scale ? `× ${scale}` : "fit";
+  updateCanvasSize();
 }
 
-/** @param {ViewName} which @param {Scope | null} [scope] */
-function look(which, scope = null) {
-  if (view === "draw") drawing.leave();
+/** @param {ViewName} name @param {Scope | null} [scope] */
+function showView(name, scope = null) {
+  if (view === "draw") drawing.close();
   if (view === "microscope") microscope.close();
-  view = which;
+  view = name;
   document.body.dataset.showing = view;
   for (const button of document.querySelectorAll("[data-view]")) {
     if (button instanceof HTMLButtonElement) button.setAttribute("aria-current", `${button.dataset.view === view}`);
@@ -207,10 +207,10 @@ function look(which, scope = null) {
     undrawn = session.shown;
     showFrame();
   }
-  rememberSoon();
+  updateUrlSoon();
 }
 
-// what a person does
+// actions
 
 function randomize() {
   session.change({ seed: `${crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000}` });
@@ -218,10 +218,10 @@ function randomize() {
 
 function playOrPause() {
   if (view === "microscope") microscope.toggle();
-  else if (view === "dream") session.play(!session.wish);
+  else if (view === "dream") session.play(!session.isPlaying);
 }
 
-/** @param {number} by  share of T */
+/** @param {number} by  fraction of T */
 function moveCreativity(by) {
   const { T } = session.model;
   session.change({ creativity: Math.min(Math.max(session.settings.creativity + Math.round(by * T), 0), T) });
@@ -233,17 +233,17 @@ function fileName() {
 }
 
 async function savePng() {
-  const { frame } = seen();
+  const { frame } = visible();
   if (frame) download(await toPng(frame), `${fileName()}.png`);
 }
 
 async function saveGif() {
   const button = get("save-gif", HTMLButtonElement);
-  if (ring.kept.length === 0 || button.disabled) return;
+  if (ring.frames.length === 0 || button.disabled) return;
   button.disabled = true;
   const text = get("gif-text", HTMLSpanElement);
   try {
-    const blob = await toGif(ring, (share) => (text.textContent = `${Math.round(100 * share)} %`));
+    const blob = await toGif(ring, (fraction) => (text.textContent = `${Math.round(100 * fraction)}%`));
     download(blob, `${fileName()}.gif`);
   } finally {
     text.textContent = "GIF";
@@ -251,11 +251,12 @@ async function saveGif() {
   }
 }
 
-function shared() {
-  const { frame, chain } = seen();
-  /** @param {Chain} chain */
-  const address = async (chain) => new URL(await link(chain, view === "draw" ? "dream" : view), location.href).href;
-  return { chain: { ...chain, paused: true }, model: session.model, frame, link: address };
+function getShared() {
+  const { frame, snapshot } = visible();
+  /** @param {Snapshot} snapshot */
+  const link = async (snapshot) =>
+    new URL(await linkTo(snapshot, view === "draw" ? "dream" : view), location.href).href;
+  return { snapshot: { ...snapshot, paused: true }, model: session.model, frame, link };
 }
 
 function openShare() {
@@ -267,64 +268,68 @@ function openHelp() {
   get("help-dialog", HTMLDialogElement).showModal();
 }
 
-async function onlyTheDream() {
+async function toggleFullscreen() {
   if (document.fullscreenElement) await document.exitFullscreen();
-  else await get("stage", HTMLElement).requestFullscreen?.(); // which some telephones have not
+  else await get("stage", HTMLElement).requestFullscreen?.(); // some phones do not support it
 }
 
-const theme = bindTheme();
-const keysOn = remembered("keys", "on");
-const keysSwitch = get("keys-on", HTMLInputElement);
-keysSwitch.checked = keysOn.value === "on";
-keysSwitch.addEventListener("change", () => keysOn.set(keysSwitch.checked ? "on" : "off"));
+const toggleTheme = bindTheme();
+const shortcuts = storedPreference("keys", "on");
+const shortcutSwitch = get("keys-on", HTMLInputElement);
+shortcutSwitch.checked = shortcuts.value === "on";
+shortcutSwitch.addEventListener("change", () => shortcuts.set(shortcutSwitch.checked ? "on" : "off"));
 
 /** @type {[string, () => void][]} */
 const BUTTONS = [
-  ["play", () => session.play(!session.wish)],
+  ["play", () => session.play(!session.isPlaying)],
   ["step", () => session.step()],
   ["restart", () => session.restart()],
   ["randomize", randomize],
   ["save-png", savePng],
   ["save-gif", saveGif],
   ["share", openShare],
-  ["fullscreen", onlyTheDream],
+  ["fullscreen", toggleFullscreen],
   ["help", openHelp],
-  ["theme", theme],
+  ["theme", toggleTheme],
 ];
 for (const [id, run] of BUTTONS) get(id, HTMLButtonElement).addEventListener("click", run);
 for (const button of document.querySelectorAll("[data-view]")) {
   if (button instanceof HTMLButtonElement) {
-    button.addEventListener("click", () => session.wished && look(/** @type {ViewName} */ (button.dataset.view)));
+    const name = /** @type {ViewName} */ (button.dataset.view);
+    button.addEventListener("click", () => session.requested && showView(name));
   }
 }
 range("scale").addEventListener("input", () => {
-  setScale(Number(range("scale").value));
-  rememberSoon();
+  setZoom(Number(range("scale").value));
+  updateUrlSoon();
 });
 
-/** @param {string} key @param {string} does @param {() => void} run */
-const entry = (key, does, run, shown = key.toUpperCase()) => ({ key, shown, does, run });
+/** @param {string} key @param {string} description @param {() => void} run */
+const shortcut = (key, description, run, label = key.toUpperCase()) => ({ key, label, description, run });
 const KEYS = [
-  entry(" ", "play or pause", playOrPause, "space"),
-  entry(".", "one frame", () => (view === "microscope" ? microscope.move(1) : session.step())),
-  entry(",", "one step back, in the microscope", () => view === "microscope" && microscope.move(-1)),
-  entry("0", "back to frame 0", () => (view === "microscope" ? microscope.go(0) : session.restart())),
-  entry("r", "another seed", randomize),
-  entry("[", "less creative", () => moveCreativity(-0.02)),
-  entry("]", "more creative", () => moveCreativity(0.02)),
-  entry("1", "dream", () => look("dream")),
-  entry("2", "microscope", () => look("microscope")),
-  entry("3", "draw", () => look("draw")),
-  entry("u", "undo, in drawing", () => view === "draw" && drawing.back()),
-  entry("s", "save the picture", savePng),
-  entry("g", "save the last seconds", saveGif),
-  entry("c", "link and code", openShare),
-  entry("f", "only the dream", onlyTheDream),
-  entry("t", "light or dark", theme),
-  entry("?", "this help", openHelp),
-].map((key) => ({ ...key, run: () => (session.wished || key.key === "?") && key.run() }));
-listen(KEYS, () => keysOn.value === "on");
+  shortcut(" ", "play or pause", playOrPause, "space"),
+  shortcut(".", "next frame or step", () => (view === "microscope" ? microscope.move(1) : session.step())),
+  shortcut(",", "previous step (microscope)", () => view === "microscope" && microscope.move(-1)),
+  shortcut("0", "first frame or step", () => {
+    if (view === "microscope") microscope.go(0);
+    else session.restart();
+  }),
+  shortcut("r", "new random seed", randomize),
+  shortcut("[", "less creativity", () => moveCreativity(-0.02)),
+  shortcut("]", "more creativity", () => moveCreativity(0.02)),
+  shortcut("1", "dream view", () => showView("dream")),
+  shortcut("2", "microscope view", () => showView("microscope")),
+  shortcut("3", "draw view", () => showView("draw")),
+  shortcut("u", "undo (draw)", () => view === "draw" && drawing.undo()),
+  shortcut("s", "save as PNG", savePng),
+  shortcut("g", "save the last 6 seconds as GIF", saveGif),
+  shortcut("c", "share a link or code", openShare),
+  shortcut("f", "full screen", toggleFullscreen),
+  shortcut("t", "light or dark theme", toggleTheme),
+  shortcut("?", "this help", openHelp),
+].map((entry) => ({ ...entry, run: () => (session.requested || entry.key === "?") && entry.run() }));
+listen(KEYS, () => shortcuts.value === "on");
 get("keys", HTMLElement).append(...table(KEYS));
 
-addEventListener("hashchange", () => session.wished && follow(location.hash));
+addEventListener("hashchange", () => session.requested && openHash(location.hash));
 document.addEventListener("visibilitychange", () => session.hold("hidden", document.hidden));

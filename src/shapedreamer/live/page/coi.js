@@ -1,7 +1,7 @@
 /**
- * Threads for WebAssembly where the host sends no COOP and COEP headers (cross-origin isolation). This file is a script
- * of the page, which installs a service worker and loads the page again; and it is that service worker, which adds the
- * headers to every answer. Where the host does send them, it does nothing.
+ * WebAssembly threads for hosts that do not send the COOP and COEP headers (cross-origin isolation). This file has two
+ * roles: as a script of the page, it installs a service worker and reloads the page; as that service worker, it adds
+ * the headers to every response. If the host sends the headers, it does nothing.
  */
 
 const HEADERS = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
@@ -14,13 +14,13 @@ if (typeof window === "undefined") {
 } else if (!window.crossOriginIsolated && "serviceWorker" in navigator && !navigator.serviceWorker.controller) {
   navigator.serviceWorker.addEventListener("controllerchange", () => window.location.reload(), { once: true });
   const { src } = /** @type {HTMLScriptElement} */ (document.currentScript);
-  navigator.serviceWorker.register(src).catch(() => {}); // then one thread does it
+  navigator.serviceWorker.register(src).catch(() => {}); // on failure the engine uses one thread
 }
 
-/** The answer to a request, with the headers. @param {Request} request */
+/** The response to a request, with the headers. @param {Request} request */
 async function isolated(request) {
   const { body, status, statusText, headers } = await fetch(request);
-  const more = new Headers(headers);
-  for (const [name, value] of Object.entries(HEADERS)) more.set(name, value);
-  return new Response(body, { status, statusText, headers: more });
+  const allHeaders = new Headers(headers);
+  for (const [name, value] of Object.entries(HEADERS)) allHeaders.set(name, value);
+  return new Response(body, { status, statusText, headers: allHeaders });
 }

@@ -1,5 +1,5 @@
 /**
- * The engine in the browser, as the page sees it: what worker.js does, with no server behind it.
+ * The engine that runs in the browser: the page's interface to worker.js, which needs no server.
  *
  * @import { Engine, FromEngine, ToEngine } from "./protocol.js"
  */
@@ -15,12 +15,12 @@ export class BrowserEngine {
 
   #worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
 
-  /** @param {string} modelsUrl  of models.json */
+  /** @param {string} modelsUrl  URL of models.json */
   constructor(modelsUrl) {
     this.#worker.onmessage = ({ data }) => this.#receive(data);
-    this.#worker.onerror = (event) => this.#fail(event.message || "the worker could not be loaded");
+    this.#worker.onerror = (event) => this.#fail(event.message || "could not load the worker");
     this.#worker.postMessage({ type: "open", url: new URL(modelsUrl, document.baseURI).href });
-    setTimeout(() => this.onstate("connecting")); // once there is somebody to be told
+    setTimeout(() => this.onstate("connecting")); // deferred, so that the caller can set onstate first
   }
 
   /** @param {ToEngine} message */

@@ -1,5 +1,6 @@
 /**
- * What a viewer may ask for. Each check throws an Error that names the thing, its value and what would be right.
+ * Checks of the messages that the page sends. Each check throws an Error that names the field, its value and the valid
+ * range.
  *
  * @import { ModelInfo, Settings } from "./protocol.js"
  */
@@ -8,85 +9,85 @@ import { fromBase64 } from "../files/bytes.js";
 import { SAMPLERS, WITH_ETA } from "./samplers.js";
 
 const FIELDS = ["model", "seed", "num", "sampler", "steps", "eta", "guidance", "creativity", "label", "fps"];
-const [MOST_STEPS, MOST_GUIDANCE, MOST_AMOUNT, MOST_FPS] = [50, 10, 9, 60];
+const [MAX_STEPS, MAX_GUIDANCE, MAX_AMOUNT, MAX_FPS] = [50, 10, 9, 60];
 
 /**
- * The model that the settings are for, which they fit.
+ * Check all settings, and return the model that they name.
  *
  * @param {Settings} settings
  * @param {ModelInfo[]} models
  * @returns {ModelInfo}
  */
 export function checkSettings(settings, models) {
-  if (typeof settings !== "object" || settings === null) refuse("settings", settings, "an object");
+  if (typeof settings !== "object" || settings === null) fail("settings", settings, "an object");
   for (const key of Object.keys(settings)) {
-    if (!FIELDS.includes(key)) refuse("a setting", key, `one of ${FIELDS.join(", ")}`);
+    if (!FIELDS.includes(key)) fail("setting name", key, `one of ${FIELDS.join(", ")}`);
   }
   const names = models.map((model) => model.name);
-  const info = models[names.indexOf(settings.model)] ?? refuse("model", settings.model, `one of ${names.join(", ")}`);
+  const info = models[names.indexOf(settings.model)] ?? fail("model", settings.model, `one of ${names.join(", ")}`);
   const { seed, num, creativity, fps } = settings;
   if (typeof seed !== "string" || !/^\d{1,20}$/.test(seed) || BigInt(seed) >= 1n << 64n) {
-    refuse("seed", seed, "a text of digits, 0…2⁶⁴−1");
+    fail("seed", seed, "a string of digits, 0…2⁶⁴−1");
   }
-  if (![1, 4, 16].includes(num)) refuse("num", num, "1, 4 or 16");
-  checkWay(settings, info);
-  if (!isWithin(creativity, 0, info.T) || creativity % 1) refuse("creativity", creativity, `a time 0…${info.T}`);
-  if (!isWithin(fps, 0, MOST_FPS)) refuse("fps", fps, `0…${MOST_FPS}`);
+  if (![1, 4, 16].includes(num)) fail("num", num, "1, 4 or 16");
+  checkSampler(settings, info);
+  if (!isWithin(creativity, 0, info.T) || creativity % 1) fail("creativity", creativity, `a timestep 0…${info.T}`);
+  if (!isWithin(fps, 0, MAX_FPS)) fail("fps", fps, `0…${MAX_FPS}`);
   checkLabel(settings, info);
   return info;
 }
 
 /**
- * Whether there is such a way from noise to image.
+ * Check the sampler, its number of steps and its eta.
  *
- * @param {{sampler: string, steps: number, eta: number}} way
+ * @param {{sampler: string, steps: number, eta: number}} options
  * @param {ModelInfo} info
  */
-export function checkWay({ sampler, steps, eta }, info) {
-  if (!Object.hasOwn(SAMPLERS, sampler)) refuse("sampler", sampler, `one of ${Object.keys(SAMPLERS).join(", ")}`);
-  const most = Math.min(MOST_STEPS, info.T);
-  if (!isWithin(steps, 1, most) || steps % 1) refuse("steps", steps, `a whole number 1…${most}`);
-  if (!isWithin(eta, 0, 1)) refuse("eta", eta, "0…1");
+export function checkSampler({ sampler, steps, eta }, info) {
+  if (!Object.hasOwn(SAMPLERS, sampler)) fail("sampler", sampler, `one of ${Object.keys(SAMPLERS).join(", ")}`);
+  const maxSteps = Math.min(MAX_STEPS, info.T);
+  if (!isWithin(steps, 1, maxSteps) || steps % 1) fail("steps", steps, `a whole number 1…${maxSteps}`);
+  if (!isWithin(eta, 0, 1)) fail("eta", eta, "0…1");
   if (eta && !WITH_ETA.includes(sampler))
-    refuse("eta", eta, `0 for the sampler ${sampler}; it belongs to ${WITH_ETA.join(" and ")}`);
+    fail("eta", eta, `0 for the sampler ${sampler} (only ${WITH_ETA.join(" and ")} have an eta)`);
 }
 
 /** @param {Settings} settings @param {ModelInfo} info */
 function checkLabel({ label, guidance }, info) {
   const names = info.labels;
-  if (!isWithin(guidance, -MOST_GUIDANCE, MOST_GUIDANCE)) refuse("guidance", guidance, "−10…10");
+  if (!isWithin(guidance, -MAX_GUIDANCE, MAX_GUIDANCE)) fail("guidance", guidance, "−10…10");
   if (label === "none" || (label === "any" && !names.length)) {
-    if (guidance !== 1) refuse("guidance", guidance, "1 where there is no label to guide to");
+    if (guidance !== 1) fail("guidance", guidance, "1 without a class label");
   } else if (label !== "any") {
-    if (typeof label !== "object" || label === null) refuse("label", label, "any, none or names with amounts");
-    if (!names.length) refuse("label", label, "any or none for a model without labels");
+    if (typeof label !== "object" || label === null) fail("label", label, "any, none or an object of label amounts");
+    if (!names.length) fail("label", label, "any or none, because this model has no labels");
     for (const [name, amount] of Object.entries(label)) {
-      if (!names.includes(name)) refuse("label", name, `one of ${names.join(", ")}`);
-      if (!isWithin(amount, 0, MOST_AMOUNT)) refuse(`label ${name}`, amount, `0…${MOST_AMOUNT}`);
+      if (!names.includes(name)) fail("label", name, `one of ${names.join(", ")}`);
+      if (!isWithin(amount, 0, MAX_AMOUNT)) fail(`label ${name}`, amount, `0…${MAX_AMOUNT}`);
     }
   }
 }
 
 /** @param {unknown} id */
 export function checkId(id) {
-  if (!isWithin(id, 0, 2 ** 32 - 1) || id % 1) refuse("id", id, "a whole number 0…2³²−1");
+  if (!isWithin(id, 0, 2 ** 32 - 1) || id % 1) fail("id", id, "a whole number 0…2³²−1");
 }
 
 /**
- * The bytes of a text in base64.
+ * Decode a base64 string that must hold exactly `length` bytes.
  *
- * @param {string} what
+ * @param {string} field  its name in the error message
  * @param {unknown} text
- * @param {number} length  how many they must be
+ * @param {number} length
  */
-export function checkBytes(what, text, length) {
+export function checkBytes(field, text, length) {
   let bytes;
   try {
     bytes = fromBase64(/** @type {string} */ (text));
   } catch {
-    refuse(what, text, "a text in base64");
+    fail(field, text, "base64");
   }
-  if (bytes.length !== length) refuse(what, `of ${bytes.length} bytes`, `of ${length}`);
+  if (bytes.length !== length) fail(field, `${bytes.length} bytes`, `${length} bytes long`);
   return bytes;
 }
 
@@ -95,7 +96,7 @@ function isWithin(value, low, high) {
   return typeof value === "number" && value >= low && value <= high;
 }
 
-/** @param {string} what @param {unknown} value @param {string} right @returns {never} */
-function refuse(what, value, right) {
-  throw new Error(`${what} must be ${right}, not ${typeof value === "string" ? value : JSON.stringify(value)}`);
+/** @param {string} field @param {unknown} value @param {string} expected @returns {never} */
+function fail(field, value, expected) {
+  throw new Error(`${field} must be ${expected}, not ${typeof value === "string" ? value : JSON.stringify(value)}`);
 }

@@ -1,51 +1,52 @@
 /**
- * One viewer's dream: frame 0 is a sample or an image that was given, and each further one is varied from the one
- * before, so that one dream melts into the next (explore.melt). Between frames images are kept as they are, unrounded.
+ * One viewer's dream: the animation on the page. Frame 0 is a sample, or an image from the page. Every later frame adds
+ * noise to the frame before it and denoises it again (`melt` in src/shapedreamer/imaging/explore.py), so that one
+ * picture gradually turns into the next. Between frames, images stay float32 and are not rounded to bytes.
  *
- * @import { Label, Settings } from "./protocol.js"
- * @import { Network, Way } from "./model.js"
+ * @import { Settings } from "./protocol.js"
+ * @import { Network, SampleOptions } from "./model.js"
  * @import { Step } from "./samplers.js"
  *
  * @typedef Frame
- * @property {number} id      of the settings that it was made with
- * @property {number} k       its number
- * @property {boolean} pure   whether model, settings and k alone decide it
+ * @property {number} id      id of the settings that produced it
+ * @property {number} k       frame number
+ * @property {boolean} pure   whether the model, the settings and k determine it completely
  * @property {number} num
  * @property {Float32Array} x
- * @property {number} calls   network calls that it took
+ * @property {number} calls   network calls made for it
  * @property {Model} model
  */
 
 import { Model } from "./model.js";
 
 export class Dream {
-  /** The newest settings, and their number. @type {Settings | null} */
+  /** The newest settings, and their id. @type {Settings | null} */
   settings = null;
   id = 0;
-  /** What frame 0 is, if it is not to be sampled. @type {Float32Array | null} */
-  #given = null;
+  /** Frame 0, if it is an image rather than a sample. @type {Float32Array | null} */
+  #startImage = null;
   /** The newest frame; null before frame 0. @type {Float32Array | null} */
   #x = null;
   #k = 0;
   #pure = true;
-  #begin = false;
-  /** Where to dream anew next. @type {Uint8Array | null} */
-  #hole = null;
-  #beginnings = 0;
+  #isRestarting = false;
+  /** The area that the next frame repaints. @type {Uint8Array | null} */
+  #mask = null;
+  #restarts = 0;
 
   /** @param {(name: string) => Promise<Model>} load */
   constructor(load) {
     this.load = load;
   }
 
-  /** Whether a frame is wanted even of a dream that is paused. */
+  /** Whether a frame is due even while the dream is paused. */
   get isDue() {
-    return this.#begin || this.#hole !== null;
+    return this.#isRestarting || this.#mask !== null;
   }
 
   /**
-   * New settings. With an image, or for another model, seed or num, the dream begins again; else they hold from the next
-   * frame on.
+   * Take new settings. An image, or another model, seed or num, restarts at frame 0. Any other change applies from the
+   * next frame on.
    *
    * @param {number} id
    * @param {Settings} settings
@@ -56,62 +57,62 @@ export class Dream {
     const changed = (/** @type {string[]} */ keys) => keys.some((key) => text(settings, key) !== text(before, key));
     [this.id, this.settings] = [id, settings];
     if (before === null || image !== null || changed(["model", "seed", "num"])) {
-      this.#given = image;
+      this.#startImage = image;
       this.restart();
-    } else if (!this.#begin && changed(["sampler", "steps", "eta", "guidance", "creativity", "label"])) {
+    } else if (!this.#isRestarting && changed(["sampler", "steps", "eta", "guidance", "creativity", "label"])) {
       this.#pure = false;
     }
   }
 
-  /** Begin again at frame 0. What is under way is abandoned. */
+  /** Restart at frame 0, and cancel the frame being made. */
   restart() {
-    [this.#x, this.#hole, this.#begin] = [null, null, true];
-    this.#beginnings++;
+    [this.#x, this.#mask, this.#isRestarting] = [null, null, true];
+    this.#restarts++;
   }
 
-  /** Dream a part of the first image anew: the next frame. @param {Uint8Array} hole  a byte a pixel, 0 to keep it */
-  repaint(hole) {
-    this.#hole = hole;
+  /** Inpaint a part of the first image in the next frame. @param {Uint8Array} mask  one byte per pixel, 0 to keep it */
+  repaint(mask) {
+    this.#mask = mask;
   }
 
   /**
-   * The next frame, of the settings as they are now; null if the dream began again in the meantime.
+   * Make the next frame with the current settings; null if the dream restarted in the meantime.
    *
    * @returns {Promise<Frame | null>}
    */
-  async frame() {
-    const [settings, id, before, beginning] = [this.settings, this.id, this.#x, this.#beginnings];
-    if (settings === null) throw new Error("there are no settings yet: `set` comes first");
-    const hole = before && this.#hole;
-    if (before === null) this.#pure = this.#given === null;
-    if (hole) [this.#hole, this.#pure] = [null, false];
-    this.#begin = false;
+  async nextFrame() {
+    const [settings, id, before, restarts] = [this.settings, this.id, this.#x, this.#restarts];
+    if (settings === null) throw new Error("no settings yet: call set() first");
+    const mask = before && this.#mask;
+    if (before === null) this.#pure = this.#startImage === null;
+    if (mask) [this.#mask, this.#pure] = [null, false];
+    this.#isRestarting = false;
     const [pure, k] = [this.#pure, before === null ? 0 : this.#k + 1];
-    const isWanted = () => beginning === this.#beginnings;
+    const isCurrent = () => restarts === this.#restarts;
     try {
-      const [model, made] = counted(await this.load(settings.model), isWanted);
-      const x = await next(model, before, this.#given, hole, settings, k);
-      if (!isWanted()) return null;
+      const [model, counter] = withCounter(await this.load(settings.model), isCurrent);
+      const x = await makeImages(model, before, this.#startImage, mask, settings, k);
+      if (!isCurrent()) return null;
       [this.#x, this.#k] = [x, k];
-      return { id, k, pure, num: settings.num, x, calls: made.calls, model };
+      return { id, k, pure, num: settings.num, x, calls: counter.calls, model };
     } catch (error) {
-      if (!isWanted()) return null;
-      this.#hole = null; // or it would be tried for ever
+      if (!isCurrent()) return null;
+      this.#mask = null; // otherwise the failing repaint would be retried forever
       throw error;
     }
   }
 
   /**
-   * All steps to image 0 of any settings.
+   * All sampling steps of image 0, for any settings.
    *
    * @param {Settings} settings
    * @returns {Promise<{steps: Step[], calls: number, model: Model}>}
    */
   async trace(settings) {
-    const [model, made] = counted(await this.load(settings.model), () => true);
+    const [model, counter] = withCounter(await this.load(settings.model), () => true);
     const steps = [];
-    for await (const step of model.stream(1, wayOf(settings))) steps.push(step);
-    return { steps, calls: made.calls, model };
+    for await (const step of model.stream(1, sampleOptions(settings))) steps.push(step);
+    return { steps, calls: counter.calls, model };
   }
 }
 
@@ -119,45 +120,45 @@ export class Dream {
  * The images of frame k.
  *
  * @param {Model} model
- * @param {Float32Array | null} before  the frame before; null for frame 0
- * @param {Float32Array | null} given   frame 0, if it is not to be sampled
- * @param {Uint8Array | null} hole      where to dream the first image of the frame before anew
+ * @param {Float32Array | null} before      the previous frame; null for frame 0
+ * @param {Float32Array | null} startImage  frame 0, if it is not sampled
+ * @param {Uint8Array | null} mask          the area of the first image to inpaint
  * @param {Settings} settings
  * @param {number} k
  */
-async function next(model, before, given, hole, settings, k) {
+async function makeImages(model, before, startImage, mask, settings, k) {
   const { num, creativity } = settings;
-  const way = wayOf(settings);
-  if (before === null) return given ?? model.sample(num, way);
-  if (hole) return model.inpaint(before.subarray(0, model.size), hole, num, way);
-  return creativity ? model.vary(before, creativity, num, way, k) : before;
+  const options = sampleOptions(settings);
+  if (before === null) return startImage ?? model.sample(num, options);
+  if (mask) return model.inpaint(before.subarray(0, model.size), mask, num, options);
+  return creativity ? model.vary(before, creativity, num, options, k) : before;
 }
 
-/** @param {Settings} settings @returns {Way} */
-function wayOf({ sampler, steps, eta, seed, label, guidance }) {
+/** @param {Settings} settings @returns {SampleOptions} */
+function sampleOptions({ sampler, steps, eta, seed, label, guidance }) {
   return { sampler, steps, eta, seed: BigInt(seed), label, guidance };
 }
 
 /**
- * A model whose network calls are counted, and which gives up once its work is no longer wanted.
+ * The model with a count of its network calls. Its network throws once the result is no longer needed.
  *
  * @param {Model} model
- * @param {() => boolean} isWanted
+ * @param {() => boolean} isCurrent
  * @returns {[Model, {calls: number}]}
  */
-function counted(model, isWanted) {
-  const made = { calls: 0 };
+function withCounter(model, isCurrent) {
+  const counter = { calls: 0 };
   /** @type {Network} */
   const network = async (...inputs) => {
-    made.calls++;
+    counter.calls++;
     const output = await model.network(...inputs);
-    if (!isWanted()) throw new Error("nobody waits for this any more");
+    if (!isCurrent()) throw new Error("cancelled: the dream has restarted");
     return output;
   };
-  return [model.over(network), made];
+  return [model.withNetwork(network), counter];
 }
 
-/** A setting as text, to be compared. @param {any} settings @param {string} key */
+/** A setting as a string, for comparison. @param {any} settings @param {string} key */
 function text(settings, key) {
   return JSON.stringify(settings[key]);
 }

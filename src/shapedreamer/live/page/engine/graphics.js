@@ -1,50 +1,53 @@
 /**
- * The network computed by the graphics card (WebGPU), where there is one: if it answers as WebAssembly does, and sooner.
+ * Run the network on the GPU (WebGPU), if there is one, its output matches WebAssembly's, and it is faster.
  *
  * @import { ModelInfo } from "./protocol.js"
  * @import { Network } from "./model.js"
  */
 
-const CALLS = 5; // of each, of which the fastest counts; the first ones of a card prepare it
-const MOST = 2e-3; // that answers in [−1, 1] may differ by, as sums are made in another order
+const CALLS = 5; // timed calls per network; the fastest counts, because the first ones compile shaders
+const TOLERANCE = 2e-3; // allowed difference of outputs in [−1, 1]: the two add in a different order
 
 /**
- * onnxruntime-web on the graphics card, and a session of it; null where there is no card.
+ * onnxruntime-web with WebGPU, and a session of it; null without a GPU.
  *
- * @param {string} runtime   where onnxruntime-web lies
- * @param {Uint8Array} file  .onnx
- * @param {boolean} software whether a card that is only imitated will do
+ * @param {string} runtime         URL of the folder that holds onnxruntime-web
+ * @param {Uint8Array} file        the .onnx file
+ * @param {boolean} allowSoftware  accept a GPU emulated in software
  */
-export async function openGraphics(runtime, file, software = false) {
+export async function openGraphics(runtime, file, allowSoftware = false) {
   const adapter = await /** @type {any} */ (globalThis.navigator)?.gpu?.requestAdapter();
-  if (!adapter || (adapter.info.isFallbackAdapter && !software)) return null;
+  if (!adapter || (adapter.info.isFallbackAdapter && !allowSoftware)) return null;
   const ort = await import(new URL("ort.webgpu.min.mjs", runtime).href);
   Object.assign(ort.env.wasm, { wasmPaths: runtime, numThreads: 1 });
-  const options = { executionProviders: ["webgpu"], logSeverityLevel: 3 }; // it warns of what it leaves to the processor
+  const options = { executionProviders: ["webgpu"], logSeverityLevel: 3 }; // no warnings about nodes left to the CPU
   return { ort, session: await ort.InferenceSession.create(file, options) };
 }
 
 /**
- * Whether a network answers as another does, and sooner.
+ * Whether a network gives the same output as a reference, and is faster.
  *
  * @param {Network} network
- * @param {Network} other
+ * @param {Network} reference
  * @param {ModelInfo} model
  * @param {() => number} [now]  milliseconds
  */
-export async function isBetter(network, other, { channels, height, width, T }, now = () => performance.now()) {
+export async function isBetter(network, reference, { channels, height, width, T }, now = () => performance.now()) {
   const x = Float32Array.from({ length: channels * height * width }, (_, i) => 1.5 * Math.sin(i + i ** 2));
-  const [first, second] = [await measured(network), await measured(other)];
-  return first.ms < second.ms && first.answer.every((value, i) => Math.abs(value - second.answer[i]) <= MOST);
+  const [found, expected] = [await measure(network), await measure(reference)];
+  return (
+    found.ms < expected.ms &&
+    found.output.every((value, i) => Math.abs(value - expected.output[i]) <= TOLERANCE)
+  );
 
-  /** @param {Network} one */
-  async function measured(one) {
+  /** @param {Network} candidate */
+  async function measure(candidate) {
     const times = [];
     for (let call = 0; call < CALLS; call++) {
       const begin = now();
-      await one(x, Math.ceil(T / 2), null);
+      await candidate(x, Math.ceil(T / 2), null);
       times.push(now() - begin);
     }
-    return { ms: Math.min(...times), answer: await one(x, Math.ceil(T / 2), null) };
+    return { ms: Math.min(...times), output: await candidate(x, Math.ceil(T / 2), null) };
   }
 }

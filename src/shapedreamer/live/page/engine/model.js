@@ -1,53 +1,55 @@
 /**
- * A model, ready to dream, over any network: src/shapedreamer/model.py, and `vary` and `inpaint` of explore.py.
+ * Sampling with any network: src/shapedreamer/models/model.py in JavaScript, with `vary` and `inpaint` of
+ * src/shapedreamer/imaging/explore.py.
  *
  * @import { Floats } from "./noise.js"
  * @import { Label, ModelInfo } from "./protocol.js"
  * @import { Denoise, Step } from "./samplers.js"
  *
  * @typedef {(x: Float32Array, t: number, label: Float32Array | null) => Promise<Float32Array>} Network
- *   The images and their time, and a label for each or none -> what the network predicts.
+ *   Images x_t, their timestep, and one label vector per image (null: unconditional) -> the network's prediction.
  *
- * @typedef Way  How to sample.
+ * @typedef SampleOptions  How to sample.
  * @property {string} sampler
  * @property {number} steps
  * @property {number} eta
  * @property {bigint} seed
  * @property {Label} label
- * @property {number} guidance
+ * @property {number} guidance  classifier-free guidance scale; 1 is conditional, 0 unconditional
  */
 
 import { bits, fold, noiseOf } from "./noise.js";
 import { heunOfCalls, SAMPLERS, sum } from "./samplers.js";
 import { cubicTimes, logSnrTimes, stepTimes } from "./schedule.js";
 
-const LABELS = 0x1abe1; // what a seed is folded with to draw labels
-const ANEW = 2 ** 31; // what is dreamt again takes the noise of images from this number on
-const REPEATS = 10; // of a step of inpainting
-const REPEAT = 0x2ebea7; // what a seed is folded with for a repeat,
-const AGAIN = 0xa6a12; // and for the noise that is put back
+const RENOISE_OFFSET = 2 ** 31; // first image index for re-noising, so that it never reuses x_T of the same seed
+const INPAINT_REPEATS = 10; // of each sampling step
+// constants to fold into the seed, one for each independent stream of random numbers
+const LABEL_STREAM = 0x1abe1;
+const REPEAT_STREAM = 0x2ebea7;
+const ADDED_NOISE_STREAM = 0xa6a12;
 
 export class Model {
   /**
    * @param {ModelInfo} info
    * @param {Network} network
-   * @param {Float32Array} table  labels of some images, as they come in the data, one after the other
+   * @param {Float32Array} table  (N, L): label vectors of some training images, from which "any" draws
    */
   constructor(info, network, table) {
     this.info = info;
     this.network = network;
     this.table = table;
-    /** Numbers in an image. */
+    /** Values per image, C · H · W. */
     this.size = info.channels * info.height * info.width;
   }
 
   /** The same model with another network. @param {Network} network */
-  over(network) {
+  withNetwork(network) {
     return new Model(this.info, network, this.table);
   }
 
   /**
-   * The labels of the first `num` images of a seed, one after the other; null for none.
+   * The label vectors (num, L) of the first `num` images of a seed; null for unconditional.
    *
    * @param {Label} label
    * @param {number} num
@@ -58,39 +60,42 @@ export class Model {
     if (label === "none" || (label === "any" && !labels.length)) return null;
     const vectors = new Float32Array(num * labels.length);
     for (let i = 0; i < num; i++) {
-      vectors.set(label === "any" ? this.#drawn(seed, i) : labels.map((name) => label[name] ?? 0), i * labels.length);
+      const vector = label === "any" ? this.#randomLabel(seed, i) : labels.map((name) => label[name] ?? 0);
+      vectors.set(vector, i * labels.length);
     }
     return vectors;
   }
 
-  /** The label of image i, where they come as in the data. @param {bigint} seed @param {number} i */
-  #drawn(seed, i) {
+  /** A random label vector of the training data, for image i. @param {bigint} seed @param {number} i */
+  #randomLabel(seed, i) {
     const L = this.info.labels.length;
-    const [word] = bits(fold(seed, LABELS), i, 1);
+    const [word] = bits(fold(seed, LABEL_STREAM), i, 1);
     const row = Math.floor((word * (this.table.length / L)) / 2 ** 32);
     return this.table.subarray(row * L, (row + 1) * L);
   }
 
   /**
-   * The network as a denoiser (x_t, t) -> x̂₀ of the first `num` images: guided, then clipped.
+   * The denoiser (x_t, t) -> x̂₀ of the first `num` images: guided, then clipped to [−1, 1].
    *
    * @param {number} num
-   * @param {Way} way
+   * @param {SampleOptions} options
    * @returns {Denoise}
    */
   denoiser(num, { label, guidance, seed }) {
     const { alpha_bar, prediction } = this.info;
     const vectors = this.labelVectors(label, num, seed);
-    if (vectors === null && guidance !== 1) throw new Error(`guidance ${guidance} needs a label to guide to`);
+    if (vectors === null && guidance !== 1) {
+      throw new Error(`guidance must be 1 without a class label, not ${guidance}`);
+    }
 
     return async (x, t) => {
-      const told = async (/** @type {Float32Array | null} */ vectors) =>
-        toX0(prediction, await this.network(/** @type {Float32Array} */ (x), t, vectors), x, alpha_bar[t]);
+      const predict = async (/** @type {Float32Array | null} */ condition) =>
+        toX0(prediction, await this.network(/** @type {Float32Array} */ (x), t, condition), x, alpha_bar[t]);
       let x0;
-      if (guidance === 1 || guidance === 0) x0 = await told(guidance ? vectors : null);
+      if (guidance === 1 || guidance === 0) x0 = await predict(guidance ? vectors : null);
       else {
-        const base = await told(null);
-        x0 = sum(1 - guidance, base, guidance, await told(vectors));
+        const unconditional = await predict(null);
+        x0 = sum(1 - guidance, unconditional, guidance, await predict(vectors));
       }
       return x0.map((value) => Math.min(Math.max(value, -1), 1));
     };
@@ -108,7 +113,7 @@ export class Model {
   }
 
   /**
-   * The times of so many network calls, from `start` to 0, spaced as the model is best sampled.
+   * The timesteps of `steps` network calls, from `start` down to 0, with the model's preferred spacing.
    *
    * @param {number} steps
    * @param {number} start
@@ -120,79 +125,84 @@ export class Model {
   }
 
   /**
-   * Every step from noise to image of the first `num` images.
+   * Every sampling step of the first `num` images, from noise to image.
    *
    * @param {number} num
-   * @param {Way} way
+   * @param {SampleOptions} options
    */
-  stream(num, way) {
+  stream(num, options) {
     const { alpha_bar } = this.info;
-    const [denoise, x] = [this.denoiser(num, way), this.noise(num, way.seed)];
-    const options = { eta: way.eta, noise: noiseOf(way.seed, 0, num) };
-    if (way.sampler === "heun") return heunOfCalls(denoise, alpha_bar, x, way.steps, options);
-    return SAMPLERS[way.sampler](denoise, alpha_bar, x, this.times(way.steps), options);
+    const [denoise, x] = [this.denoiser(num, options), this.noise(num, options.seed)];
+    const randomness = { eta: options.eta, noise: noiseOf(options.seed, 0, num) };
+    if (options.sampler === "heun") return heunOfCalls(denoise, alpha_bar, x, options.steps, randomness);
+    return SAMPLERS[options.sampler](denoise, alpha_bar, x, this.times(options.steps), randomness);
   }
 
-  /** The first `num` images. @param {number} num @param {Way} way */
-  async sample(num, way) {
-    return last(this.stream(num, way));
+  /** The first `num` images of the seed. @param {number} num @param {SampleOptions} options */
+  async sample(num, options) {
+    return lastImages(this.stream(num, options));
   }
 
   /**
-   * Variations of `num` images: each is given the noise of time t, and denoised from there.
+   * Variations of `num` images: add noise up to timestep t, then denoise (SDEdit).
    *
    * @param {Float32Array} images
    * @param {number} t
    * @param {number} num
-   * @param {Way} way
-   * @param {number} frame  k ≥ 1, which decides the noise
+   * @param {SampleOptions} options
+   * @param {number} frame  frame number, at least 1; it selects the noise
    */
-  async vary(images, t, num, way, frame) {
-    const first = ANEW + frame * num;
+  async vary(images, t, num, options, frame) {
+    const first = RENOISE_OFFSET + frame * num;
     const a = this.info.alpha_bar[t];
-    const x = sum(Math.sqrt(a), images, Math.sqrt(1 - a), this.noise(num, way.seed, first));
-    const options = { eta: way.eta, noise: noiseOf(way.seed, first, num) };
-    const times = this.times(Math.min(way.steps, t), t);
-    return last(SAMPLERS[way.sampler](this.denoiser(num, way), this.info.alpha_bar, x, times, options));
+    const x = sum(Math.sqrt(a), images, Math.sqrt(1 - a), this.noise(num, options.seed, first));
+    const randomness = { eta: options.eta, noise: noiseOf(options.seed, first, num) };
+    const times = this.times(Math.min(options.steps, t), t);
+    const sampler = SAMPLERS[options.sampler];
+    return lastImages(sampler(this.denoiser(num, options), this.info.alpha_bar, x, times, randomness));
   }
 
   /**
-   * `num` images that are `image` but where `hole` (a byte a pixel) is not 0, where they are dreamt anew to go with the
-   * rest. Each step is walked several times, with its noise put back in between (RePaint).
+   * Inpaint `num` times: the results equal `image` wherever `mask` is 0. Each step is repeated INPAINT_REPEATS times,
+   * with its noise added back in between, so that the filled area agrees with its surroundings (RePaint).
    *
-   * @param {Float32Array} image  one
-   * @param {Uint8Array} hole
+   * @param {Float32Array} image  one image
+   * @param {Uint8Array} mask     one byte per pixel; the sampler fills the pixels that are not 0
    * @param {number} num
-   * @param {Way} way
+   * @param {SampleOptions} options
    */
-  async inpaint(image, hole, num, way) {
+  async inpaint(image, mask, num, options) {
     const { alpha_bar } = this.info;
-    const keep = (/** @type {Floats} */ x) =>
-      x.map((value, i) => (hole[i % hole.length] ? value : image[i % this.size]));
-    const whole = this.denoiser(num, way);
+    const sampler = SAMPLERS[options.sampler];
+    const restoreKept = (/** @type {Floats} */ x) =>
+      x.map((value, i) => (mask[i % mask.length] ? value : image[i % this.size]));
+    const denoiseAll = this.denoiser(num, options);
     /** @type {Denoise} */
-    const denoise = async (x, t) => keep(await whole(x, t));
+    const denoise = async (x, t) => restoreKept(await denoiseAll(x, t));
 
     /** @type {Floats} */
-    let x = this.noise(num, way.seed, ANEW);
-    const times = this.times(way.steps);
+    let x = this.noise(num, options.seed, RENOISE_OFFSET);
+    const times = this.times(options.steps);
     for (const [i, s] of times.slice(1).entries()) {
       const t = times[i];
       const ratio = alpha_bar[t] / alpha_bar[s];
-      for (let repeat = 0; repeat < (s ? REPEATS : 1); repeat++) {
-        const seed = repeat ? fold(way.seed, REPEAT, repeat) : way.seed; // each time with noise of its own
-        if (repeat) x = sum(Math.sqrt(ratio), x, Math.sqrt(1 - ratio), noiseOf(fold(seed, AGAIN), ANEW, num)(t, x));
-        const options = { eta: way.eta, noise: noiseOf(seed, ANEW, num) };
-        const step = await SAMPLERS[way.sampler](denoise, alpha_bar, x, s ? [t, s, 0] : [t, 0], options).next();
+      for (let repeat = 0; repeat < (s ? INPAINT_REPEATS : 1); repeat++) {
+        const seed = repeat ? fold(options.seed, REPEAT_STREAM, repeat) : options.seed; // fresh noise in each repeat
+        if (repeat) {
+          const renoise = noiseOf(fold(seed, ADDED_NOISE_STREAM), RENOISE_OFFSET, num);
+          x = sum(Math.sqrt(ratio), x, Math.sqrt(1 - ratio), renoise(t, x));
+        }
+        const randomness = { eta: options.eta, noise: noiseOf(seed, RENOISE_OFFSET, num) };
+        const step = await sampler(denoise, alpha_bar, x, s ? [t, s, 0] : [t, 0], randomness).next();
         x = /** @type {Step} */ (step.value).next;
       }
     }
-    return /** @type {Float32Array} */ (keep(x)); // as the samplers' arithmetic rounds
+    return /** @type {Float32Array} */ (restoreKept(x)); // again, because the samplers' arithmetic rounds
   }
 }
 
 /**
- * x̂₀ from what was predicted about x_t = √ᾱ x₀ + √(1−ᾱ) ε.
+ * x̂₀ from the network's prediction for x_t = √ᾱ x₀ + √(1−ᾱ) ε.
  *
  * @param {string} prediction  "eps", "x0" or "v"
  * @param {Floats} output
@@ -206,8 +216,8 @@ function toX0(prediction, output, x, alphaBar) {
   return sum(alpha, x, -sigma, output);
 }
 
-/** The image at the end of a stream of steps. @param {AsyncGenerator<Step, void, void>} steps */
-async function last(steps) {
+/** The images after the last step. @param {AsyncGenerator<Step, void, void>} steps */
+async function lastImages(steps) {
   let x;
   for await (const step of steps) x = step.next;
   return /** @type {Float32Array} */ (x);

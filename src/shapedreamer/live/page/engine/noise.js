@@ -1,18 +1,19 @@
 /**
- * Counter-based noise: the normal numbers of (seed, step, image index, pixel), the same in every language.
+ * Counter-based noise: standard normal numbers as a function of (seed, step, image index, pixel), the same in every
+ * language.
  *
- * docs/noise.md specifies it; src/shapedreamer/noise.py is the same in Python. A word is a Number 0…2³²−1, a seed a
- * BigInt 0…2⁶⁴−1. Bitwise operators give signed words, which `>>> 0` brings back.
+ * docs/noise.md is the specification, src/shapedreamer/common/noise.py the Python version. A word is a Number in
+ * 0…2³²−1, a seed a BigInt in 0…2⁶⁴−1. Bitwise operators return signed words; `>>> 0` makes them unsigned again.
  *
- * @typedef {Float32Array | Float64Array} Floats  Images, one after the other, each (C, H, W).
- * @typedef {[number, number]} Pair               Two words.
+ * @typedef {Float32Array | Float64Array} Floats  images (N, C, H, W), flattened
+ * @typedef {[number, number]} Pair               two words
  */
 
 const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
-const MOST = 2 ** 32 - 1;
+const MAX_WORD = 2 ** 32 - 1;
 
 /**
- * Threefry-2x32 with 20 rounds: a counter becomes two random words, under a key.
+ * Threefry-2x32 with 20 rounds: two random words from a key and a counter.
  *
  * @param {Pair} key
  * @param {Pair} counter
@@ -36,7 +37,7 @@ export function threefry2x32([k0, k1], [c0, c1]) {
 }
 
 /**
- * A new seed for (seed, numbers…): how one seed serves many purposes without their streams meeting.
+ * A new seed derived from (seed, numbers…). It gives each use of a seed an independent stream.
  *
  * @param {bigint} seed
  * @param {...number} numbers  words
@@ -66,7 +67,7 @@ export function bits(seed, index, count) {
 }
 
 /**
- * The standard normal numbers of an image's first `count` pixels at `step`.
+ * The standard normal numbers of the first `count` values of an image at `step`.
  *
  * @param {bigint} seed
  * @param {number} step
@@ -77,7 +78,7 @@ export function normal(seed, step, index, count) {
   const words = bits(fold(seed, step), index, count + (count % 2));
   const z = new Float64Array(words.length);
   for (let p = 0; p < count; p += 2) {
-    const radius = Math.sqrt(-2 * Math.log((words[p] + 0.5) * 2 ** -32)); // never of 0
+    const radius = Math.sqrt(-2 * Math.log((words[p] + 0.5) * 2 ** -32)); // + 0.5 avoids log 0
     const angle = 2 * Math.PI * ((words[p + 1] + 0.5) * 2 ** -32);
     z[p] = radius * Math.cos(angle);
     z[p + 1] = radius * Math.sin(angle);
@@ -86,10 +87,10 @@ export function normal(seed, step, index, count) {
 }
 
 /**
- * The noise of the images first…first + num − 1 of a seed. Step 0 is the starting noise x_T; step t ≥ 1 is what a
- * sampler adds when it leaves time t.
+ * The noise source of the images first…first + num − 1 of a seed. Step 0 is the initial noise x_T; step t ≥ 1 is the
+ * noise that a sampler adds when it leaves timestep t.
  *
- * @typedef {<A extends Floats>(step: number, like: A) => A} Noise  Noise for images of the type and number of `like`.
+ * @typedef {<A extends Floats>(step: number, like: A) => A} Noise  noise of the length and type of `like`
  * @param {bigint} seed
  * @param {number} first
  * @param {number} num
@@ -106,12 +107,14 @@ export function noiseOf(seed, first, num) {
 
 /** @param {bigint} seed @returns {Pair} */
 function keyOf(seed) {
-  if (seed < 0n || seed >= 1n << 64n) throw new RangeError(`a seed must be between 0 and 2⁶⁴−1, not ${seed}`);
+  if (seed < 0n || seed >= 1n << 64n) throw new RangeError(`seed must be between 0 and 2⁶⁴−1, not ${seed}`);
   return [Number(seed >> 32n), Number(seed & 0xffffffffn)];
 }
 
 /** @param {number} number */
 function word(number) {
-  if (!(number >= 0 && number <= MOST)) throw new RangeError(`${number} is outside 0…2³²−1`);
+  if (!(number >= 0 && number <= MAX_WORD)) {
+    throw new RangeError(`steps and image indices must be between 0 and 2³²−1, not ${number}`);
+  }
   return number;
 }

@@ -1,6 +1,5 @@
 /**
- * Images as bytes: pixels 0…255, row by row, the channels of a pixel together; and the frames that go to the page, which
- * protocol.js takes apart.
+ * Images as bytes 0…255 in the order (N, H, W, C), and the engine's binary frames, which protocol.js parses.
  *
  * @import { Floats } from "./noise.js"
  * @import { ModelInfo } from "./protocol.js"
@@ -12,32 +11,32 @@
 import { roundToEven } from "./schedule.js";
 
 const HEADER = 28;
-const { fround } = Math; // each rounding as in Python, which computes these in float32
+const { fround } = Math; // rounds after each operation, as Python does in float32
 
-/** Images in [−1, 1], clipped, as bytes. @param {Floats} x @param {Size} size */
+/** Clip images to [−1, 1] and convert them to bytes. @param {Floats} x @param {Size} size */
 export function toPixels(x, size) {
   const pixels = new Uint8Array(x.length);
-  for (const [from, to] of places(x.length, size)) {
+  for (const [from, to] of indexPairs(x.length, size)) {
     pixels[to] = roundToEven(fround(fround(Math.min(Math.max(x[from], -1), 1) + 1) * 127.5));
   }
   return pixels;
 }
 
-/** Bytes as images in [−1, 1]. @param {Uint8Array} pixels @param {Size} size */
+/** Convert bytes to images in [−1, 1]. @param {Uint8Array} pixels @param {Size} size */
 export function toImages(pixels, size) {
   const x = new Float32Array(pixels.length);
-  for (const [to, from] of places(pixels.length, size)) x[to] = fround(pixels[from] / 127.5) - 1;
+  for (const [to, from] of indexPairs(pixels.length, size)) x[to] = fround(pixels[from] / 127.5) - 1;
   return x;
 }
 
 /**
- * [place in (N, C, H, W), place in (N, H, W, C)] of every number.
+ * For every value, its index in (N, C, H, W) and its index in (N, H, W, C).
  *
  * @param {number} length
  * @param {Size} size
  * @returns {Generator<[number, number], void, void>}
  */
-function* places(length, { channels, height, width }) {
+function* indexPairs(length, { channels, height, width }) {
   const area = height * width;
   for (let i = 0; i < length; i++) {
     const image = i - (i % (channels * area));
@@ -61,23 +60,23 @@ export function packFrame({ id, k, pure, num, x, calls, ms }, size) {
  * @param {Size} size
  */
 export function packTrace({ id, steps, calls, ms }, size) {
-  const numbers = size.channels * size.height * size.width;
-  const length = 8 + 3 * 4 * numbers;
+  const values = size.channels * size.height * size.width;
+  const length = 8 + 3 * 4 * values;
   const view = header(2, 0, id, steps.length, 1, size, calls, ms, steps.length * length);
   for (const [i, { t, s, x, x0, next }] of steps.entries()) {
     const at = HEADER + i * length;
     view.setInt32(at, t, true);
     view.setInt32(at + 4, s, true);
-    for (const [place, values] of [x, x0, next].entries()) {
-      const from = at + 8 + place * 4 * numbers;
-      values.forEach((value, j) => view.setFloat32(from + 4 * j, value, true));
+    for (const [place, image] of [x, x0, next].entries()) {
+      const from = at + 8 + place * 4 * values;
+      image.forEach((value, j) => view.setFloat32(from + 4 * j, value, true));
     }
   }
   return view.buffer;
 }
 
 /**
- * A buffer with room for `length` bytes after its header.
+ * A buffer with a filled-in header and room for `length` bytes after it.
  *
  * @param {number} kind
  * @param {number} flags

@@ -1,27 +1,28 @@
 /**
- * What page and engine say to each other: JSON messages, and frames as bytes. Every engine speaks it.
+ * The protocol between page and engine: JSON messages in both directions, and binary frames from the engine. The server
+ * and the engine in the browser both implement it.
  */
 
 /** @typedef {"ddpm" | "ddim" | "heun" | "dpmpp_2m"} SamplerName */
 /** @typedef {"any" | "none" | Record<string, number>} Label */
 
 /**
- * What a viewer may set.
+ * The viewer's settings.
  * @typedef {object} Settings
  * @property {string} model
- * @property {string} seed        0…2⁶⁴−1 in decimal, since a Number holds only 2⁵³
- * @property {number} num         pictures at once: 1, 4 or 16
+ * @property {string} seed        0…2⁶⁴−1 in decimal, because a Number is exact only up to 2⁵³
+ * @property {number} num         pictures per frame: 1, 4 or 16
  * @property {SamplerName} sampler
- * @property {number} steps       network calls, 1…50
- * @property {number} eta         noise of the samplers WITH_ETA, 0…1
- * @property {number} guidance    −10…10
- * @property {number} creativity  the time 0…T up to which each frame is forgotten
+ * @property {number} steps       network calls per frame without guidance, 1…50
+ * @property {number} eta         share of fresh noise in each step, 0…1; only for samplers in WITH_ETA
+ * @property {number} guidance    classifier-free guidance scale, −10…10
+ * @property {number} creativity  the timestep 0…T to which each frame is noised; at 0 the picture stands still
  * @property {Label} label
- * @property {number} fps         frames a second, 1…60, or 0 for as fast as it goes
+ * @property {number} fps         frames per second, up to 60; 0 is as fast as possible
  */
 
 /**
- * What an engine tells about a model.
+ * The description of a model in the engine's `hello`.
  * @typedef {object} ModelInfo
  * @property {string} name
  * @property {string} about
@@ -33,15 +34,15 @@
  * @property {number[]} alpha_bar  ᾱ over 0…T
  * @property {string} prediction
  * @property {{sampler: SamplerName, steps: number, eta: number, spacing: string}} sampling
- * @property {number} creativity   a sensible t
- * @property {boolean} turbo       made for few steps
+ * @property {number} creativity   default timestep for Settings.creativity
+ * @property {boolean} turbo       whether it is a few-step model
  */
 
 /**
  * @typedef {{type: "hello", engine: "server" | "browser", version: string, models: ModelInfo[], viewers: number}} Hello
- * @typedef {{type: "error", id: number | null, message: string}} Refusal
+ * @typedef {{type: "error", id: number | null, message: string}} EngineError
  * @typedef {{type: "note", message: string}} Note
- * @typedef {Hello | Refusal | Note} FromEngine
+ * @typedef {Hello | EngineError | Note} FromEngine
  */
 
 /**
@@ -52,6 +53,8 @@
  */
 
 /**
+ * A frame is pure if the model, the settings and the frame number determine it completely.
+ *
  * @typedef {{num: number, C: number, H: number, W: number}} Shape
  * @typedef {Shape & {id: number, calls: number, ms: number}} Header
  * @typedef {Header & {kind: 1, pure: boolean, frame: number, pixels: Uint8Array}} Frame   pixels: (num, H, W, C)
@@ -64,8 +67,8 @@
 /**
  * @typedef {object} Engine
  * @property {(message: FromEngine) => void} onmessage
- * @property {(bytes: ArrayBuffer) => void} onframe  as parse takes apart
- * @property {(state: EngineState, seconds?: number) => void} onstate  seconds: until it tries again
+ * @property {(bytes: ArrayBuffer) => void} onframe  bytes for parse()
+ * @property {(state: EngineState, seconds?: number) => void} onstate  seconds: until the next attempt
  * @property {(message: ToEngine) => void} send
  * @property {() => void} close
  */
@@ -73,14 +76,14 @@
 const HEADER = 28;
 
 /**
- * The frame (kind 1) or trace (kind 2) in these bytes. Throws where they are neither, or of another length than they say.
+ * Parse a frame (kind 1) or a trace (kind 2). Throws if the header or the length is wrong.
  * @param {ArrayBuffer} buffer
  * @returns {Frame | Trace}
  */
 export function parse(buffer) {
   const view = new DataView(buffer);
   if (buffer.byteLength < HEADER || view.getUint8(0) !== 0x53 || view.getUint8(1) !== 0x44) {
-    throw new Error(`${buffer.byteLength} bytes that are no frame`);
+    throw new Error(`not a frame: ${buffer.byteLength} bytes without a valid header`);
   }
   const [kind, flags] = [view.getUint8(2), view.getUint8(3)];
   const [id, count] = [view.getUint32(4, true), view.getUint32(8, true)];
@@ -90,7 +93,7 @@ export function parse(buffer) {
   const size = C * H * W;
   const expected = HEADER + (kind === 1 ? num * size : count * (8 + 12 * size));
   if ((kind !== 1 && kind !== 2) || buffer.byteLength !== expected) {
-    throw new Error(`a frame of kind ${kind} with ${buffer.byteLength} bytes where ${expected} are due`);
+    throw new Error(`a frame of kind ${kind} must have ${expected} bytes, not ${buffer.byteLength}`);
   }
   if (kind === 1) {
     const pixels = new Uint8Array(buffer, HEADER);

@@ -1,26 +1,25 @@
 /**
- * Four samplers, ways from noise to an image by calling a denoiser a few times: src/shapedreamer/samplers.py, where the
- * papers are named, in JavaScript.
+ * Four samplers: src/shapedreamer/diffusion/samplers.py in JavaScript. The papers are cited there.
  *
- * Each is an async generator of steps. Images are computed with in float64 and kept in the type of x_T.
+ * Each is an async generator of steps. It computes in float64 and stores images in the type of x_T.
  *
  * @import { Floats, Noise } from "./noise.js"
  * @typedef {(x: Floats, t: number) => Promise<Floats>} Denoise  (x_t, t) -> x̂₀
  *
- * @typedef Step        From time t to time s:
+ * @typedef Step        One step, from timestep t to timestep s.
  * @property {number} t
  * @property {number} s
- * @property {Floats} x     x_t, where it began
- * @property {Floats} x0    x̂₀, the guess that led on
- * @property {Floats} next  x_s, where it landed
+ * @property {Floats} x     x_t, before the step
+ * @property {Floats} x0    x̂₀, the denoiser's prediction at x_t
+ * @property {Floats} next  x_s, after the step
  *
- * @typedef Options
- * @property {number} eta    noise of those WITH_ETA, 0…1
- * @property {Noise} noise   asked as noise(t, x) when leaving time t
+ * @typedef Randomness
+ * @property {number} eta    share of fresh noise, 0…1; only the samplers in WITH_ETA use it
+ * @property {Noise} noise   called as noise(t, x) when a step leaves timestep t
  *
- * @typedef {(denoise: Denoise, alphaBar: number[], x: Floats, times: number[], options: Options) =>
+ * @typedef {(denoise: Denoise, alphaBar: number[], x: Floats, times: number[], randomness: Randomness) =>
  *   AsyncGenerator<Step, void, void>} Sampler
- *   times: falling from that of x to 0. In the code a = ᾱ_t of a step's start, b = ᾱ_s of its end.
+ *   times: decreasing, from the timestep of x to 0. In the code a = ᾱ_t at a step's start, b = ᾱ_s at its end.
  */
 
 import { stepTimes } from "./schedule.js";
@@ -48,21 +47,21 @@ export async function* ddim(denoise, alphaBar, x, times, { eta, noise }) {
 }
 
 /**
- * Each step from x goes to the end as DDIM does, looks at v = cos θ ε − sin θ x₀ there too, and takes the mean of both.
+ * Heun's method: take DDIM's step, evaluate v = cos θ ε − sin θ x₀ at its end too, and step with the mean of both.
  *
- * @param {boolean} plain  whether the first step is DDIM's
+ * @param {boolean} firstIsDdim  whether the first step is a plain DDIM step
  * @returns {Sampler}
  */
-function heunFrom(plain) {
+function heunSampler(firstIsDdim) {
   return async function* (denoise, alphaBar, x, times) {
     for (const [t, s, a, b] of intervals(alphaBar, times)) {
       const [theta, phi] = [a, b].map((alpha) => Math.acos(Math.sqrt(alpha)));
       const x0 = await denoise(x, t);
       const v = velocity(x, x0, theta);
       let next = sum(Math.cos(phi - theta), x, Math.sin(phi - theta), v);
-      if (s > 0 && !(plain && t === times[0])) {
-        const there = velocity(next, await denoise(next, s), phi);
-        next = sum(1, x, (phi - theta) / 2, sum(1, v, 1, there));
+      if (s > 0 && !(firstIsDdim && t === times[0])) {
+        const vEnd = velocity(next, await denoise(next, s), phi);
+        next = sum(1, x, (phi - theta) / 2, sum(1, v, 1, vEnd));
       }
       yield { t, s, x, x0, next };
       x = next;
@@ -70,35 +69,35 @@ function heunFrom(plain) {
   };
 }
 
-export const heun = heunFrom(false);
+export const heun = heunSampler(false);
 
 /**
- * Heun's method with a number of network calls, of which it makes its times itself: two for each step but the last, and
- * for an even number but the first.
+ * Heun's method with a given number of network calls, at evenly spaced timesteps. Each step takes two calls, except the
+ * last one and, for an even number of calls, the first.
  *
  * @param {Denoise} denoise
  * @param {number[]} alphaBar
- * @param {Floats} x  at time T
+ * @param {Floats} x  x_T
  * @param {number} calls
- * @param {Options} options
+ * @param {Randomness} randomness
  */
-export function heunOfCalls(denoise, alphaBar, x, calls, options) {
+export function heunOfCalls(denoise, alphaBar, x, calls, randomness) {
   const times = stepTimes(alphaBar.length - 1, Math.floor(calls / 2) + 1);
-  return heunFrom(calls % 2 === 0)(denoise, alphaBar, x, times, options);
+  return heunSampler(calls % 2 === 0)(denoise, alphaBar, x, times, randomness);
 }
 
 /** @type {Sampler} */
 export async function* dpmpp_2m(denoise, alphaBar, x, times, { eta, noise }) {
   /** @type {Floats | null} */
-  let previous = null;
-  let before = NaN;
+  let previousX0 = null;
+  let previousH = NaN;
   for (const [t, s, a, b] of intervals(alphaBar, times)) {
     const x0 = await denoise(x, t);
     const h = halfLogSnr(b) - halfLogSnr(a);
-    const slope = h / (2 * before);
-    const guess = previous === null || s === 0 ? x0 : sum(1 + slope, x0, -slope, previous);
-    const next = ddimStep(guess, x, t, a, b, eta, noise);
-    [previous, before] = [x0, h];
+    const r = h / (2 * previousH);
+    const D = previousX0 === null || s === 0 ? x0 : sum(1 + r, x0, -r, previousX0);
+    const next = ddimStep(D, x, t, a, b, eta, noise);
+    [previousX0, previousH] = [x0, h];
     yield { t, s, x, x0, next };
     x = next;
   }
@@ -106,10 +105,10 @@ export async function* dpmpp_2m(denoise, alphaBar, x, times, { eta, noise }) {
 
 /** @type {Record<string, Sampler>} */
 export const SAMPLERS = { ddpm, ddim, heun, dpmpp_2m };
-export const WITH_ETA = ["ddim", "dpmpp_2m"]; // those that add as much noise as one likes
+export const WITH_ETA = ["ddim", "dpmpp_2m"]; // samplers with an eta parameter
 
 /**
- * p · x + q · y, pixel by pixel, in the type of x.
+ * p · x + q · y, element by element, in the type of x.
  *
  * @template {Floats} A
  * @param {number} p
@@ -125,7 +124,7 @@ export function sum(p, x, q, y) {
 }
 
 /**
- * [[t, s, ᾱ_t, ᾱ_s], …]: from which time to which each step goes.
+ * [t, s, ᾱ_t, ᾱ_s] of every step.
  *
  * @param {number[]} alphaBar
  * @param {number[]} times
@@ -135,7 +134,7 @@ function intervals(alphaBar, times) {
 }
 
 /**
- * x_s, on the straight line from x_t to x̂₀, with a part of the noise in it drawn anew.
+ * x_s by DDIM's update: x̂₀ and ε̂ mixed for timestep s, with a share of ε̂ replaced by fresh noise.
  *
  * @param {Floats} x0
  * @param {Floats} x
@@ -149,7 +148,7 @@ function ddimStep(x0, x, t, a, b, eta, noise) {
   const eps = sum(1 / Math.sqrt(1 - a), x, -Math.sqrt(a / (1 - a)), x0);
   const sigma = eta * Math.sqrt(((1 - b) / (1 - a)) * (1 - a / b));
   const next = sum(Math.sqrt(b), x0, Math.sqrt(Math.max(1 - b - sigma ** 2, 0)), eps);
-  return sigma > 0 ? sum(1, next, sigma, noise(t, x)) : next; // always at s = 0, where b = 1
+  return sigma > 0 ? sum(1, next, sigma, noise(t, x)) : next; // sigma = 0 at s = 0, because b = 1 there
 }
 
 /** v from x = cos θ x₀ + sin θ ε and x̂₀. @param {Floats} x @param {Floats} x0 @param {number} theta */
@@ -157,7 +156,7 @@ function velocity(x, x0, theta) {
   return sum(1 / Math.tan(theta), x, -1 / Math.sin(theta), x0);
 }
 
-/** λ = ½ log(ᾱ/(1−ᾱ)), infinite at both ends. @param {number} alphaBar */
+/** λ = ½ log(ᾱ/(1−ᾱ)), infinite at ᾱ = 0 and ᾱ = 1. @param {number} alphaBar */
 export function halfLogSnr(alphaBar) {
   return 0.5 * Math.log(alphaBar / (1 - alphaBar));
 }

@@ -1,13 +1,13 @@
 /**
- * Times that samplers visit: as src/shapedreamer/schedule.py chooses them, to the last tie.
+ * The timesteps that samplers visit: exactly those of src/shapedreamer/diffusion/schedule.py, rounding included.
  *
- * A schedule is its table alphaBar (ᾱ): T + 1 numbers that fall from ᾱ₀ = 1. It comes with the model.
+ * A schedule is its table alphaBar (ᾱ) of T + 1 numbers, decreasing from ᾱ₀ = 1. It comes with the model.
  */
 
-const LOG_SNR = [-7, 5]; // between these an image is decided
+const LOG_SNR_RANGE = [-7, 5]; // the range of log-SNR in which images take shape, from layout to edges
 
 /**
- * The times of a sampler of `steps` steps: T, then evenly down, then 0.
+ * `steps` evenly spaced timesteps starting at T, then 0.
  *
  * @param {number} T
  * @param {number} steps
@@ -19,7 +19,7 @@ export function stepTimes(T, steps) {
 }
 
 /**
- * Like stepTimes, but even in ∛t.
+ * Like stepTimes, but evenly spaced in ∛t.
  *
  * @param {number} T
  * @param {number} steps
@@ -28,13 +28,13 @@ export function cubicTimes(T, steps) {
   const times = stepTimes(T, steps);
   for (let i = 1; i < steps; i++) {
     const nearest = roundToEven((T * (steps - i) ** 3) / steps ** 3);
-    times[i] = Math.max(steps - i, Math.min(nearest, times[i - 1] - 1)); // below the last, and enough left for the rest
+    times[i] = Math.max(steps - i, Math.min(nearest, times[i - 1] - 1)); // decreasing, with room for the steps to come
   }
   return times;
 }
 
 /**
- * Like stepTimes, but from `start` on and even in log-SNR.
+ * Like stepTimes, but starting at `start` and evenly spaced in log-SNR.
  *
  * @param {number[]} alphaBar
  * @param {number} steps
@@ -43,24 +43,24 @@ export function cubicTimes(T, steps) {
 export function logSnrTimes(alphaBar, steps, start) {
   const T = alphaBar.length - 1;
   if (!(steps >= 1 && steps <= start && start <= T)) {
-    throw new RangeError(`steps must be between 1 and ${start}, and that at most T = ${T}, not ${steps}`);
+    throw new RangeError(`steps must be between 1 and start = ${start} (and start at most T = ${T}), not ${steps}`);
   }
-  const level = alphaBar.map((a) => Math.log(a / (1 - a))); // infinite at 0
-  const low = Math.max(LOG_SNR[0], Math.min(level[start], LOG_SNR[1]));
+  const logSnr = alphaBar.map((a) => Math.log(a / (1 - a))); // infinite at 0
+  const low = Math.max(LOG_SNR_RANGE[0], Math.min(logSnr[start], LOG_SNR_RANGE[1]));
   const times = [start];
   for (let i = 1; i < steps; i++) {
-    const wanted = low + ((LOG_SNR[1] - low) * i) / steps;
+    const target = low + ((LOG_SNR_RANGE[1] - low) * i) / steps;
     let nearest = 1;
     for (let t = 2; t <= T; t++) {
-      if (Math.abs(level[t] - wanted) < Math.abs(level[nearest] - wanted)) nearest = t;
+      if (Math.abs(logSnr[t] - target) < Math.abs(logSnr[nearest] - target)) nearest = t;
     }
-    times.push(Math.max(steps - i, Math.min(nearest, times[i - 1] - 1))); // all distinct, and enough left for the rest
+    times.push(Math.max(steps - i, Math.min(nearest, times[i - 1] - 1))); // decreasing, with room for the steps to come
   }
   return [...times, 0];
 }
 
 /**
- * To the nearest integer, and from the middle between two to the even one, as Python rounds.
+ * Round to the nearest integer, and halves to the even one, as Python does.
  *
  * @param {number} x
  */

@@ -1,12 +1,12 @@
 /**
- * The engine on the server that the page came from, at the other end of a WebSocket. Where the connection is lost it is
- * made again, a little later each time; the page then hears `hello` again, and says again what it wants.
+ * The engine on the server that served the page, over a WebSocket. It reconnects after a lost connection, with growing
+ * delays. The page then receives `hello` again and sends its settings again.
  *
  * @import { Engine, FromEngine, ToEngine } from "./protocol.js"
  */
 
-const DELAYS = [1, 2, 4, 8, 15]; // seconds before it tries again, the last for ever
-const IDLE = 4408; // the code with which the server lets go of a viewer who has said nothing for long
+const DELAYS = [1, 2, 4, 8, 15]; // seconds before each attempt to reconnect; the last one repeats
+const IDLE_CODE = 4408; // the close code with which the server disconnects an idle viewer
 
 /** @implements {Engine} */
 export class ServerEngine {
@@ -21,8 +21,8 @@ export class ServerEngine {
   constructor(url) {
     this.url = url;
     this.failures = 0;
-    this.asleep = false; // let go of as idle, until the page wants something
-    this.ended = false;
+    this.isIdle = false; // disconnected as idle; the next message reconnects
+    this.isClosed = false;
     this.timer = 0;
     this.socket = this.connect();
     this.retrySoon = () => {
@@ -36,22 +36,22 @@ export class ServerEngine {
     const socket = new WebSocket(this.url);
     socket.binaryType = "arraybuffer";
     socket.onopen = () => this.onstate("open");
-    socket.onmessage = ({ data }) => (typeof data === "string" ? this.hear(JSON.parse(data)) : this.onframe(data));
-    socket.onclose = ({ code }) => this.closed(code);
+    socket.onmessage = ({ data }) => (typeof data === "string" ? this.receive(JSON.parse(data)) : this.onframe(data));
+    socket.onclose = ({ code }) => this.disconnected(code);
     return socket;
   }
 
   /** @param {FromEngine} message */
-  hear(message) {
+  receive(message) {
     if (message.type === "hello") this.failures = 0;
     this.onmessage(message);
   }
 
   /** @param {number} code */
-  closed(code) {
-    if (this.ended) return;
-    if (code === IDLE) {
-      this.asleep = true;
+  disconnected(code) {
+    if (this.isClosed) return;
+    if (code === IDLE_CODE) {
+      this.isIdle = true;
       this.onstate("closed");
       return;
     }
@@ -63,19 +63,19 @@ export class ServerEngine {
   retry() {
     clearTimeout(this.timer);
     this.timer = 0;
-    this.asleep = false;
+    this.isIdle = false;
     this.onstate("connecting");
     this.socket = this.connect();
   }
 
   /** @param {ToEngine} message */
   send(message) {
-    if (this.asleep) this.retry();
+    if (this.isIdle) this.retry();
     else if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
   }
 
   close() {
-    this.ended = true;
+    this.isClosed = true;
     clearTimeout(this.timer);
     globalThis.removeEventListener("online", this.retrySoon);
     document.removeEventListener("visibilitychange", this.retrySoon);

@@ -1,323 +1,340 @@
 /**
- * A viewer's side of the talk with an engine: what is wished, what the engine has been told, what it last showed, and
- * whether that follows from the settings alone. Knows nothing of the page's elements.
+ * The page's connection to an engine: the requested settings, the messages sent so far, the last frame, and whether
+ * the settings alone reproduce that frame. It does not touch the page's elements.
  *
  * @import { Engine, EngineState, Frame, FromEngine, Hello, ModelInfo, SamplerName, Settings, Trace } from "./protocol.js"
  */
 
 import { toBase64 } from "../files/bytes.js";
 import { parse } from "./protocol.js";
-import { defaults, settled } from "./state.js";
+import { defaults, normalize } from "./state.js";
 
 /**
- * Who is told what happens.
- * @typedef {object} Watcher
- * @property {(hello: Hello) => void} hello                         the first time: a place is due, by `open`
+ * Callbacks of a session.
+ * @typedef {object} Listener
+ * @property {(hello: Hello) => void} hello                         the first time, it must call `open`
  * @property {(frame: Frame) => void} frame
- * @property {(settings: Settings) => void} settings                they are others now
- * @property {(fields: (keyof Settings)[], message: string) => void} refused   the engine refused values of these
- * @property {() => void} playing                                   `wish` or `target` has changed
+ * @property {(settings: Settings) => void} settings                the settings have changed
+ * @property {(fields: (keyof Settings)[], message: string) => void} rejected   the engine rejected these fields
+ * @property {() => void} playback                                  `isPlaying` or `targetFrame` has changed
  * @property {(state: EngineState, seconds?: number) => void} state
- * @property {(message: string, bad: boolean) => void} news
+ * @property {(message: string, isError: boolean) => void} notice
  */
 
 /**
- * What is dreamt, and what leads to it.
- * @typedef {object} Chain
+ * A `set` message.
+ * @typedef {object} Sent
  * @property {Settings} settings
- * @property {number} frame             which frame of the dream of the settings is shown; 0 where there is an image
- * @property {Uint8Array | null} image  what is shown, where the settings alone do not lead to it
+ * @property {(keyof Settings)[]} fields  the settings that it changed
+ * @property {boolean} hasImage           whether the dream started from an image
+ * @property {number} previousFirstId     firstId to restore if the engine rejects the message
+ */
+
+/**
+ * What the page shows, and how to reproduce it.
+ * @typedef {object} Snapshot
+ * @property {Settings} settings
+ * @property {number} frame             number of the frame shown; 0 if there is an image
+ * @property {Uint8Array | null} image  the frame itself, if the settings alone do not reproduce it
  * @property {boolean} paused
  */
 
-const FAR = 300; // frames: further on, a picture itself is quicker than the way to it
-const APART = 80; // milliseconds between two messages of settings, at least, however fast a slider is moved
+const MAX_REPLAY = 300; // frames; beyond this, starting from the image is faster than generating every frame again
+const SEND_INTERVAL = 80; // minimum milliseconds between two `set` messages while a slider moves
 /** @type {(keyof Settings)[]} */
-const BEGIN_ANEW = ["model", "seed", "num"]; // a change of these starts again at frame 0
+const RESTART_FIELDS = ["model", "seed", "num"]; // changing one of these restarts at frame 0
 
 export class Session {
-  /** @param {Engine} engine @param {Watcher} watcher */
-  constructor(engine, watcher) {
+  /** @param {Engine} engine @param {Listener} listener */
+  constructor(engine, listener) {
     this.engine = engine;
-    this.watcher = watcher;
+    this.listener = listener;
     /** @type {ModelInfo[]} */
     this.models = [];
-    /** @type {Settings | null} what the viewer wishes */
-    this.wished = null;
-    /** @type {Settings | null} what the engine is known to go by */
+    /** @type {Settings | null} the viewer's current settings */
+    this.requested = null;
+    /** @type {Settings | null} the settings of the last frame */
     this.accepted = null;
     /** @type {Frame | null} */
     this.shown = null;
-    /** @type {Uint8Array | null} the pictures that the dream began with, if any were given */
-    this.image = null;
-    this.wish = false; // to play
-    /** @type {number | null} the frame that it is stepping to */
-    this.target = null;
-    /** @type {Set<string>} why it rests all the same */
+    /** @type {Uint8Array | null} the image that the dream started from, if any */
+    this.startImage = null;
+    this.isPlaying = false; // what the viewer chose; holds and targetFrame can still pause the engine
+    /** @type {number | null} step until this frame */
+    this.targetFrame = null;
+    /** @type {Set<string>} reasons to pause the engine regardless of isPlaying */
     this.holds = new Set();
 
-    this.id = 0;
-    this.begun = 0; // the id from which on frames belong to this dream and not to one before
-    /** @type {Map<number, {settings: Settings, fields: (keyof Settings)[], given: boolean, begunBefore: number}>} */
+    this.lastId = 0;
+    this.firstId = 0; // frames with a lower id belong to an earlier dream
+    /** @type {Map<number, Sent>} `set` messages by id, from the one that produced the last frame on */
     this.sent = new Map();
-    /** @type {Set<keyof Settings>} changed, and not yet told */
-    this.due = new Set();
-    this.fresh = false; // the image is not yet told
-    this.told = { playing: false, at: -Infinity };
+    /** @type {Set<keyof Settings>} changed, but not sent yet */
+    this.pending = new Set();
+    this.imagePending = false; // startImage is not sent yet
+    this.lastSent = { playing: false, at: -Infinity };
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
     /** @type {Map<number, {resolve: (trace: Trace) => void, reject: (error: Error) => void}>} */
     this.traces = new Map();
 
     engine.onstate = (state, seconds) => {
-      if (state !== "open") this.drop("the engine is gone");
-      watcher.state(state, seconds);
+      if (state !== "open") this.rejectTraces("the engine has disconnected");
+      listener.state(state, seconds);
     };
-    engine.onmessage = (message) => this.hear(message);
-    engine.onframe = (bytes) => this.see(parse(bytes));
+    engine.onmessage = (message) => this.receive(message);
+    engine.onframe = (bytes) => this.receiveFrame(parse(bytes));
   }
 
-  /** The wished settings; there are some once `open` was called. @returns {Settings} */
+  /** The requested settings. Throws before `open`. @returns {Settings} */
   get settings() {
-    if (!this.wished) throw new Error("nothing is open yet");
-    return this.wished;
+    if (!this.requested) throw new Error("no settings yet: call open() first");
+    return this.requested;
   }
 
   /** @returns {ModelInfo} */
   get model() {
-    return this.modelNamed(this.settings.model);
+    return this.findModel(this.settings.model);
   }
 
   /** @param {string} name */
-  modelNamed(name) {
+  findModel(name) {
     return this.models.find((model) => model.name === name) ?? this.models[0];
   }
 
-  /** Begin somewhere: at the start, at a frame that the settings lead to, or with pictures. @param {Chain} chain */
+  /** Start a dream: at frame 0, at a later frame of these settings, or from an image. @param {Snapshot} snapshot */
   open({ settings, frame, image, paused }) {
-    this.wished = settled(settings, this.modelNamed(settings.model));
-    [this.accepted, this.shown, this.image] = [null, null, image];
-    this.target = frame > 0 ? frame : null;
-    this.wish = !paused;
-    this.begin(/** @type {(keyof Settings)[]} */ (Object.keys(settings)));
+    this.requested = normalize(settings, this.findModel(settings.model));
+    [this.accepted, this.shown, this.startImage] = [null, null, image];
+    this.targetFrame = frame > 0 ? frame : null;
+    this.isPlaying = !paused;
+    this.sendAll(/** @type {(keyof Settings)[]} */ (Object.keys(settings)));
   }
 
-  /** Say all that is wished to an engine that knows nothing of it. @param {(keyof Settings)[]} fields */
-  begin(fields) {
-    this.due = new Set(fields);
-    this.fresh = this.image !== null;
-    this.begun = this.id + 1;
-    this.told.playing = false;
-    this.tell();
+  /** Send the complete state to a new connection. @param {(keyof Settings)[]} fields */
+  sendAll(fields) {
+    this.pending = new Set(fields);
+    this.imagePending = this.startImage !== null;
+    this.firstId = this.lastId + 1;
+    this.lastSent.playing = false;
+    this.sendSettings();
     this.engine.send({ type: "pause" });
-    this.sync();
-    this.watcher.settings(this.settings);
-    this.watcher.playing();
+    this.syncPlayback();
+    this.listener.settings(this.settings);
+    this.listener.playback();
   }
 
-  /** What is shown now, and what leads to it. @returns {Chain} */
-  chain() {
-    const { settings, shown, image } = this;
-    const paused = !this.wish;
-    if (!shown || shown.id < this.begun) return { settings, frame: this.target ?? 0, image, paused };
-    if (!this.pure()) return { settings, frame: 0, image: shown.pixels, paused };
-    return { settings, frame: this.target ?? shown.frame, image: null, paused };
+  /** What the page shows now, and how to reproduce it. @returns {Snapshot} */
+  snapshot() {
+    const { settings, shown, startImage } = this;
+    const paused = !this.isPlaying;
+    if (!shown || shown.id < this.firstId) return { settings, frame: this.targetFrame ?? 0, image: startImage, paused };
+    if (!this.isReproducible()) return { settings, frame: 0, image: shown.pixels, paused };
+    return { settings, frame: this.targetFrame ?? shown.frame, image: null, paused };
   }
 
-  /** The same place, with the picture itself where the way to it is long. @param {Chain} chain @returns {Chain} */
-  near(chain) {
-    return chain.frame > FAR && this.shown ? { ...chain, frame: 0, image: this.shown.pixels } : chain;
+  /**
+   * The snapshot, with the image in place of a frame number above MAX_REPLAY.
+   * @param {Snapshot} snapshot
+   * @returns {Snapshot}
+   */
+  limitReplay(snapshot) {
+    return snapshot.frame > MAX_REPLAY && this.shown ? { ...snapshot, frame: 0, image: this.shown.pixels } : snapshot;
   }
 
-  /** Whether the shown frame follows from the wished settings and its number. */
-  pure() {
+  /** Whether the requested settings and the frame number reproduce the frame shown. */
+  isReproducible() {
     const { shown } = this;
     const record = shown && this.sent.get(shown.id);
-    if (!record || !shown.pure || record.given) return false;
-    const { fps, ...way } = this.settings;
-    const others = { ...record.settings, ...(shown.frame === 0 ? { creativity: way.creativity } : {}) };
-    return same(others, { ...way, fps: others.fps });
+    if (!record || !shown.pure || record.hasImage) return false;
+    const { fps, ...current } = this.settings;
+    const used = { ...record.settings, ...(shown.frame === 0 ? { creativity: current.creativity } : {}) };
+    return isEqual(used, { ...current, fps: used.fps });
   }
 
   /** @param {Partial<Settings>} patch */
   change(patch) {
     const before = this.settings;
-    const after = settled({ ...before, ...patch }, this.modelNamed(patch.model ?? before.model));
+    const after = normalize({ ...before, ...patch }, this.findModel(patch.model ?? before.model));
     const fields = /** @type {(keyof Settings)[]} */ (Object.keys(after)).filter(
-      (field) => !same(after[field], before[field]),
+      (field) => !isEqual(after[field], before[field]),
     );
     if (fields.length === 0) return;
-    this.wished = after;
-    for (const field of fields) this.due.add(field);
-    if (fields.some((field) => BEGIN_ANEW.includes(field))) {
-      this.image = null;
-      this.reach(null);
-      this.begun = this.id + 1;
+    this.requested = after;
+    for (const field of fields) this.pending.add(field);
+    if (fields.some((field) => RESTART_FIELDS.includes(field))) {
+      this.startImage = null;
+      this.setTarget(null);
+      this.firstId = this.lastId + 1;
     }
-    this.watcher.settings(after);
-    this.tellSoon();
+    this.listener.settings(after);
+    this.sendSettingsSoon();
   }
 
-  /** Another model, dreaming as it does best, of the same seed. @param {string} name */
+  /** Switch to another model with its default settings; seed, num and fps stay. @param {string} name */
   changeModel(name) {
     const { seed, num, fps } = this.settings;
-    this.change({ ...defaults(this.modelNamed(name)), seed, num, fps });
+    this.change({ ...defaults(this.findModel(name)), seed, num, fps });
   }
 
-  /** Begin with these pictures, (num, H, W, C). @param {Uint8Array} pixels */
-  dreamFrom(pixels) {
-    this.image = pixels.slice();
-    this.fresh = true;
-    this.reach(null);
-    this.begun = this.id + 1;
-    this.tell();
+  /** Restart the dream from this image. @param {Uint8Array} pixels  (num, H, W, C) */
+  startFrom(pixels) {
+    this.startImage = pixels.slice();
+    this.imagePending = true;
+    this.setTarget(null);
+    this.firstId = this.lastId + 1;
+    this.sendSettings();
   }
 
-  /** Dream a part of the picture anew. @param {Uint8Array} mask  (H, W), 255 where */
+  /** Inpaint a part of the first picture. @param {Uint8Array} mask  (H, W), 255 where to repaint */
   repaint(mask) {
-    this.tellIfDue();
+    this.sendPending();
     this.engine.send({ type: "repaint", mask: toBase64(mask) });
   }
 
-  /** @param {boolean} wish */
-  play(wish) {
-    this.wish = wish;
-    this.reach(null);
-    this.watcher.playing();
-    this.sync();
+  /** @param {boolean} isPlaying */
+  play(isPlaying) {
+    this.isPlaying = isPlaying;
+    this.setTarget(null);
+    this.listener.playback();
+    this.syncPlayback();
   }
 
   step() {
     this.play(false);
-    this.tellIfDue();
+    this.sendPending();
     this.engine.send({ type: "step" });
   }
 
   restart() {
-    this.reach(null);
-    this.tellIfDue();
+    this.setTarget(null);
+    this.sendPending();
     this.engine.send({ type: "restart" });
   }
 
-  /** Rest for a reason of the page's own, whatever the viewer wishes. @param {string} reason @param {boolean} on */
+  /** Pause the engine for a reason, or lift that reason; isPlaying stays. @param {string} reason @param {boolean} on */
   hold(reason, on) {
     if (on) this.holds.add(reason);
     else this.holds.delete(reason);
-    if (this.wished) this.sync();
+    if (this.requested) this.syncPlayback();
   }
 
   /**
-   * All steps from noise to image 0 of the settings.
-   * @param {{sampler: SamplerName, steps: number, eta: number}} way
+   * Request all sampling steps of image 0.
+   * @param {{sampler: SamplerName, steps: number, eta: number}} options
    * @returns {Promise<Trace>}
    */
-  trace(way) {
-    this.tellIfDue();
-    const id = ++this.id;
+  trace(options) {
+    this.sendPending();
+    const id = ++this.lastId;
     return new Promise((resolve, reject) => {
       this.traces.set(id, { resolve, reject });
-      this.engine.send({ type: "trace", id, ...way });
+      this.engine.send({ type: "trace", id, ...options });
     });
   }
 
-  // what the engine is told
+  // messages to the engine
 
-  tellSoon() {
-    const wait = this.told.at + APART - performance.now();
-    if (wait <= 0) this.tell();
-    else this.timer ??= setTimeout(() => this.tell(), wait);
+  sendSettingsSoon() {
+    const wait = this.lastSent.at + SEND_INTERVAL - performance.now();
+    if (wait <= 0) this.sendSettings();
+    else this.timer ??= setTimeout(() => this.sendSettings(), wait);
   }
 
-  tellIfDue() {
-    if (this.due.size > 0) this.tell();
+  /** Send changed settings now, before a message that depends on them. */
+  sendPending() {
+    if (this.pending.size > 0) this.sendSettings();
   }
 
-  tell() {
+  sendSettings() {
     clearTimeout(this.timer);
     this.timer = undefined;
-    const { settings, image } = this;
-    const id = ++this.id;
-    this.sent.set(id, { settings, fields: [...this.due], given: image !== null, begunBefore: this.shown?.id ?? 0 });
-    this.engine.send({ type: "set", id, settings, ...(this.fresh && image ? { image: toBase64(image) } : {}) });
-    this.due.clear();
-    this.fresh = false;
-    this.told.at = performance.now();
+    const { settings, startImage } = this;
+    const id = ++this.lastId;
+    const hasImage = startImage !== null;
+    this.sent.set(id, { settings, fields: [...this.pending], hasImage, previousFirstId: this.shown?.id ?? 0 });
+    const image = this.imagePending && startImage ? { image: toBase64(startImage) } : {};
+    this.engine.send({ type: "set", id, settings, ...image });
+    this.pending.clear();
+    this.imagePending = false;
+    this.lastSent.at = performance.now();
   }
 
-  sync() {
-    const playing = this.wish && this.holds.size === 0 && this.target === null;
-    if (playing === this.told.playing) return;
-    this.told.playing = playing;
+  /** Send play or pause, if that has changed. */
+  syncPlayback() {
+    const playing = this.isPlaying && this.holds.size === 0 && this.targetFrame === null;
+    if (playing === this.lastSent.playing) return;
+    this.lastSent.playing = playing;
     this.engine.send({ type: playing ? "play" : "pause" });
   }
 
   /** @param {number | null} target */
-  reach(target) {
-    if (target === this.target) return;
-    this.target = target;
-    this.watcher.playing();
-    this.sync();
+  setTarget(target) {
+    if (target === this.targetFrame) return;
+    this.targetFrame = target;
+    this.listener.playback();
+    this.syncPlayback();
   }
 
-  // what the engine says
+  // messages from the engine
 
   /** @param {FromEngine} message */
-  hear(message) {
-    if (message.type === "note") this.watcher.news(message.message, false);
-    else if (message.type === "error") this.refused(message.id, message.message);
+  receive(message) {
+    if (message.type === "note") this.listener.notice(message.message, false);
+    else if (message.type === "error") this.receiveError(message.id, message.message);
     else if (message.type === "hello") {
       this.models = message.models;
-      this.watcher.hello(message);
-      if (!this.wished) return;
-      const chain = this.chain();
-      this.open(chain.paused ? this.near(chain) : { ...chain, frame: 0 });
+      this.listener.hello(message);
+      if (!this.requested) return;
+      const snapshot = this.snapshot();
+      this.open(snapshot.paused ? this.limitReplay(snapshot) : { ...snapshot, frame: 0 });
     }
   }
 
   /** @param {number | null} id @param {string} message */
-  refused(id, message) {
+  receiveError(id, message) {
     const trace = id === null ? undefined : this.traces.get(id);
     const record = id === null ? undefined : this.sent.get(id);
     if (id !== null && trace) {
       this.traces.delete(id);
       trace.reject(new Error(message));
     } else if (record && this.accepted) {
-      const fields = record.fields.filter((field) => same(this.settings[field], record.settings[field]));
-      this.wished = { ...this.settings };
-      for (const field of fields) Object.assign(this.wished, { [field]: this.accepted[field] });
-      if (this.begun === id) this.begun = record.begunBefore;
-      this.watcher.settings(this.wished);
-      this.watcher.refused(fields, message);
+      const fields = record.fields.filter((field) => isEqual(this.settings[field], record.settings[field]));
+      this.requested = { ...this.settings };
+      for (const field of fields) Object.assign(this.requested, { [field]: this.accepted[field] });
+      if (this.firstId === id) this.firstId = record.previousFirstId;
+      this.listener.settings(this.requested);
+      this.listener.rejected(fields, message);
     } else {
-      this.watcher.news(message, true);
+      this.listener.notice(message, true);
     }
   }
 
   /** @param {Frame | Trace} frame */
-  see(frame) {
+  receiveFrame(frame) {
     if (frame.kind === 2) {
       this.traces.get(frame.id)?.resolve(frame);
       this.traces.delete(frame.id);
       return;
     }
-    if (frame.id < this.begun) return; // it was under way when another dream began
+    if (frame.id < this.firstId) return; // it was already on its way when a new dream started
     for (const id of this.sent.keys()) if (id < frame.id) this.sent.delete(id);
     this.accepted = this.sent.get(frame.id)?.settings ?? this.accepted;
     this.shown = frame;
-    if (this.target !== null && frame.frame < this.target) this.engine.send({ type: "step" });
-    else if (this.target !== null && frame.frame > this.target) this.engine.send({ type: "restart" });
-    else this.reach(null);
-    this.watcher.frame(frame);
+    if (this.targetFrame !== null && frame.frame < this.targetFrame) this.engine.send({ type: "step" });
+    else if (this.targetFrame !== null && frame.frame > this.targetFrame) this.engine.send({ type: "restart" });
+    else this.setTarget(null);
+    this.listener.frame(frame);
   }
 
-  /** Give up on all that was asked. @param {string} why */
-  drop(why) {
-    for (const { reject } of this.traces.values()) reject(new Error(why));
+  /** Reject all traces still outstanding. @param {string} reason */
+  rejectTraces(reason) {
+    for (const { reject } of this.traces.values()) reject(new Error(reason));
     this.traces.clear();
   }
 }
 
-/** Whether two settings or values of one are the same. @param {unknown} a @param {unknown} b */
-function same(a, b) {
+/** Deep equality of settings, or of single values. @param {unknown} a @param {unknown} b */
+function isEqual(a, b) {
   return JSON.stringify(a) === JSON.stringify(b);
 }

@@ -1,5 +1,5 @@
 /**
- * Settings: which values make sense, and how the whole state of the page is written into its address and read back.
+ * Settings: their valid values, and the page's complete state as the part of the URL after #.
  *
  * @import { Label, ModelInfo, SamplerName, Settings } from "./protocol.js"
  */
@@ -8,71 +8,75 @@ import { deflate, fromBase64Url, inflate, toBase64Url } from "../files/bytes.js"
 import { WITH_ETA } from "./samplers.js";
 
 /** @typedef {"dream" | "microscope" | "draw"} ViewName */
-/** @typedef {Pick<Settings, "sampler" | "steps" | "eta">} Way  from noise to image */
+/** @typedef {Pick<Settings, "sampler" | "steps" | "eta">} SamplerOptions */
 /**
- * @typedef {{step: number, ways: Way[]}} Scope  what is under the microscope: one way or two, and which step of them
+ * @typedef {{step: number, samplers: SamplerOptions[]}} Scope  the microscope's one or two samplers, and the step shown
  */
 
 /**
- * All that a link says.
+ * The state that a link stores.
  * @typedef {object} Place
  * @property {Settings} settings
- * @property {number} frame              which frame to begin with, dreamt from the seed; 0 where there is an image
- * @property {Uint8Array | null} image   the pictures to begin with, (num, H, W, C), where no seed leads to them
+ * @property {number} frame              the frame to show first; 0 if there is an image
+ * @property {Uint8Array | null} image   (num, H, W, C): the pictures to start from, if no seed reproduces them
  * @property {boolean} paused
  * @property {ViewName} view
- * @property {number} scale              screen pixels a pixel; 0 for as many as fit
- * @property {Scope | null} scope        null for the settings' own way
+ * @property {number} scale              screen pixels per image pixel; 0 fits the window
+ * @property {Scope | null} scope        null: the microscope uses the settings' own sampler
  */
 
 /** @type {Record<SamplerName, string>} */
 export const SAMPLERS = { ddpm: "DDPM", ddim: "DDIM", heun: "Heun", dpmpp_2m: "DPM++ 2M" };
 export const NUMS = [1, 4, 16];
-export const MOST_STEPS = 50;
-export const MOST_SEED = 2n ** 64n - 1n;
-export const MOST_SCALE = 64;
-export const MOST_AMOUNT = 9;
-export const FPS = 12; // fast enough to melt, slow enough to follow
+export const MAX_STEPS = 50;
+export const MAX_SEED = 2n ** 64n - 1n;
+export const MAX_SCALE = 64;
+export const MAX_AMOUNT = 9;
+export const DEFAULT_FPS = 12; // fast enough to look continuous, slow enough to follow
 /** @type {ViewName[]} */
 export const VIEWS = ["dream", "microscope", "draw"];
 
-/** How a model dreams where nothing else is said. @param {ModelInfo} model @returns {Settings} */
+/** A model's default settings. @param {ModelInfo} model @returns {Settings} */
 export function defaults(model) {
   return {
     model: model.name,
     seed: "0",
     num: 1,
     sampler: model.sampling.sampler,
-    steps: Math.min(model.sampling.steps, MOST_STEPS, model.T),
+    steps: Math.min(model.sampling.steps, MAX_STEPS, model.T),
     eta: WITH_ETA.includes(model.sampling.sampler) ? model.sampling.eta : 0,
     guidance: 1,
     creativity: model.creativity,
     label: "any",
-    fps: FPS,
+    fps: DEFAULT_FPS,
   };
 }
 
-/** Whether guidance has something to guide to. @param {Settings} settings @param {ModelInfo} model */
-export function guidable(settings, model) {
+/**
+ * Whether the settings ask for a class label, so that guidance has an effect.
+ * @param {Settings} settings
+ * @param {ModelInfo} model
+ */
+export function isConditional(settings, model) {
   return model.labels.length > 0 && settings.label !== "none";
 }
 
 /**
- * Settings where what says nothing is at rest: eta but for the samplers WITH_ETA, guidance without a label.
+ * Reset settings that have no effect: eta of a sampler without one, and guidance without a class label.
  * @param {Settings} settings
  * @param {ModelInfo} model
  * @returns {Settings}
  */
-export function settled(settings, model) {
+export function normalize(settings, model) {
   return {
     ...settings,
     eta: WITH_ETA.includes(settings.sampler) ? settings.eta : 0,
-    guidance: guidable(settings, model) ? settings.guidance : 1,
+    guidance: isConditional(settings, model) ? settings.guidance : 1,
   };
 }
 
 /**
- * What is wrong with a value of a setting, in words; "" if nothing is.
+ * Why a value is invalid for a setting; "" if it is valid.
  * @param {keyof Settings} field
  * @param {unknown} value
  * @param {ModelInfo} model
@@ -80,23 +84,23 @@ export function settled(settings, model) {
 export function problem(field, value, model) {
   /** @param {number} low @param {number} high @param {boolean} whole */
   const between = (low, high, whole) => {
-    const fine = typeof value === "number" && value >= low && value <= high && (!whole || Number.isInteger(value));
-    return fine ? "" : `${field} must be ${whole ? "a whole number" : "a number"} from ${low} to ${high}`;
+    const isValid = typeof value === "number" && value >= low && value <= high && (!whole || Number.isInteger(value));
+    return isValid ? "" : `${field} must be ${whole ? "a whole number" : "a number"} from ${low} to ${high}`;
   };
   switch (field) {
     case "model":
-      return value === model.name ? "" : `there is no model ${value}`;
+      return value === model.name ? "" : `unknown model ${value}`;
     case "seed":
-      if (typeof value === "string" && /^\d{1,20}$/.test(value) && BigInt(value) <= MOST_SEED) return "";
+      if (typeof value === "string" && /^\d{1,20}$/.test(value) && BigInt(value) <= MAX_SEED) return "";
       return "seed must be a whole number from 0 to 2⁶⁴ − 1";
     case "num":
-      return NUMS.some((num) => num === value) ? "" : `num must be ${NUMS.join(", ")}`;
+      return NUMS.some((num) => num === value) ? "" : `num must be one of ${NUMS.join(", ")}`;
     case "sampler":
       return Object.keys(SAMPLERS).some((name) => name === value)
         ? ""
-        : `sampler must be ${Object.keys(SAMPLERS).join(", ")}`;
+        : `sampler must be one of ${Object.keys(SAMPLERS).join(", ")}`;
     case "steps":
-      return between(1, Math.min(MOST_STEPS, model.T), true);
+      return between(1, Math.min(MAX_STEPS, model.T), true);
     case "eta":
       return between(0, 1, false);
     case "guidance":
@@ -107,71 +111,72 @@ export function problem(field, value, model) {
       return between(0, 60, false);
     case "label":
       if (value === "any" || value === "none") return "";
-      if (typeof value !== "object" || value === null) return "label must be any, none or amounts";
+      if (typeof value !== "object" || value === null) return "label must be any, none or mix";
       for (const [name, amount] of Object.entries(value)) {
-        if (!model.labels.includes(name)) return `there is no label ${name}`;
-        if (!(amount >= 0 && amount <= MOST_AMOUNT)) return `an amount must be from 0 to ${MOST_AMOUNT}`;
+        if (!model.labels.includes(name)) return `model ${model.name} has no label ${name}`;
+        if (!(amount >= 0 && amount <= MAX_AMOUNT)) return `label ${name} must be a number from 0 to ${MAX_AMOUNT}`;
       }
       return "";
   }
 }
 
-/** The part of an address after #. @param {Place} place @returns {Promise<string>} */
-export async function toAddress({ settings, frame, image, paused, view, scale, scope }) {
-  const words = new URLSearchParams();
+/** The part of the URL after #. @param {Place} place @returns {Promise<string>} */
+export async function toUrlHash({ settings, frame, image, paused, view, scale, scope }) {
+  const params = new URLSearchParams();
   for (const [name, value] of Object.entries(settings)) {
     if (name === "label" && typeof value === "object") {
-      words.set("label", "mix");
-      for (const [label, amount] of Object.entries(value)) words.set(`label.${label}`, `${amount}`);
+      params.set("label", "mix");
+      for (const [label, amount] of Object.entries(value)) params.set(`label.${label}`, `${amount}`);
     } else {
-      words.set(name, `${value}`);
+      params.set(name, `${value}`);
     }
   }
-  if (view !== "dream") words.set("view", view);
-  if (scale > 0) words.set("scale", `${scale}`);
+  if (view !== "dream") params.set("view", view);
+  if (scale > 0) params.set("scale", `${scale}`);
   if (scope) {
-    words.set("step", `${scope.step}`);
-    words.set("look", scope.ways.map(({ sampler, steps, eta }) => `${sampler}-${steps}-${eta}`).join(" "));
+    params.set("step", `${scope.step}`);
+    params.set("look", scope.samplers.map(({ sampler, steps, eta }) => `${sampler}-${steps}-${eta}`).join(" "));
   }
-  if (paused) words.set("paused", "1");
-  if (image) words.set("image", toBase64Url(await deflate(image)));
-  else if (frame > 0) words.set("frame", `${frame}`);
-  return words.toString();
+  if (paused) params.set("paused", "1");
+  if (image) params.set("image", toBase64Url(await deflate(image)));
+  else if (frame > 0) params.set("frame", `${frame}`);
+  return params.toString();
 }
 
 /**
- * The place that an address leads to, and what in it could not be followed, a sentence each; there its default stands.
- * @param {string} address          as toAddress writes it, with or without #
- * @param {ModelInfo[]} models      at least one
- * @param {Partial<Settings>} otherwise  what to take where the address says nothing
+ * Read what toUrlHash wrote. Each invalid part gets its default value, and one sentence in `problems`.
+ * @param {string} hash                  with or without #
+ * @param {ModelInfo[]} models           at least one
+ * @param {Partial<Settings>} fallbacks  for settings that the URL does not contain
  * @returns {Promise<{place: Place, problems: string[]}>}
  */
-export async function fromAddress(address, models, otherwise = {}) {
-  const words = new URLSearchParams(address.replace(/^#/, ""));
+export async function fromUrlHash(hash, models, fallbacks = {}) {
+  const params = new URLSearchParams(hash.replace(/^#/, ""));
   const problems = [];
-  const name = words.get("model");
-  const model = models.find((one) => one.name === name) ?? models[0];
-  if (name !== null && name !== model.name) problems.push(`there is no model ${name} here; this is ${model.name}`);
-  const settings = { ...defaults(model), ...otherwise, model: model.name };
+  const name = params.get("model");
+  const model = models.find((candidate) => candidate.name === name) ?? models[0];
+  if (name !== null && name !== model.name) problems.push(`unknown model ${name}, using ${model.name} instead`);
+  const settings = { ...defaults(model), ...fallbacks, model: model.name };
   for (const field of /** @type {(keyof Settings)[]} */ (Object.keys(settings))) {
-    const word = words.get(field);
-    if (word === null || field === "model") continue;
-    const value = field === "label" ? labelIn(words) : typeof settings[field] === "number" ? numberIn(word) : word;
-    const wrong = problem(field, value, model);
-    if (wrong) problems.push(`${wrong}, not ${word}`);
+    const text = params.get(field);
+    if (text === null || field === "model") continue;
+    const isMix = field === "label" && text === "mix";
+    const value = isMix ? parseMix(params) : typeof settings[field] === "number" ? parseNumber(text) : text;
+    const error = problem(field, value, model);
+    if (error) problems.push(isMix ? error : `${error}, not ${text}`);
     else Object.assign(settings, { [field]: value });
   }
-  const view = VIEWS.find((one) => one === words.get("view")) ?? "dream";
-  const scale = whole(words.get("scale"), MOST_SCALE);
-  const frame = whole(words.get("frame"), 2 ** 32 - 1);
-  const image = await imageIn(words.get("image"), settings.num * model.height * model.width * model.channels);
-  if (image === undefined) problems.push("the picture in the address is damaged; this is another one");
-  const paused = words.get("paused") === "1";
-  const scope = scopeIn(words, model);
-  if (scope === undefined) problems.push("what was under the microscope makes no sense here");
+  const view = VIEWS.find((candidate) => candidate === params.get("view")) ?? "dream";
+  const scale = parseWhole(params.get("scale"), MAX_SCALE);
+  const frame = parseWhole(params.get("frame"), 2 ** 32 - 1);
+  const image = await parseImage(params.get("image"), settings.num * model.height * model.width * model.channels);
+  if (image === undefined) problems.push("the picture in the URL is damaged, using a generated one instead");
+  const paused = params.get("paused") === "1";
+  const scope = parseScope(params, model);
+  if (scope === undefined) problems.push("the microscope settings in the URL are invalid, using the defaults instead");
   return {
     place: {
-      settings: settled(settings, model),
+      settings: normalize(settings, model),
       frame: image ? 0 : frame,
       image: image ?? null,
       paused,
@@ -183,46 +188,47 @@ export async function fromAddress(address, models, otherwise = {}) {
   };
 }
 
-/** @param {URLSearchParams} words @returns {unknown} */
-function labelIn(words) {
-  if (words.get("label") !== "mix") return words.get("label");
-  const amounts = [...words].filter(([name]) => name.startsWith("label."));
-  return Object.fromEntries(amounts.map(([name, amount]) => [name.slice("label.".length), numberIn(amount)]));
+/** The label amounts of label=mix. @param {URLSearchParams} params @returns {Record<string, number>} */
+function parseMix(params) {
+  const amounts = [...params].filter(([name]) => name.startsWith("label."));
+  return Object.fromEntries(amounts.map(([name, amount]) => [name.slice("label.".length), parseNumber(amount)]));
 }
 
-/** NaN for anything but plain decimal digits. @param {string} word */
-function numberIn(word) {
-  return /^-?\d{1,6}(\.\d{1,17})?$/.test(word) ? Number(word) : NaN;
+/** NaN for anything but plain decimal digits. @param {string} text */
+function parseNumber(text) {
+  return /^-?\d{1,6}(\.\d{1,17})?$/.test(text) ? Number(text) : NaN;
 }
 
-/** @param {string | null} word @param {number} most */
-function whole(word, most) {
-  return word !== null && /^\d{1,10}$/.test(word) ? Math.min(Number(word), most) : 0;
+/** A whole number 0…max; 0 if the text is missing or invalid. @param {string | null} text @param {number} max */
+function parseWhole(text, max) {
+  return text !== null && /^\d{1,10}$/.test(text) ? Math.min(Number(text), max) : 0;
 }
 
 /**
- * null where there is none, undefined where it makes no sense.
- * @param {URLSearchParams} words
+ * null if there is none, undefined if it is invalid.
+ * @param {URLSearchParams} params
  * @param {ModelInfo} model
  */
-function scopeIn(words, model) {
-  const look = words.get("look");
+function parseScope(params, model) {
+  const look = params.get("look");
   if (look === null) return null;
-  const ways = look.split(" ").map((part) => {
+  const samplers = look.split(" ").map((part) => {
     const [sampler, steps, eta] = part.split("-");
-    return { sampler: /** @type {SamplerName} */ (sampler), steps: numberIn(steps ?? ""), eta: numberIn(eta ?? "") };
+    const name = /** @type {SamplerName} */ (sampler);
+    return { sampler: name, steps: parseNumber(steps ?? ""), eta: parseNumber(eta ?? "") };
   });
-  const fields = /** @type {(keyof Way)[]} */ (["sampler", "steps", "eta"]);
-  const fine =
-    ways.length <= 2 && ways.every((way) => fields.every((field) => problem(field, way[field], model) === ""));
-  return fine ? { step: whole(words.get("step"), MOST_STEPS), ways } : undefined;
+  const fields = /** @type {(keyof SamplerOptions)[]} */ (["sampler", "steps", "eta"]);
+  const isValid =
+    samplers.length <= 2 &&
+    samplers.every((options) => fields.every((field) => problem(field, options[field], model) === ""));
+  return isValid ? { step: parseWhole(params.get("step"), MAX_STEPS), samplers } : undefined;
 }
 
-/** null where there is none, undefined where it is damaged. @param {string | null} word @param {number} size */
-async function imageIn(word, size) {
-  if (word === null) return null;
+/** null if there is none, undefined if it is damaged. @param {string | null} text @param {number} size */
+async function parseImage(text, size) {
+  if (text === null) return null;
   try {
-    return await inflate(fromBase64Url(word), size);
+    return await inflate(fromBase64Url(text), size);
   } catch {
     return undefined;
   }

@@ -1,24 +1,24 @@
 /**
- * The engine in the browser: a worker that runs models with onnxruntime-web and speaks as the server does, by postMessage
- * instead of a WebSocket; see protocol.js. Two messages are its own: {"type": "open", "url": of models.json} is the first
- * that it gets, and {"type": "taken"} tells that the page has got the last frame. The next one is made meanwhile, and
- * waits for that: so a slow page holds up the dream, and frames never pile up.
+ * The engine in the browser: a worker that runs models with onnxruntime-web. It uses the server's protocol
+ * (protocol.js) over postMessage instead of a WebSocket, with two more messages from the page. {"type": "open", "url":
+ * of models.json} comes first. {"type": "taken"} confirms the last frame: the worker computes the next frame meanwhile,
+ * but sends it only after that confirmation, so that frames do not pile up on a slow page.
  *
  * @import { FromEngine, ModelInfo, SamplerName, Settings } from "./protocol.js"
  * @import { Network } from "./model.js"
  */
 
-import { checkBytes, checkId, checkSettings, checkWay } from "./check.js";
+import { checkBytes, checkId, checkSampler, checkSettings } from "./check.js";
 import { Dream } from "./dream.js";
 import { isBetter, openGraphics } from "./graphics.js";
 import { Model } from "./model.js";
 import { packFrame, packTrace, toImages } from "./pack.js";
 
-const MOST_THREADS = 4; // more do not help networks this small
-const MOST_TRACES = 8; // that may wait, as on the server
-const IDLE_FPS = 60; // of a dream that stands still, where a frame takes no network call
+const MAX_THREADS = 4; // networks this small gain nothing from more
+const MAX_TRACES = 8; // traces that can wait, as on the server
+const IDLE_FPS = 60; // frame rate limit while frames need no network call (creativity 0)
 
-let url = ""; // of models.json; the models lie in models/ beside it, and the runtime in runtime/
+let url = ""; // URL of models.json; the folders models/ and runtime/ are next to it
 /** @type {ModelInfo[]} */
 let models = [];
 /** @type {Promise<any>} */
@@ -28,32 +28,32 @@ const loaded = new Map();
 
 const dream = new Dream(load);
 let isPlaying = false;
-let hasFailed = false; // until the page asks for something else
+let hasFailed = false; // stops playback until the next message
 let singleSteps = 0;
 let isTaken = true;
 /** @type {{id: number, sampler: SamplerName, steps: number, eta: number, settings: Settings}[]} */
 const traces = [];
-let news = ""; // for when there is something to see
+let threadNote = ""; // shown once the first model is loaded
 
-// what the page says
+// messages from the page
 
 self.onmessage = async ({ data }) => {
   try {
     if (data.type === "open") await open(data.url);
-    else heed(data);
+    else handle(data);
   } catch (error) {
-    refuse(data?.id ?? null, error);
+    postError(data?.id ?? null, error);
   }
   wake();
 };
 
 /** @param {any} message */
-function heed(message) {
-  const before = dream.settings;
-  if (before === null && !["set", "play", "pause"].includes(message?.type)) {
-    throw new Error(`message ${message?.type} comes too early: \`set\` is the first`);
+function handle(message) {
+  const current = dream.settings;
+  if (current === null && !["set", "play", "pause"].includes(message?.type)) {
+    throw new Error(`send "set" before "${message?.type}"`);
   }
-  const info = models.find((model) => model.name === before?.model);
+  const info = models.find((model) => model.name === current?.model);
   const handlers = {
     set() {
       checkId(message.id);
@@ -69,21 +69,21 @@ function heed(message) {
       [isPlaying, singleSteps] = [false, 0];
     },
     step() {
-      if (isPlaying) throw new Error("step is for a dream that is paused");
+      if (isPlaying) throw new Error('send "pause" before "step"');
       singleSteps++;
     },
     restart: () => dream.restart(),
     repaint() {
       const { height, width } = /** @type {ModelInfo} */ (info);
-      const hole = checkBytes("mask", message.mask, height * width).map((value) => (value < 128 ? 0 : 1));
-      if (!hole.includes(1)) throw new Error("mask must have pixels of 255, which say what to dream anew");
-      dream.repaint(hole);
+      const mask = checkBytes("mask", message.mask, height * width).map((value) => (value < 128 ? 0 : 1));
+      if (!mask.includes(1)) throw new Error("mask selects nothing: set the pixels to repaint to 255");
+      dream.repaint(mask);
     },
     trace() {
       checkId(message.id);
-      checkWay(message, /** @type {ModelInfo} */ (info));
-      if (traces.length === MOST_TRACES) throw new Error(`${MOST_TRACES} traces wait already`);
-      traces.push({ ...message, settings: before });
+      checkSampler(message, /** @type {ModelInfo} */ (info));
+      if (traces.length === MAX_TRACES) throw new Error(`${MAX_TRACES} traces are waiting already; try again later`);
+      traces.push({ ...message, settings: current });
     },
     taken: () => (isTaken = true),
   };
@@ -95,13 +95,13 @@ function heed(message) {
 }
 
 /** @param {FromEngine} message */
-function tell(message) {
+function post(message) {
   self.postMessage(message);
 }
 
 /** @param {number | null} id @param {unknown} error */
-function refuse(id, error) {
-  tell({ type: "error", id, message: error instanceof Error ? error.message : String(error) });
+function postError(id, error) {
+  post({ type: "error", id, message: error instanceof Error ? error.message : String(error) });
 }
 
 // models
@@ -110,23 +110,23 @@ function refuse(id, error) {
 async function open(modelsUrl) {
   url = modelsUrl;
   try {
-    const [about, list] = await Promise.all([fetched("site.json"), fetched("models.json")]);
+    const [site, list] = await Promise.all([fetchFile("site.json"), fetchFile("models.json")]);
     models = await list.json();
-    const { version } = await about.json();
-    tell({ type: "hello", engine: "browser", version, models, viewers: 1 });
+    const { version } = await site.json();
+    post({ type: "hello", engine: "browser", version, models, viewers: 1 });
   } catch (error) {
-    throw new Error(`there are no models at ${url} (${error}); closing`);
+    throw new Error(`could not load the list of models from ${url} (${error}); closing`);
   }
-  const threads = Math.min(navigator.hardwareConcurrency, MOST_THREADS);
+  const threads = Math.min(navigator.hardwareConcurrency, MAX_THREADS);
   if (!self.crossOriginIsolated && threads > 1) {
-    news = "no WebAssembly threads without the headers COOP and COEP: one thread used";
+    threadNote = "running on one thread: WebAssembly threads need the COOP and COEP headers";
   }
-  runtime = start(self.crossOriginIsolated ? threads : 1);
-  keepDreaming();
+  runtime = startRuntime(self.crossOriginIsolated ? threads : 1);
+  run();
 }
 
 /** @param {number} threads */
-async function start(threads) {
+async function startRuntime(threads) {
   const ort = await import(new URL("ort.wasm.min.mjs", runtimeUrl()).href);
   ort.env.wasm.wasmPaths = runtimeUrl();
   ort.env.wasm.numThreads = threads;
@@ -135,11 +135,11 @@ async function start(threads) {
 
 const runtimeUrl = () => new URL("runtime/", url).href;
 
-/** The model of a name, from the first time on at once. @param {string} name @returns {Promise<Model>} */
+/** Load a model, once. @param {string} name @returns {Promise<Model>} */
 function load(name) {
   let model = loaded.get(name);
   if (!model) {
-    model = loadNow(name);
+    model = loadUncached(name);
     model.catch(() => loaded.delete(name));
     loaded.set(name, model);
   }
@@ -147,19 +147,20 @@ function load(name) {
 }
 
 /** @param {string} name */
-async function loadNow(name) {
+async function loadUncached(name) {
   const info = /** @type {ModelInfo} */ (models.find((model) => model.name === name));
-  tell({ type: "note", message: `loading the model ${name}` });
+  post({ type: "note", message: `loading the model ${name}` });
   try {
     const [ort, file, table] = await Promise.all([
       runtime,
-      fetched(`models/${name}.onnx`).then(async (response) => new Uint8Array(await response.arrayBuffer())),
-      info.labels.length ? fetched(`models/${name}.labels`).then((response) => response.arrayBuffer()) : null,
+      fetchFile(`models/${name}.onnx`).then(async (response) => new Uint8Array(await response.arrayBuffer())),
+      info.labels.length ? fetchFile(`models/${name}.labels`).then((response) => response.arrayBuffer()) : null,
     ]);
     const session = await ort.InferenceSession.create(file, { executionProviders: ["wasm"] });
-    tell({ type: "note", message: news || `the model ${name} is loaded` });
-    news = "";
-    const model = new Model(info, networkOf(ort, session, info), table ? new Float32Array(table) : new Float32Array());
+    post({ type: "note", message: threadNote || `the model ${name} is loaded` });
+    threadNote = "";
+    const network = makeNetwork(ort, session, info);
+    const model = new Model(info, network, table ? new Float32Array(table) : new Float32Array());
     void tryGraphics(model, file);
     return model;
   } catch (error) {
@@ -168,56 +169,56 @@ async function loadNow(name) {
 }
 
 /**
- * Let the graphics card compute a model that dreams already, if that is better.
+ * Move a model that already runs on WebAssembly to the GPU, if that is better.
  * @param {Model} model
  * @param {Uint8Array} file
  */
 async function tryGraphics(model, file) {
   const { info, network } = model;
   try {
-    const card = await openGraphics(runtimeUrl(), file);
-    if (!card) return;
-    const faster = networkOf(card.ort, card.session, info);
-    if (!(await isBetter(faster, network, info))) return;
-    model.network = (...asked) =>
-      faster(...asked).catch(() => {
-        model.network = network; // the card is gone
-        return network(...asked);
+    const gpu = await openGraphics(runtimeUrl(), file);
+    if (!gpu) return;
+    const gpuNetwork = makeNetwork(gpu.ort, gpu.session, info);
+    if (!(await isBetter(gpuNetwork, network, info))) return;
+    model.network = (...inputs) =>
+      gpuNetwork(...inputs).catch(() => {
+        model.network = network; // the GPU was lost: fall back to WebAssembly
+        return network(...inputs);
       });
-    tell({ type: "note", message: `the graphics card computes ${info.name}` });
+    post({ type: "note", message: `${info.name} now runs on the GPU` });
   } catch (error) {
-    tell({ type: "note", message: `the graphics card cannot compute ${info.name} (${error})` });
+    post({ type: "note", message: `could not run ${info.name} on the GPU (${error})` });
   }
 }
 
-/** @param {string} path  beside models.json */
-async function fetched(path) {
+/** @param {string} path  relative to models.json */
+async function fetchFile(path) {
   const response = await fetch(new URL(path, url));
   if (!response.ok) throw new Error(`${path}: ${response.status} ${response.statusText}`);
   return response;
 }
 
 /** @param {any} ort @param {any} session @param {ModelInfo} info @returns {Network} */
-function networkOf(ort, session, { channels, height, width, labels }) {
+function makeNetwork(ort, session, { channels, height, width, labels }) {
   return async (x, t, label) => {
     const num = x.length / (channels * height * width);
     /** @param {Float32Array} values @param {number[]} size */
     const tensor = (values, ...size) => new ort.Tensor("float32", values, [num, ...size]);
-    const feeds = { x: tensor(x, channels, height, width), t: tensor(new Float32Array(num).fill(t)) };
-    const L = labels.length; // zeros are no label
-    const told = L ? { ...feeds, label: tensor(label ?? new Float32Array(num * L), L) } : feeds;
-    const { prediction } = await session.run(told);
-    await breath();
+    const inputs = { x: tensor(x, channels, height, width), t: tensor(new Float32Array(num).fill(t)) };
+    const L = labels.length; // the zero vector stands for "no label"
+    const feeds = L ? { ...inputs, label: tensor(label ?? new Float32Array(num * L), L) } : inputs;
+    const { prediction } = await session.run(feeds);
+    await yieldToMessages();
     return prediction.data;
   };
 }
 
-// the dream goes on
+// the loop
 
 let wake = () => {};
 
-/** Until the page says something, or so many milliseconds have passed. @param {number} ms */
-function woken(ms = Infinity) {
+/** Resolves at the next message, or after `ms` milliseconds. @param {number} ms */
+function sleep(ms = Infinity) {
   return /** @type {Promise<void>} */ (
     new Promise((resolve) => {
       wake = resolve;
@@ -228,58 +229,57 @@ function woken(ms = Infinity) {
 
 const channel = new MessageChannel();
 
-/** A moment in which messages come in: a network call holds up the whole worker. */
-function breath() {
+/** Let queued messages be handled: a network call blocks the whole worker. */
+function yieldToMessages() {
   return new Promise((resolve) => {
     channel.port1.onmessage = resolve;
     channel.port2.postMessage(null);
   });
 }
 
-async function keepDreaming() {
+async function run() {
   for (;;) {
     const trace = traces.shift();
     const { id } = trace ?? dream;
     try {
-      if (trace) await makeTrace(trace);
-      else if (dream.isDue || singleSteps || rest() <= 0) await makeFrame();
-      else await woken(rest());
+      if (trace) await sendTrace(trace);
+      else if (dream.isDue || singleSteps || timeToNextFrame() <= 0) await sendFrame();
+      else await sleep(timeToNextFrame());
     } catch (error) {
-      refuse(id, error);
+      postError(id, error);
       hasFailed = true;
     }
   }
 }
 
-let last = { began: -Infinity, calls: 0 }; // of the newest frame
+let lastFrame = { began: -Infinity, calls: 0 };
 
-/** Milliseconds until the dream goes on by itself. */
-function rest() {
+/** Milliseconds until playback needs the next frame. */
+function timeToNextFrame() {
   if (!dream.settings || !isPlaying || hasFailed) return Infinity;
-  const fps = dream.settings.fps || (last.calls ? Infinity : IDLE_FPS);
-  return last.began + 1000 / fps - performance.now();
+  const fps = dream.settings.fps || (lastFrame.calls ? Infinity : IDLE_FPS);
+  return lastFrame.began + 1000 / fps - performance.now();
 }
 
-/** The next frame goes to the page. */
-async function makeFrame() {
+async function sendFrame() {
   const began = performance.now();
   if (!dream.isDue && singleSteps) singleSteps--;
-  const frame = await dream.frame();
+  const frame = await dream.nextFrame();
   if (!frame) return;
-  last = { began, calls: frame.calls };
+  lastFrame = { began, calls: frame.calls };
   await send(packFrame({ ...frame, ms: performance.now() - began }, frame.model.info));
 }
 
-/** @param {typeof traces[number]} wish */
-async function makeTrace({ id, settings, ...way }) {
+/** @param {typeof traces[number]} request */
+async function sendTrace({ id, settings, ...options }) {
   const began = performance.now();
-  const trace = await dream.trace({ ...settings, ...way });
+  const trace = await dream.trace({ ...settings, ...options });
   await send(packTrace({ id, ...trace, ms: performance.now() - began }, trace.model.info));
 }
 
 /** @param {ArrayBuffer} buffer */
 async function send(buffer) {
-  while (!isTaken) await woken();
+  while (!isTaken) await sleep();
   isTaken = false;
   self.postMessage(buffer, { transfer: [buffer] });
 }

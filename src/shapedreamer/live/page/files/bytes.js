@@ -1,5 +1,5 @@
 /**
- * Bytes as text that fits into JSON (base64) and into an address (base64url), and deflated.
+ * Base64 for JSON, base64url for URLs, and compression.
  */
 
 /** @param {Uint8Array} bytes */
@@ -9,7 +9,7 @@ export function toBase64(bytes) {
   return btoa(text);
 }
 
-/** Throws for text that is no base64. @param {string} text */
+/** Throws if the text is not base64. @param {string} text */
 export function fromBase64(text) {
   return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 }
@@ -19,19 +19,20 @@ export function toBase64Url(bytes) {
   return toBase64(bytes).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
-/** Throws for text that is no base64url. @param {string} text */
+/** Throws if the text is not base64url. @param {string} text */
 export function fromBase64Url(text) {
   return fromBase64(text.replaceAll("-", "+").replaceAll("_", "/"));
 }
 
-/** @param {Uint8Array} bytes @param {"deflate-raw" | "deflate"} format "deflate" is that of zlib and PNG */
+/** @param {Uint8Array} bytes @param {"deflate-raw" | "deflate"} format  "deflate" is the zlib format, as in PNG */
 export async function deflate(bytes, format = "deflate-raw") {
   const stream = new Blob([/** @type {Uint8Array<ArrayBuffer>} */ (bytes)]).stream();
   return new Uint8Array(await new Response(stream.pipeThrough(new CompressionStream(format))).arrayBuffer());
 }
 
 /**
- * `size` bytes out of deflated ones. Throws where they are damaged or another number, before memory is spent on more.
+ * Decompress exactly `size` bytes. Throws if the data is damaged or has another length, and never holds much more than
+ * `size` bytes in memory.
  * @param {Uint8Array} bytes
  * @param {number} size
  */
@@ -45,11 +46,11 @@ export async function inflate(bytes, size) {
     if (done) break;
     if (length + value.length > size) {
       await reader.cancel();
-      throw new Error(`more than ${size} bytes`);
+      throw new Error(`the data decompresses to more than ${size} bytes`);
     }
     out.set(value, length);
     length += value.length;
   }
-  if (length !== size) throw new Error(`${length} bytes, not ${size}`);
+  if (length !== size) throw new Error(`the data decompresses to ${length} bytes, not ${size}`);
   return out;
 }

@@ -1,21 +1,22 @@
 /**
- * Animated GIF, as in the GIF89a specification: each frame has a palette of its own, of at most 256 colours.
+ * Animated GIFs (GIF89a). Each frame has its own palette of at most 256 colours.
  */
 
 /**
  * @typedef {object} Palette
- * @property {Uint8Array} colours   red, green, blue of each
- * @property {Uint8Array} indices   which colour each pixel has
+ * @property {Uint8Array} colours   (colours, 3): red, green, blue
+ * @property {Uint8Array} indices   the colour of each pixel
  */
 
 /**
- * Colours that become one, and in which channel they differ most, by how much.
+ * Colours that share one palette entry, and the channel in which they differ most, with the difference.
  * @typedef {{colours: number[], channel: number, extent: number}} Box
  */
 
 /**
- * A palette for a picture: its very colours if they are 256 or fewer, else by median cut (Heckbert 1982): the box of
- * colours that is widest in one of red, green, blue is cut there, so that half its pixels lie on each side.
+ * A picture's palette: its own colours if there are at most 256, otherwise by median cut (Heckbert 1982). Median cut
+ * repeatedly takes the box of colours with the largest extent in red, green or blue, and splits it so that half of its
+ * pixels are on each side.
  * @param {Uint8Array} rgb   (pixels, 3)
  * @returns {Palette}
  */
@@ -26,43 +27,44 @@ export function palette(rgb) {
     const colour = (rgb[i] << 16) | (rgb[i + 1] << 8) | rgb[i + 2];
     counts.set(colour, (counts.get(colour) ?? 0) + 1);
   }
-  const boxes = counts.size > 256 ? [box([...counts.keys()])] : [...counts.keys()].map((colour) => box([colour]));
+  const all = [...counts.keys()];
+  const boxes = counts.size > 256 ? [makeBox(all)] : all.map((colour) => makeBox([colour]));
   while (boxes.length < Math.min(256, counts.size)) {
-    const widest = boxes.reduce((best, one, i) => (one.extent > boxes[best].extent ? i : best), 0);
+    const widest = boxes.reduce((best, { extent }, i) => (extent > boxes[best].extent ? i : best), 0);
     boxes.splice(widest, 1, ...cut(boxes[widest], counts));
   }
   const colours = new Uint8Array(3 * boxes.length);
   /** @type {Map<number, number>} */
-  const place = new Map();
-  boxes.forEach((one, i) => {
-    const total = weight(one.colours, counts);
+  const entries = new Map();
+  boxes.forEach((box, i) => {
+    const total = weight(box.colours, counts);
     for (const channel of [0, 1, 2]) {
-      const sum = one.colours.reduce((sum, colour) => sum + part(colour, channel) * (counts.get(colour) ?? 0), 0);
+      const sum = box.colours.reduce((sum, colour) => sum + channelOf(colour, channel) * (counts.get(colour) ?? 0), 0);
       colours[3 * i + channel] = Math.round(sum / total);
     }
-    for (const colour of one.colours) place.set(colour, i);
+    for (const colour of box.colours) entries.set(colour, i);
   });
   const indices = new Uint8Array(rgb.length / 3);
   for (let i = 0; i < indices.length; i++) {
-    indices[i] = place.get((rgb[3 * i] << 16) | (rgb[3 * i + 1] << 8) | rgb[3 * i + 2]) ?? 0;
+    indices[i] = entries.get((rgb[3 * i] << 16) | (rgb[3 * i + 1] << 8) | rgb[3 * i + 2]) ?? 0;
   }
   return { colours, indices };
 }
 
 /** @param {number} colour @param {number} channel */
-const part = (colour, channel) => (colour >> (16 - 8 * channel)) & 0xff;
+const channelOf = (colour, channel) => (colour >> (16 - 8 * channel)) & 0xff;
 
-/** How many pixels have one of these colours. @param {number[]} colours @param {Map<number, number>} counts */
+/** The number of pixels with one of these colours. @param {number[]} colours @param {Map<number, number>} counts */
 const weight = (colours, counts) => colours.reduce((sum, colour) => sum + (counts.get(colour) ?? 0), 0);
 
 /** @param {number[]} colours @returns {Box} */
-function box(colours) {
+function makeBox(colours) {
   const best = { colours, channel: 0, extent: -1 };
   for (const channel of [0, 1, 2]) {
     let [low, high] = [255, 0];
     for (const colour of colours) {
-      low = Math.min(low, part(colour, channel));
-      high = Math.max(high, part(colour, channel));
+      low = Math.min(low, channelOf(colour, channel));
+      high = Math.max(high, channelOf(colour, channel));
     }
     if (high - low > best.extent) [best.channel, best.extent] = [channel, high - low];
   }
@@ -70,21 +72,21 @@ function box(colours) {
 }
 
 /**
- * Two boxes of one, with half its pixels each, as nearly as its colours allow.
- * @param {Box} whole
+ * Split a box into two with about half its pixels each.
+ * @param {Box} box
  * @param {Map<number, number>} counts
  */
 function cut({ colours, channel }, counts) {
-  const sorted = [...colours].sort((a, b) => part(a, channel) - part(b, channel));
+  const sorted = [...colours].sort((a, b) => channelOf(a, channel) - channelOf(b, channel));
   const half = weight(sorted, counts) / 2;
   let [at, seen] = [1, counts.get(sorted[0]) ?? 0];
   while (at < sorted.length - 1 && seen < half) seen += counts.get(sorted[at++]) ?? 0;
-  return [box(sorted.slice(0, at)), box(sorted.slice(at))];
+  return [makeBox(sorted.slice(0, at)), makeBox(sorted.slice(at))];
 }
 
-/** A GIF that grows frame by frame and plays forever. */
+/** Writes an endlessly looping GIF frame by frame. */
 export class GifWriter {
-  /** @param {number} width @param {number} height @param {number} scale  how many pixels wide and high each is drawn */
+  /** @param {number} width @param {number} height @param {number} scale  pixels in the file per image pixel */
   constructor(width, height, scale) {
     this.width = width;
     this.height = height;
@@ -96,10 +98,10 @@ export class GifWriter {
     this.parts.push(Uint8Array.from([...letters("GIF89a"), ...size, 0x70, 0, 0, ...loop]));
   }
 
-  /** @param {Uint8Array} rgb  (height, width, 3) @param {number} hundredths  of a second that it is seen */
+  /** @param {Uint8Array} rgb  (height, width, 3) @param {number} hundredths  duration in hundredths of a second */
   add(rgb, hundredths) {
     const { colours, indices } = palette(rgb);
-    let bits = 1; // the table has 2, 4, … or 256 colours
+    let bits = 1; // the colour table has 2, 4, …, or 256 entries
     while (2 ** bits < colours.length / 3) bits++;
     const table = new Uint8Array(3 * 2 ** bits);
     table.set(colours);
@@ -112,13 +114,13 @@ export class GifWriter {
   /** @param {Uint8Array} indices */
   enlarged(indices) {
     const { width, height, scale } = this;
-    const wide = width * scale;
-    const out = new Uint8Array(wide * height * scale);
+    const rowLength = width * scale;
+    const out = new Uint8Array(rowLength * height * scale);
     for (let y = 0; y < height; y++) {
-      const row = out.subarray(y * scale * wide, (y * scale + 1) * wide);
+      const row = out.subarray(y * scale * rowLength, (y * scale + 1) * rowLength);
       for (let x = 0; x < width; x++) row.fill(indices[y * width + x], x * scale, (x + 1) * scale);
-      for (let again = 1; again < scale; again++)
-        out.copyWithin((y * scale + again) * wide, y * scale * wide, (y * scale + 1) * wide);
+      for (let repeat = 1; repeat < scale; repeat++)
+        out.copyWithin((y * scale + repeat) * rowLength, y * scale * rowLength, (y * scale + 1) * rowLength);
     }
     return out;
   }
@@ -130,28 +132,28 @@ export class GifWriter {
   }
 }
 
-/** Lempel-Ziv-Welch, in sub-blocks of at most 255 bytes. @param {Uint8Array} indices @param {number} bits of each */
+/** LZW compression, in sub-blocks of at most 255 bytes. @param {Uint8Array} indices @param {number} bits  per index */
 function compress(indices, bits) {
   const [clear, end] = [2 ** bits, 2 ** bits + 1];
   /** @type {number[]} */
   const bytes = [];
-  let [width, pending, held] = [bits + 1, 0, 0];
-  /** @type {Map<number, number>} of (code of what came before, the next index) */
-  const known = new Map();
+  let [width, bitCount, buffer] = [bits + 1, 0, 0];
+  /** @type {Map<number, number>} (code of the prefix, next index) -> code */
+  const codes = new Map();
   let [code, next] = [indices[0], end + 1];
   /** @param {number} code */
   const emit = (code) => {
-    held |= code << pending;
-    for (pending += width; pending >= 8; pending -= 8) {
-      bytes.push(held & 0xff);
-      held >>>= 8;
+    buffer |= code << bitCount;
+    for (bitCount += width; bitCount >= 8; bitCount -= 8) {
+      bytes.push(buffer & 0xff);
+      buffer >>>= 8;
     }
-    if (next === 2 ** width && width < 12) width++; // the reader's table has grown, too
+    if (next === 2 ** width && width < 12) width++; // as the decoder does
   };
   emit(clear);
   for (let i = 1; i < indices.length; i++) {
-    const longer = (code << 8) | indices[i];
-    const found = known.get(longer);
+    const key = (code << 8) | indices[i];
+    const found = codes.get(key);
     if (found !== undefined) {
       code = found;
       continue;
@@ -160,15 +162,15 @@ function compress(indices, bits) {
     code = indices[i];
     if (next === 4096) {
       emit(clear);
-      known.clear();
+      codes.clear();
       [width, next] = [bits + 1, end + 1];
       continue;
     }
-    known.set(longer, next++);
+    codes.set(key, next++);
   }
   emit(code);
   emit(end);
-  if (pending > 0) bytes.push(held & 0xff);
+  if (bitCount > 0) bytes.push(buffer & 0xff);
   const out = [bits];
   for (let at = 0; at < bytes.length; at += 255)
     out.push(Math.min(255, bytes.length - at), ...bytes.slice(at, at + 255));

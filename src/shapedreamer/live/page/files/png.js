@@ -1,6 +1,6 @@
 /**
- * Pictures as PNG files, with exactly the channels and values they have: a canvas would write four, and round where
- * pixels are transparent.
+ * PNG files with exactly the picture's channels and values. (A canvas always writes four channels, and changes the
+ * colours of transparent pixels.)
  */
 
 import { deflate } from "./bytes.js";
@@ -12,23 +12,24 @@ const COLOUR_TYPE = new Map([
 ]);
 
 /**
- * @param {Uint8Array} pixels   (H, W, C), row by row
+ * @param {Uint8Array} pixels   (H, W, C)
  * @param {number} width
  * @param {number} height
- * @param {number} channels     1 grey, 3 colours, 4 colours and how opaque
+ * @param {number} channels     1 grey, 3 RGB, 4 RGBA
  */
 export async function encodePng(pixels, width, height, channels) {
   const type = COLOUR_TYPE.get(channels);
   if (type === undefined || pixels.length !== width * height * channels) {
-    throw new Error(`${pixels.length} bytes are no picture of ${width} x ${height} with ${channels} channels`);
+    const size = `${width}×${height} pixels with ${channels} channels`;
+    throw new Error(`cannot write ${pixels.length} bytes as a PNG of ${size}`);
   }
   const header = new DataView(new ArrayBuffer(13));
   header.setUint32(0, width);
   header.setUint32(4, height);
-  header.setUint8(8, 8); // bits a channel
+  header.setUint8(8, 8); // bits per channel
   header.setUint8(9, type);
   const row = width * channels;
-  const rows = new Uint8Array(height * (1 + row)); // each begins with its filter: 0, none
+  const rows = new Uint8Array(height * (1 + row)); // the first byte of each row is its filter; 0 is none
   for (let y = 0; y < height; y++) rows.set(pixels.subarray(y * row, (y + 1) * row), y * (1 + row) + 1);
   const signature = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
   const chunks = [

@@ -1,49 +1,49 @@
 /**
- * The frames of the last seconds, kept for an animation, in bounded memory.
+ * A buffer of the last seconds' frames for the GIF, in bounded memory.
  *
  * @import { Frame } from "../engine/protocol.js"
  */
 
 export const SECONDS = 6;
-export const MOST_BYTES = 16 * 2 ** 20;
-export const APART = 40; // milliseconds between two frames that are kept, at least: 25 a second
+export const MAX_BYTES = 16 * 2 ** 20;
+export const MIN_INTERVAL = 40; // milliseconds between two stored frames: at most 25 per second
 
 export class Ring {
   constructor() {
     /** @type {{time: number, frame: Frame}[]} oldest first */
-    this.kept = [];
+    this.frames = [];
     this.bytes = 0;
   }
 
   /** @param {Frame} frame @param {number} time  in milliseconds */
   push(frame, time) {
-    const last = this.kept.at(-1);
-    if (last && !alike(last.frame, frame)) this.clear();
-    else if (last && time - last.time < APART) return;
-    this.kept.push({ time, frame });
+    const last = this.frames.at(-1);
+    if (last && !sameShape(last.frame, frame)) this.clear();
+    else if (last && time - last.time < MIN_INTERVAL) return;
+    this.frames.push({ time, frame });
     this.bytes += frame.pixels.byteLength;
-    while (this.bytes > MOST_BYTES || time - this.kept[0].time > 1000 * SECONDS) {
-      this.bytes -= this.kept[0].frame.pixels.byteLength;
-      this.kept.shift();
+    while (this.bytes > MAX_BYTES || time - this.frames[0].time > 1000 * SECONDS) {
+      this.bytes -= this.frames[0].frame.pixels.byteLength;
+      this.frames.shift();
     }
   }
 
   clear() {
-    this.kept = [];
+    this.frames = [];
     this.bytes = 0;
   }
 
   /**
-   * The frames, each with how long it was seen, in hundredths of a second; no more than `pause` where the dream paused.
-   * @param {number} pause
+   * The frames with their durations in hundredths of a second. `maxDuration` limits the duration where playback paused.
+   * @param {number} maxDuration
    */
-  timed(pause = 50) {
-    return this.kept.map(({ time, frame }, i) => {
-      const until = this.kept[i + 1]?.time ?? time + 10 * pause;
-      return { frame, hundredths: Math.max(2, Math.min(pause, Math.round((until - time) / 10))) };
+  withDurations(maxDuration = 50) {
+    return this.frames.map(({ time, frame }, i) => {
+      const until = this.frames[i + 1]?.time ?? time + 10 * maxDuration;
+      return { frame, hundredths: Math.max(2, Math.min(maxDuration, Math.round((until - time) / 10))) };
     });
   }
 }
 
 /** @param {Frame} a @param {Frame} b */
-const alike = (a, b) => a.num === b.num && a.C === b.C && a.H === b.H && a.W === b.W;
+const sameShape = (a, b) => a.num === b.num && a.C === b.C && a.H === b.H && a.W === b.W;

@@ -1,42 +1,42 @@
 /**
- * The picture as a PNG, and the last seconds as an animated GIF.
+ * Save the picture as a PNG, and the last seconds as an animated GIF.
  *
  * @import { Frame } from "../engine/protocol.js"
  * @import { Ring } from "./ring.js"
  */
 
-import { assembled, toRgb } from "../views/canvas.js";
+import { joinPictures, toRgb } from "../views/canvas.js";
 import { make } from "../views/dom.js";
 import { GifWriter } from "./gif.js";
 import { encodePng } from "./png.js";
 
-const PNG_WIDTH = 1024; // pixels that a picture is enlarged to, about
-const GIF_WIDTH = 384; // noise does not compress
+const PNG_WIDTH = 1024; // approximate width of the enlarged picture
+const GIF_WIDTH = 384; // smaller, because noise compresses badly
 
-/** Enlarged by a whole number. @param {Frame} frame */
+/** A PNG enlarged by a whole factor. @param {Frame} frame */
 export async function toPng(frame) {
-  const { width } = assembled(frame, 1);
-  const { pixels, ...size } = assembled(frame, Math.max(1, Math.round(PNG_WIDTH / width)));
+  const { width } = joinPictures(frame, 1);
+  const { pixels, ...size } = joinPictures(frame, Math.max(1, Math.round(PNG_WIDTH / width)));
   return png(pixels, size.width, size.height, frame.C);
 }
 
-/** Just as it is, pictures one below the other: what code begins with. @param {Frame} frame */
-export function toStart({ pixels, num, C, H, W }) {
+/** A PNG for the shared code to start from: original size, pictures stacked vertically. @param {Frame} frame */
+export function toStartPng({ pixels, num, C, H, W }) {
   return png(pixels, W, num * H, C);
 }
 
 /**
  * @param {Ring} ring
- * @param {(share: number) => void} progress  told how much of it is done
+ * @param {(fraction: number) => void} progress  called with the finished fraction
  */
 export async function toGif(ring, progress) {
-  const timed = ring.timed();
-  const { width, height } = assembled(timed[0].frame, 1);
+  const frames = ring.withDurations();
+  const { width, height } = joinPictures(frames[0].frame, 1);
   const gif = new GifWriter(width, height, Math.max(1, Math.round(GIF_WIDTH / width)));
-  for (const [i, { frame, hundredths }] of timed.entries()) {
-    gif.add(toRgb(assembled(frame, 1).pixels, frame.C), hundredths);
-    progress((i + 1) / timed.length);
-    await new Promise((resolve) => setTimeout(resolve)); // let the page live meanwhile
+  for (const [i, { frame, hundredths }] of frames.entries()) {
+    gif.add(toRgb(joinPictures(frame, 1).pixels, frame.C), hundredths);
+    progress((i + 1) / frames.length);
+    await new Promise((resolve) => setTimeout(resolve)); // keep the page responsive
   }
   return gif.finish();
 }

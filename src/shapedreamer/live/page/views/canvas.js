@@ -1,16 +1,16 @@
 /**
- * Pictures on canvases: one screen pixel a pixel, or a whole number of them, so that every pixel is a crisp square.
+ * Pictures on canvases. Each image pixel is a whole number of screen pixels wide, so that it is a crisp square.
  *
  * @import { Shape } from "../engine/protocol.js"
  *
  * @typedef {Shape & {pixels: Uint8Array}} Pictures   pixels: (num, H, W, C)
- * @typedef {{width: number, height: number, corners: [number, number][]}} Arrangement   where each picture begins
+ * @typedef {{width: number, height: number, corners: [number, number][]}} Layout   corners: top left of each picture
  */
 
-export const BETWEEN = 96; // the grey between pictures in a file, as in render.py
+const GAP_GREY = 96; // between pictures in a file; BACKGROUND in src/shapedreamer/imaging/render.py
 
-/** Pictures in a square, with a gap between them. @param {Shape} shape @returns {Arrangement} */
-export function arrangement({ num, H, W }) {
+/** The layout of pictures in a square grid with gaps. @param {Shape} shape @returns {Layout} */
+export function gridLayout({ num, H, W }) {
   const columns = Math.ceil(Math.sqrt(num));
   const rows = Math.ceil(num / columns);
   const gap = Math.max(1, Math.round(W / 16));
@@ -23,13 +23,13 @@ export function arrangement({ num, H, W }) {
 }
 
 /**
- * Draw pictures on a canvas of just their size; the gaps stay clear.
+ * Draw pictures at one canvas pixel per image pixel; the gaps stay transparent.
  * @param {HTMLCanvasElement} canvas
  * @param {Pictures} pictures
  */
 export function draw(canvas, pictures) {
   const { num, C, H, W, pixels } = pictures;
-  const { width, height, corners } = arrangement(pictures);
+  const { width, height, corners } = gridLayout(pictures);
   if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
   const image = new ImageData(W, H);
   for (let i = 0; i < num; i++) {
@@ -39,7 +39,7 @@ export function draw(canvas, pictures) {
 }
 
 /**
- * Draw one picture of numbers (C, H, W), `low` as 0 and `high` as 255.
+ * Draw an array (C, H, W) as one picture: −high is black, high is white.
  * @param {HTMLCanvasElement} canvas
  * @param {Float32Array} values
  * @param {Shape} shape
@@ -57,32 +57,32 @@ export function drawNumbers(canvas, values, { C, H, W }, high = 1, corner = [0, 
 }
 
 /**
- * How many screen pixels a pixel is wide: as many as fit into the room, at least one.
- * @param {{width: number, height: number}} size  in pixels
- * @param {number} width   of the room, in CSS pixels
- * @param {number} height  likewise
+ * The largest whole number of screen pixels per image pixel that fits the available space, at least 1.
+ * @param {{width: number, height: number}} size  in image pixels
+ * @param {number} width   available width in CSS pixels
+ * @param {number} height  available height in CSS pixels
  */
-export function fitting(size, width, height) {
+export function fitScale(size, width, height) {
   const ratio = globalThis.devicePixelRatio;
   return Math.max(1, Math.floor(Math.min((width * ratio) / size.width, (height * ratio) / size.height)));
 }
 
-/** @param {HTMLCanvasElement} canvas @param {number} scale  screen pixels a pixel */
-export function enlarge(canvas, scale) {
+/** Set a canvas's size on screen. @param {HTMLCanvasElement} canvas @param {number} scale  screen pixels per pixel */
+export function setScale(canvas, scale) {
   canvas.style.width = `${(canvas.width * scale) / globalThis.devicePixelRatio}px`;
   canvas.style.height = `${(canvas.height * scale) / globalThis.devicePixelRatio}px`;
 }
 
 /**
- * Pictures as the pixels of one, (height, width, C), each drawn `scale` wide and high.
+ * Join pictures into one image (height, width, C), with each pixel repeated `scale` times in both directions.
  * @param {Pictures} pictures
  * @param {number} scale
  */
-export function assembled(pictures, scale) {
+export function joinPictures(pictures, scale) {
   const { C, H, W, pixels } = pictures;
-  const { width, height, corners } = arrangement(pictures);
+  const { width, height, corners } = gridLayout(pictures);
   const out = { width: width * scale, height: height * scale, pixels: new Uint8Array(width * height * scale ** 2 * C) };
-  for (let p = 0; p < out.pixels.length; p++) out.pixels[p] = C === 4 && p % 4 === 3 ? 255 : BETWEEN;
+  for (let p = 0; p < out.pixels.length; p++) out.pixels[p] = C === 4 && p % 4 === 3 ? 255 : GAP_GREY;
   corners.forEach(([left, top], i) => {
     for (let y = 0; y < H * scale; y++) {
       for (let x = 0; x < W * scale; x++) {
@@ -94,7 +94,7 @@ export function assembled(pictures, scale) {
   return out;
 }
 
-/** Pixels (…, C) as (…, 3), laid on white. @param {Uint8Array} pixels @param {number} C */
+/** Convert pixels (…, C) to RGB, on a white background. @param {Uint8Array} pixels @param {number} C */
 export function toRgb(pixels, C) {
   const rgb = new Uint8Array((pixels.length / C) * 3);
   for (let p = 0; p < pixels.length / C; p++) {
@@ -116,7 +116,7 @@ function toRgba(rgba, pixels, C) {
 
 /** @param {HTMLCanvasElement} canvas */
 export function context(canvas) {
-  const found = canvas.getContext("2d");
-  if (!found) throw new Error("this browser draws no canvas");
-  return found;
+  const pen = canvas.getContext("2d");
+  if (!pen) throw new Error("this browser does not support 2D canvas");
+  return pen;
 }

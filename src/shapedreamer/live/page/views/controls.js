@@ -1,23 +1,23 @@
 /**
- * The panel: each setting and its control, both ways, and what is wrong with a value, beside it.
+ * The settings panel: it shows the settings, sends the user's changes, and shows errors next to their controls.
  *
  * @import { Label, ModelInfo, Settings } from "../engine/protocol.js"
  *
- * @typedef {object} Wishes
- * @property {(patch: Partial<Settings>) => void} change
- * @property {(name: string) => void} changeModel
+ * @typedef {object} Callbacks
+ * @property {(patch: Partial<Settings>) => void} onChange
+ * @property {(name: string) => void} onChangeModel
  */
 
 import { choose, get, make, onChoice, range, slide } from "./dom.js";
 import { WITH_ETA } from "../engine/samplers.js";
-import { defaults, guidable, MOST_STEPS, problem, SAMPLERS } from "../engine/state.js";
+import { defaults, isConditional, MAX_STEPS, problem, SAMPLERS } from "../engine/state.js";
 
-const FASTEST = 61; // on the slider of the speed: as fast as it goes
-const MANY_LABELS = 13; // from here on in two columns
-const USUAL_AMOUNT = 2; // where sliders of labels end, unless a link asks for more
+const UNLIMITED_FPS = 61; // position of the speed slider for fps = 0, as fast as possible
+const ONE_COLUMN_LABELS = 13; // more labels than this take two columns
+const USUAL_AMOUNT = 2; // maximum of the label sliders, unless a link has a larger amount
 
 /**
- * Sliders that are a number of the settings, and how it is written.
+ * Settings with a plain slider, and how to format their values.
  * @type {[keyof Settings, (value: number) => string][]}
  */
 const SLIDERS = [
@@ -27,87 +27,89 @@ const SLIDERS = [
 ];
 
 export class Controls {
-  /** @param {Wishes} wishes */
-  constructor(wishes) {
-    this.wishes = wishes;
+  /** @param {Callbacks} callbacks */
+  constructor(callbacks) {
+    this.callbacks = callbacks;
     /** @type {ModelInfo | null} */
     this.model = null;
-    /** @type {Record<string, number> | null} the amounts that were last chosen */
+    /** @type {Record<string, number> | null} the last mix of labels */
     this.mix = null;
-    this.modelChoice = get("model", HTMLSelectElement);
-    this.samplerChoice = get("sampler", HTMLSelectElement);
+    this.modelSelect = get("model", HTMLSelectElement);
+    this.samplerSelect = get("sampler", HTMLSelectElement);
     this.seed = get("seed", HTMLInputElement);
     this.bind();
   }
 
   bind() {
-    const { change, changeModel } = this.wishes;
+    const { onChange, onChangeModel } = this.callbacks;
     get("panel", HTMLFormElement).addEventListener("submit", (event) => event.preventDefault());
     for (const [name, title] of Object.entries(SAMPLERS))
-      this.samplerChoice.append(make("option", { value: name }, title));
+      this.samplerSelect.append(make("option", { value: name }, title));
     for (const [field] of [["creativity"], ...SLIDERS]) {
       const slider = range(field);
-      slider.addEventListener("input", () => this.wish({ [field]: Number(slider.value) }));
+      slider.addEventListener("input", () => this.request({ [field]: Number(slider.value) }));
     }
-    range("fps").addEventListener("input", () => this.wish({ fps: Number(range("fps").value) % FASTEST }));
-    onChoice("num", (value) => this.wish({ num: Number(value) }));
-    onChoice("label", (value) => this.wish({ label: value === "mix" ? this.lastMix() : /** @type {Label} */ (value) }));
-    this.modelChoice.addEventListener("change", () => changeModel(this.modelChoice.value));
-    this.samplerChoice.addEventListener("change", () => {
-      this.wish({ sampler: /** @type {Settings["sampler"]} */ (this.samplerChoice.value) });
+    range("fps").addEventListener("input", () => this.request({ fps: Number(range("fps").value) % UNLIMITED_FPS }));
+    onChoice("num", (value) => this.request({ num: Number(value) }));
+    onChoice("label", (value) => {
+      this.request({ label: value === "mix" ? this.lastMix() : /** @type {Label} */ (value) });
     });
-    this.seed.addEventListener("input", () => this.say("seed", ""));
-    this.seed.addEventListener("change", () => this.wish({ seed: this.seed.value.trim() }));
+    this.modelSelect.addEventListener("change", () => onChangeModel(this.modelSelect.value));
+    this.samplerSelect.addEventListener("change", () => {
+      this.request({ sampler: /** @type {Settings["sampler"]} */ (this.samplerSelect.value) });
+    });
+    this.seed.addEventListener("input", () => this.showError("seed", ""));
+    this.seed.addEventListener("change", () => this.request({ seed: this.seed.value.trim() }));
     get("as-made", HTMLButtonElement).addEventListener("click", () => {
       if (!this.model) return;
       const { sampler, steps, eta, guidance, creativity } = defaults(this.model);
-      change({ sampler, steps, eta, guidance, creativity });
+      onChange({ sampler, steps, eta, guidance, creativity });
     });
   }
 
-  /** @param {Partial<Settings>} patch */
-  wish(patch) {
-    this.hush();
+  /** Send a change if it is valid; otherwise show the error. @param {Partial<Settings>} patch */
+  request(patch) {
+    this.clearErrors();
     for (const [name, value] of Object.entries(patch)) {
       const field = /** @type {keyof Settings} */ (name);
-      const wrong = this.model ? problem(field, value, this.model) : "";
-      this.say(field, wrong);
-      if (wrong) return;
+      const error = this.model ? problem(field, value, this.model) : "";
+      this.showError(field, error);
+      if (error) return;
     }
-    this.wishes.change(patch);
+    this.callbacks.onChange(patch);
   }
 
-  /** @param {ModelInfo[]} models */
-  offer(models) {
-    this.modelChoice.replaceChildren(
-      ...models.map(({ name, turbo }) => make("option", { value: name }, turbo ? `${name} · few steps` : name)),
+  /** Fill the list of models. @param {ModelInfo[]} models */
+  setModels(models) {
+    this.modelSelect.replaceChildren(
+      ...models.map(({ name, turbo }) => make("option", { value: name }, turbo ? `${name} · few-step model` : name)),
     );
   }
 
   /** @param {Settings} settings @param {ModelInfo} model */
   show(settings, model) {
-    if (this.model?.name !== model.name) this.meet(model);
+    if (this.model?.name !== model.name) this.setModel(model);
     const { creativity, fps, label } = settings;
     slide(range("creativity"), creativity);
-    const share = `${Math.round(100 * (1 - model.alpha_bar[creativity]))} % noise`;
-    this.write("creativity", `t = ${creativity} of ${model.T} · ${share}`);
+    const noise = `${Math.round(100 * (1 - model.alpha_bar[creativity]))}% noise`;
+    this.write("creativity", `t = ${creativity} of ${model.T} · ${noise}`);
     for (const [field, text] of SLIDERS) {
       const value = Number(settings[field]);
       slide(range(field), value);
       this.write(field, text(value));
     }
-    slide(range("fps"), fps === 0 ? FASTEST : fps);
-    this.write("fps", fps === 0 ? "fastest" : `${fps} / s`);
+    slide(range("fps"), fps === 0 ? UNLIMITED_FPS : fps);
+    this.write("fps", fps === 0 ? "max" : `${fps} fps`);
     range("eta").disabled = !WITH_ETA.includes(settings.sampler);
-    range("guidance").disabled = !guidable(settings, model);
-    this.modelChoice.value = settings.model;
-    this.samplerChoice.value = settings.sampler;
+    range("guidance").disabled = !isConditional(settings, model);
+    this.modelSelect.value = settings.model;
+    this.samplerSelect.value = settings.sampler;
     if (document.activeElement !== this.seed || this.seed.value.trim() !== settings.seed)
       this.seed.value = settings.seed;
     choose("num", `${settings.num}`);
     choose("label", typeof label === "string" ? label : "mix");
     if (typeof label !== "string") this.mix = label;
-    get("amounts", HTMLDivElement).classList.toggle("resting", typeof label === "string");
+    get("amounts", HTMLDivElement).classList.toggle("inactive", typeof label === "string");
     for (const name of model.labels) {
       const amount = typeof label === "string" ? 0 : (label[name] ?? 0);
       const slider = range(`amount-${model.labels.indexOf(name)}`);
@@ -117,36 +119,38 @@ export class Controls {
     }
   }
 
-  /** The panel for another model. @param {ModelInfo} model */
-  meet(model) {
+  /** Adapt the panel to another model. @param {ModelInfo} model */
+  setModel(model) {
     this.model = model;
     this.mix = null;
     range("creativity").max = `${model.T}`;
-    range("steps").max = `${Math.min(MOST_STEPS, model.T)}`;
+    range("steps").max = `${Math.min(MAX_STEPS, model.T)}`;
     get("about", HTMLParagraphElement).textContent = model.about;
     get("labels", HTMLDivElement).hidden = model.labels.length === 0;
     const amounts = get("amounts", HTMLDivElement);
-    amounts.classList.toggle("many", model.labels.length > MANY_LABELS);
-    amounts.replaceChildren(...model.labels.map((name, i) => this.amount(name, `amount-${i}`)));
+    amounts.classList.toggle("many", model.labels.length > ONE_COLUMN_LABELS);
+    amounts.replaceChildren(...model.labels.map((name, i) => this.amountRow(name, `amount-${i}`)));
   }
 
-  /** A slider of a label; its name is a button for it alone. @param {string} name @param {string} id */
-  amount(name, id) {
+  /** A label's slider; its name is a button that selects only this label. @param {string} name @param {string} id */
+  amountRow(name, id) {
     const slider = make("input", { type: "range", id, min: "0", max: `${USUAL_AMOUNT}`, step: "0.1", value: "0" });
     slider.setAttribute("aria-label", name);
     slider.addEventListener("input", () => {
-      const amounts = { ...this.shownMix(), [name]: Number(slider.value) };
-      this.wish({ label: Object.fromEntries(Object.entries(amounts).filter(([, amount]) => amount > 0)) });
+      const amounts = { ...this.currentMix(), [name]: Number(slider.value) };
+      this.request({ label: Object.fromEntries(Object.entries(amounts).filter(([, amount]) => amount > 0)) });
     });
     const only = make("button", { type: "button", title: `only ${name}`, textContent: name });
-    only.addEventListener("click", () => this.wish({ label: { [name]: 1 } }));
+    only.addEventListener("click", () => this.request({ label: { [name]: 1 } }));
     return make("div", { className: "amount" }, only, slider, make("output", { id: `${id}-text` }));
   }
 
-  shownMix() {
-    return get("amounts", HTMLDivElement).classList.contains("resting") ? {} : this.mix;
+  /** The amounts shown; {} while the label is any or none. */
+  currentMix() {
+    return get("amounts", HTMLDivElement).classList.contains("inactive") ? {} : this.mix;
   }
 
+  /** The mix to select when the user clicks "mix". */
   lastMix() {
     return this.mix ?? { [this.model?.labels[0] ?? ""]: 1 };
   }
@@ -158,23 +162,23 @@ export class Controls {
   }
 
   /**
-   * What is wrong with a setting, beside its control, until it is changed.
+   * Show an error next to a setting's control, until the user changes a setting; "" removes it.
    * @param {keyof Settings} field
    * @param {string} message
    */
-  say(field, message) {
-    const place = document.querySelector(`[data-field="${field}"]`);
-    const text = place?.querySelector(".wrong");
+  showError(field, message) {
+    const container = document.querySelector(`[data-field="${field}"]`);
+    const text = container?.querySelector(".wrong");
     if (!text) return;
     text.textContent = message;
-    for (const control of place?.querySelectorAll("input, select") ?? []) {
+    for (const control of container?.querySelectorAll("input, select") ?? []) {
       control.setAttribute("aria-invalid", `${message !== ""}`);
     }
   }
 
-  hush() {
-    for (const place of document.querySelectorAll("[data-field]")) {
-      this.say(/** @type {keyof Settings} */ (place.getAttribute("data-field")), "");
+  clearErrors() {
+    for (const container of document.querySelectorAll("[data-field]")) {
+      this.showError(/** @type {keyof Settings} */ (container.getAttribute("data-field")), "");
     }
   }
 }

@@ -1,53 +1,55 @@
 /**
- * Code that makes the picture on the page: as Python, and as a command. Both are plain text made of the settings.
+ * Code that generates the picture on the page: a Python script and a command, built from the settings.
  *
- * @import { Label, ModelInfo, Settings } from "../engine/protocol.js"
- * @import { Chain } from "../engine/session.js"
+ * @import { ModelInfo, Settings } from "../engine/protocol.js"
+ * @import { Snapshot } from "../engine/session.js"
  */
 
 import { WITH_ETA } from "../engine/samplers.js";
 
-export const PICTURE = "dream-start.png"; // what code calls a picture that no seed leads to
-const FRAMES = 60; // of an animation that goes on from a picture
+export const PICTURE = "dream-start.png"; // file name of a start picture that no seed reproduces
+const FRAMES = 60; // length of the animation that continues from such a picture
 
 /**
  * @typedef {object} Code
- * @property {string} code         "" where there is none
- * @property {string} note         what has to be known about it
- * @property {boolean} picture     whether it needs the picture PICTURE beside it
+ * @property {string} code         "" if there is none
+ * @property {string} note         an explanation for the user
+ * @property {boolean} picture     whether the code reads the file PICTURE
  */
 
-/** @param {Chain} chain @param {ModelInfo} model @returns {Code} */
+/** @param {Snapshot} snapshot @param {ModelInfo} model @returns {Code} */
 export function asPython({ settings, frame, image }, model) {
   const { num, creativity } = settings;
-  const way = `way = Way(${wayArguments(settings)
+  const makeOptions = `options = SampleOptions(${sampleArguments(settings)
     .map(([name, value]) => `${name}=${value}`)
     .join(", ")})`;
   const load = `model = shapedreamer.load(${quoted(settings.model)}, precision="float32")`;
   const melts = creativity > 0 && (frame > 0 || image !== null);
+  /** @param {string} first @param {number} frames */
+  const melt = (first, frames) => {
+    return `melt(model, ${first}, t=${creativity}, frames=${frames}, num=${num}, options=options)`;
+  };
   if (image === null) {
     const lines = [
       ...imports([], melts ? ["melt"] : []),
       load,
-      way,
-      `images = model.sample(${num}, *way)`,
-      ...(melts
-        ? [`images = melt(model, images, t=${creativity}, frames=${frame + 1}, num=${num}, way=way)[${frame}]`]
-        : []),
+      makeOptions,
+      `images = model.sample(${num}, options)`,
+      ...(melts ? [`images = ${melt("images", frame + 1)}[${frame}]`] : []),
       'render.save_picture(render.grid(images), Path("dream.png"))',
     ];
-    return { code: text(lines), note: "The seed alone leads to this picture.", picture: false };
+    return { code: text(lines), note: "The seed and the settings reproduce this picture.", picture: false };
   }
   const { height, width, channels } = model;
-  const many = num > 1;
+  const isGrid = num > 1;
   const lines = [
-    ...imports(many ? ["import numpy as np", "import torch", "from PIL import Image", ""] : [], [
+    ...imports(isGrid ? ["import numpy as np", "import torch", "from PIL import Image", ""] : [], [
       ...(melts ? ["melt"] : []),
-      ...(many ? [] : ["read_image"]),
+      ...(isGrid ? [] : ["read_image"]),
     ]),
     load,
-    ...(melts ? [way] : []),
-    ...(many
+    ...(melts ? [makeOptions] : []),
+    ...(isGrid
       ? [
           `pixels = torch.tensor(np.array(Image.open("${PICTURE}"))).reshape(${num}, ${height}, ${width}, ${channels})`,
           "images = pixels.permute(0, 3, 1, 2) / 127.5 - 1",
@@ -56,47 +58,47 @@ export function asPython({ settings, frame, image }, model) {
     'render.save_picture(render.grid(images), Path("dream.png"))',
     ...(melts
       ? [
-          `frames = melt(model, images, t=${creativity}, frames=${FRAMES}, num=${num}, way=way)`,
+          `frames = ${melt("images", FRAMES)}`,
           'render.save_animation([render.grid(frame) for frame in frames], Path("dream.gif"))',
         ]
       : []),
   ];
-  const on = melts ? ", and dreams on from it as this page does" : "";
+  const continues = melts ? " and continues the animation as this page does" : "";
   return {
     code: text(lines),
-    note: `No seed alone leads to this picture: save it as ${PICTURE}. The code begins with it${on}.`,
+    note: `No seed reproduces this picture, so save it as ${PICTURE} first. The code starts from it${continues}.`,
     picture: true,
   };
 }
 
-/** @param {Chain} chain @param {ModelInfo} model @returns {Code} */
+/** @param {Snapshot} snapshot @param {ModelInfo} model @returns {Code} */
 export function asCommand({ settings, frame, image }, model) {
   const { num, creativity, label } = settings;
   const name = shell(settings.model);
-  const way = wayOptions(settings, model);
-  const none = (/** @type {string} */ why) => ({
+  const options = sampleOptions(settings, model);
+  const none = (/** @type {string} */ reason) => ({
     code: "",
-    note: `There is no command for this picture: ${why} Python can make it.`,
+    note: `There is no command for this picture: ${reason}. Use the Python code instead.`,
     picture: false,
   });
-  if (way === null) return none("one of its labels has a comma or an equals sign in its name.");
+  if (options === null) return none("a label name contains a comma or an equals sign");
   const melts = creativity > 0 && (frame > 0 || image !== null);
   if (image === null && !melts) {
     return {
-      code: `shapedreamer sample ${name} --num ${num}${way} --out dream.png`,
-      note: "The seed alone leads to this picture.",
+      code: `shapedreamer sample ${name} --num ${num}${options} --out dream.png`,
+      note: "The seed and the settings reproduce this picture.",
       picture: false,
     };
   }
-  if (num > 1) return none("a command melts variations of one picture, not several.");
-  const melt = `--num 1 --creativity ${creativity}${way} --out dream.webp`;
+  if (num > 1) return none("the command varies one picture, not several");
+  const melt = `--num 1 --creativity ${creativity}${options} --out dream.webp`;
   if (image === null) {
-    const note = `The last frame of this animation is the picture.`;
+    const note = "This picture is the last frame of the animation.";
     return { code: `shapedreamer explore ${name} vary --frames ${frame + 1} ${melt}`, note, picture: false };
   }
-  if (!melts) return none("it is the picture that was given, and creativity 0 leaves it so.");
-  if (label === "any" && model.labels.length > 0) return none("it takes the labels of a picture file to be unknown.");
-  const note = `No seed alone leads to this picture: save it as ${PICTURE}. The command dreams on from it as this page does.`;
+  if (!melts) return none("with creativity 0 the start picture does not change");
+  if (label === "any" && model.labels.length > 0) return none("a picture file has no class label");
+  const note = `No seed reproduces this picture, so save it as ${PICTURE} first. The command continues from it.`;
   return {
     code: `shapedreamer explore ${name} vary --image ${PICTURE} --frames ${FRAMES} ${melt}`,
     note,
@@ -104,39 +106,39 @@ export function asCommand({ settings, frame, image }, model) {
   };
 }
 
-/** @param {Settings} settings @returns {[string, string][]} */
-function wayArguments({ sampler, steps, eta, seed, label, guidance }) {
-  const labelled = label === "any" ? [] : [["label", label === "none" ? "None" : dictionary(label)]];
+/** Keyword arguments for Python. @param {Settings} settings @returns {[string, string][]} */
+function sampleArguments({ sampler, steps, eta, seed, label, guidance }) {
+  const labelArgument = label === "any" ? [] : [["label", label === "none" ? "None" : dictionary(label)]];
   return /** @type {[string, string][]} */ ([
     ["sampler", quoted(sampler)],
     ["steps", `${steps}`],
     ...(WITH_ETA.includes(sampler) ? [["eta", `${eta}`]] : []),
     ["seed", seed],
-    ...labelled,
+    ...labelArgument,
     ...(guidance === 1 ? [] : [["guidance", `${guidance}`]]),
   ]);
 }
 
 /**
- * Options with a space before each; null where they cannot say it.
+ * Command-line options, each after a space; null if the command line has no syntax for the label.
  * @param {Settings} settings
  * @param {ModelInfo} model
  */
-function wayOptions({ sampler, steps, eta, seed, label, guidance }, model) {
-  let words = ` --precision float32 --sampler ${sampler} --steps ${steps}`;
-  if (WITH_ETA.includes(sampler)) words += ` --eta ${eta}`;
-  words += ` --seed ${seed}`;
-  if (label === "none") words += " --label none";
+function sampleOptions({ sampler, steps, eta, seed, label, guidance }, model) {
+  let options = ` --precision float32 --sampler ${sampler} --steps ${steps}`;
+  if (WITH_ETA.includes(sampler)) options += ` --eta ${eta}`;
+  options += ` --seed ${seed}`;
+  if (label === "none") options += " --label none";
   else if (label !== "any") {
     const amounts = Object.entries(label).length ? Object.entries(label) : [[model.labels[0], 0]];
     if (amounts.some(([name]) => /[,=]/.test(`${name}`))) return null;
-    words += ` --label ${shell(amounts.map(([name, amount]) => `${name}=${amount}`).join(","))}`;
+    options += ` --label ${shell(amounts.map(([name, amount]) => `${name}=${amount}`).join(","))}`;
   }
-  if (guidance !== 1) words += ` --guidance ${guidance}`;
-  return words;
+  if (guidance !== 1) options += ` --guidance ${guidance}`;
+  return options;
 }
 
-/** @param {string[]} others @param {string[]} explore */
+/** @param {string[]} others @param {string[]} explore  names to import from imaging.explore */
 function imports(others, explore) {
   return [
     "from pathlib import Path",
@@ -144,23 +146,23 @@ function imports(others, explore) {
     ...others,
     "import shapedreamer",
     "from shapedreamer import render",
-    "from shapedreamer.dream import Way",
-    ...(explore.length ? [`from shapedreamer.explore import ${explore.join(", ")}`] : []),
+    ...(explore.length ? [`from shapedreamer.imaging.explore import ${explore.join(", ")}`] : []),
+    "from shapedreamer.models.options import SampleOptions",
     "",
   ];
 }
 
-/** @param {Record<string, number>} label */
+/** A Python dict. @param {Record<string, number>} label */
 function dictionary(label) {
   return `{${Object.entries(label)
     .map(([name, amount]) => `${quoted(name)}: ${amount}`)
     .join(", ")}}`;
 }
 
-/** As a string of Python, whose escapes are those of JSON. @param {string} word */
-const quoted = (word) => JSON.stringify(word);
+/** A Python string literal; its escapes are those of JSON. @param {string} text */
+const quoted = (text) => JSON.stringify(text);
 
-/** As a word of a shell. @param {string} word */
+/** A shell word, quoted if necessary. @param {string} word */
 const shell = (word) => (/^[\w./=,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
 
 /** @param {string[]} lines */

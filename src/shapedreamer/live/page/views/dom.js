@@ -1,5 +1,5 @@
 /**
- * The page's elements: found by their id, and made.
+ * Helpers to find elements by id, and to create them.
  */
 
 /**
@@ -23,39 +23,39 @@ export function get(id, kind) {
  * @returns {HTMLElementTagNameMap[K]}
  */
 export function make(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
 }
 
 /** @param {string} id */
 export const range = (id) => get(id, HTMLInputElement);
 
-/** Put a slider somewhere, and colour its track up to there. @param {HTMLInputElement} slider @param {number} value */
+/** Move a slider, and colour its track up to the value. @param {HTMLInputElement} slider @param {number} value */
 export function slide(slider, value) {
   slider.value = `${value}`;
   const [low, high] = [Number(slider.min), Number(slider.max)];
   slider.style.setProperty("--fill", `${high > low ? (100 * (Number(slider.value) - low)) / (high - low) : 0}%`);
 }
 
-/** The chosen one of some radio buttons. @param {string} name @param {string} value */
+/** Check the radio button with this value. @param {string} name @param {string} value */
 export function choose(name, value) {
   for (const radio of document.getElementsByName(name)) {
     if (radio instanceof HTMLInputElement) radio.checked = radio.value === value;
   }
 }
 
-/** Tell whenever another of some radio buttons is chosen. @param {string} name @param {(value: string) => void} tell */
-export function onChoice(name, tell) {
+/** Call back when the user chooses a radio button. @param {string} name @param {(value: string) => void} callback */
+export function onChoice(name, callback) {
   for (const radio of document.getElementsByName(name)) {
-    if (radio instanceof HTMLInputElement) radio.addEventListener("change", () => tell(radio.value));
+    if (radio instanceof HTMLInputElement) radio.addEventListener("change", () => callback(radio.value));
   }
 }
 
-/** The symbol on a button. @param {HTMLElement} button @param {string} icon  of icons.svg */
+/** Set a button's icon. @param {HTMLElement} button @param {string} icon  id in icons.svg */
 export function setIcon(button, icon) {
   button.querySelector("use")?.setAttribute("href", `page/icons.svg#${icon}`);
 }
 
-/** 1234567 as 1 234 567. @param {number} number */
+/** 1234567 as "1 234 567". @param {number} number */
 export const grouped = (number) => `${number}`.replace(/\B(?=(\d{3})+$)/g, "\u202f");

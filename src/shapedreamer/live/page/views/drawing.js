@@ -1,14 +1,14 @@
 /**
- * Drawing on the dream: pencil and eraser change its pixels, the mask says which of them to dream anew.
+ * Drawing on a frame. Pencil and eraser change its pixels; the mask selects the pixels to repaint.
  *
  * @import { Frame } from "../engine/protocol.js"
  */
 
-import { arrangement, context, draw } from "./canvas.js";
+import { context, draw, gridLayout } from "./canvas.js";
 import { choose, get, make, onChoice, range, slide } from "./dom.js";
 
-const MOST_UNDO = 20;
-const OF_FIRST = " It counts for the first picture, which all others then vary.";
+const MAX_UNDO = 20;
+const FIRST_ONLY = " Each picture becomes a repaint of the first one.";
 /** @type {Record<string, string>} */
 const GREYS = { black: "#000000", "dark grey": "#404040", grey: "#808080", "light grey": "#c0c0c0", white: "#ffffff" };
 /** @type {Record<string, string>} */
@@ -28,82 +28,82 @@ const COLOURS = {
 };
 
 /**
- * @typedef {object} Wishes
- * @property {(pixels: Uint8Array) => void} dreamOn
- * @property {(pixels: Uint8Array | null, mask: Uint8Array) => void} repaint  pixels: null where they were not changed
- * @property {() => void} changed   something was drawn
+ * @typedef {object} Callbacks
+ * @property {(pixels: Uint8Array) => void} onContinue
+ * @property {(pixels: Uint8Array | null, mask: Uint8Array) => void} onRepaint  pixels: null if they are unchanged
+ * @property {() => void} onEdit
  */
 
 export class Drawing {
-  /** @param {Wishes} wishes */
-  constructor(wishes) {
-    this.wishes = wishes;
+  /** @param {Callbacks} callbacks */
+  constructor(callbacks) {
+    this.callbacks = callbacks;
     this.canvas = get("canvas", HTMLCanvasElement);
     this.overlay = get("overlay", HTMLCanvasElement);
     this.repaintButton = get("repaint", HTMLButtonElement);
-    /** @type {Frame | null} what is drawn on: a copy */
+    /** @type {Frame | null} the drawing: an edited copy of a frame */
     this.frame = null;
-    /** @type {Uint8Array} (H, W), 255 where to dream anew */
+    /** @type {Uint8Array} (H, W), 255 where to repaint */
     this.mask = new Uint8Array();
     this.edited = false;
-    this.isOn = false; // else it waits, if something is drawn, until one comes back to it
+    this.isOpen = false; // an edited drawing is kept while another view is open
     this.tool = "pencil";
     this.colour = "#000000";
     this.cursor = { x: 0, y: 0 };
     /** @type {{pixels: Uint8Array, mask: Uint8Array, edited: boolean}[]} */
-    this.undo = [];
+    this.history = []; // for undo
     this.bind();
   }
 
   bind() {
-    const { dreamOn, repaint } = this.wishes;
+    const { onContinue, onRepaint } = this.callbacks;
     onChoice("tool", (tool) => {
       this.tool = tool;
       this.show();
     });
     range("brush").addEventListener("input", () => this.showBrush());
-    get("undo", HTMLButtonElement).addEventListener("click", () => this.back());
+    get("undo", HTMLButtonElement).addEventListener("click", () => this.undo());
     get("clear", HTMLButtonElement).addEventListener("click", () => this.clear());
     get("dream-on", HTMLButtonElement).addEventListener("click", () => {
       if (!this.frame) return;
       this.edited = false;
-      dreamOn(this.frame.pixels);
+      onContinue(this.frame.pixels);
     });
     this.repaintButton.addEventListener("click", () => {
       if (!this.frame || !this.mask.includes(255)) return;
       const changed = this.edited ? this.frame.pixels.slice() : null;
       this.edited = false;
-      repaint(changed, this.mask);
+      onRepaint(changed, this.mask);
     });
     this.overlay.addEventListener("pointerdown", (event) => {
       this.overlay.setPointerCapture(event.pointerId);
-      this.remember();
-      this.cursor = this.under(event);
+      this.saveUndo();
+      this.cursor = this.pixelAt(event);
       this.dab(this.cursor);
     });
     this.overlay.addEventListener("pointermove", (event) => {
-      const there = this.under(event);
-      if (this.overlay.hasPointerCapture(event.pointerId)) this.stroke(this.cursor, there);
-      this.cursor = there;
+      const to = this.pixelAt(event);
+      if (this.overlay.hasPointerCapture(event.pointerId)) this.stroke(this.cursor, to);
+      this.cursor = to;
       this.show();
     });
-    this.overlay.addEventListener("keydown", (event) => this.press(event));
-    for (const happening of ["focus", "blur"]) this.overlay.addEventListener(happening, () => this.show());
+    this.overlay.addEventListener("keydown", (event) => this.handleKey(event));
+    for (const type of ["focus", "blur"]) this.overlay.addEventListener(type, () => this.show());
   }
 
   /**
-   * Draw on this from now on, unless it is only the next of a dream on which something is drawn.
+   * Start a drawing on this frame. A later frame of the same dream does not replace an edited drawing.
    * @param {Frame} frame
    */
-  take(frame) {
-    this.isOn = true;
+  load(frame) {
+    this.isOpen = true;
     if (this.edited && frame.frame > 0) return;
     this.edited = false;
-    const sameSize = this.isLike(frame);
+    const sameShape = this.hasShape(frame);
     this.frame = { ...frame, pixels: frame.pixels.slice() };
     this.mask = new Uint8Array(frame.H * frame.W);
-    this.undo = [];
-    if (!sameSize) {
+    this.history = [];
+    if (!sameShape) {
       this.offerColours(frame.C);
       this.cursor = { x: Math.floor(frame.W / 2), y: Math.floor(frame.H / 2) };
     }
@@ -111,29 +111,33 @@ export class Drawing {
   }
 
   /** @param {Frame} frame */
-  isLike({ num, C, H, W }) {
+  hasShape({ num, C, H, W }) {
     const { frame } = this;
     return frame?.num === num && frame.C === C && frame.H === H && frame.W === W;
   }
 
-  leave() {
-    this.isOn = false;
+  close() {
+    this.isOpen = false;
     this.overlay.hidden = true;
   }
 
-  /** Go on with what was drawn, if something was and the dream still has pictures of that size. @param {Frame} shown */
+  /**
+   * Reopen an edited drawing, if the frame shown still has its shape. Returns whether it did.
+   * @param {Frame} shown
+   */
   resume(shown) {
-    this.isOn = this.edited && this.isLike(shown);
+    this.isOpen = this.edited && this.hasShape(shown);
     this.show();
-    return this.isOn;
+    return this.isOpen;
   }
 
   /** @param {number} C */
   offerColours(C) {
     this.colour = C === 1 ? GREYS.white : COLOURS.black;
-    const made = Object.entries(C === 1 ? GREYS : COLOURS).map(([name, colour]) => this.swatch("radio", name, colour));
-    if (C > 1) made.push(this.swatch("color", "a colour of your own", "#e9b44c"));
-    get("colours", HTMLDivElement).replaceChildren(...made);
+    const palette = Object.entries(C === 1 ? GREYS : COLOURS);
+    const swatches = palette.map(([name, colour]) => this.swatch("radio", name, colour));
+    if (C > 1) swatches.push(this.swatch("color", "custom colour", "#e9b44c"));
+    get("colours", HTMLDivElement).replaceChildren(...swatches);
   }
 
   /** @param {"radio" | "color"} type @param {string} name @param {string} colour */
@@ -155,8 +159,8 @@ export class Drawing {
 
   // strokes
 
-  /** @param {PointerEvent} event */
-  under({ clientX, clientY }) {
+  /** The canvas pixel under the pointer. @param {PointerEvent} event */
+  pixelAt({ clientX, clientY }) {
     const { left, top, width, height } = this.overlay.getBoundingClientRect();
     const x = Math.floor(((clientX - left) / width) * this.canvas.width);
     const y = Math.floor(((clientY - top) / height) * this.canvas.height);
@@ -174,40 +178,40 @@ export class Drawing {
     }
   }
 
-  /** A disc as wide as the brush. @param {{x: number, y: number}} at */
+  /** Paint a disc with the brush's diameter. @param {{x: number, y: number}} at */
   dab({ x, y }) {
     const size = Number(range("brush").value);
     const low = Math.floor((size - 1) / 2);
     for (let dy = -low; dy < size - low; dy++) {
       for (let dx = -low; dx < size - low; dx++) {
         const [fromX, fromY] = [dx + low - (size - 1) / 2, dy + low - (size - 1) / 2];
-        if (fromX ** 2 + fromY ** 2 <= (size / 2) ** 2) this.touch(x + dx, y + dy);
+        if (fromX ** 2 + fromY ** 2 <= (size / 2) ** 2) this.paintPixel(x + dx, y + dy);
       }
     }
     this.show();
   }
 
   /** @param {number} x @param {number} y */
-  touch(x, y) {
+  paintPixel(x, y) {
     if (!this.frame) return;
     const { C, H, W, pixels } = this.frame;
-    const i = arrangement(this.frame).corners.findIndex(
+    const i = gridLayout(this.frame).corners.findIndex(
       ([left, top]) => x >= left && x < left + W && y >= top && y < top + H,
     );
     if (i < 0) return;
-    const [left, top] = arrangement(this.frame).corners[i];
+    const [left, top] = gridLayout(this.frame).corners[i];
     const at = (y - top) * W + x - left;
     if (this.tool === "mask") {
       if (i === 0) this.mask[at] = 255;
       return;
     }
-    const colour = this.tool === "eraser" ? this.ground(i) : inChannels(this.colour, C);
+    const colour = this.tool === "eraser" ? this.background(i) : toChannels(this.colour, C);
     pixels.set(colour, (i * H * W + at) * C);
-    this.edit();
+    this.markEdited();
   }
 
-  /** The commonest colour at the border of a picture. @param {number} i */
-  ground(i) {
+  /** The most frequent colour on the border of picture i. @param {number} i */
+  background(i) {
     if (!this.frame) return [];
     const { C, H, W, pixels } = this.frame;
     /** @type {Map<string, number>} */
@@ -218,58 +222,58 @@ export class Drawing {
       const colour = pixels.subarray((i * H * W + p) * C, (i * H * W + p + 1) * C).join();
       counts.set(colour, (counts.get(colour) ?? 0) + 1);
     }
-    const [commonest] = [...counts].reduce((best, one) => (one[1] > best[1] ? one : best));
-    return commonest.split(",").map(Number);
+    const [colour] = [...counts].reduce((best, entry) => (entry[1] > best[1] ? entry : best));
+    return colour.split(",").map(Number);
   }
 
-  edit() {
+  markEdited() {
     this.edited = true;
-    this.wishes.changed();
+    this.callbacks.onEdit();
   }
 
-  remember() {
+  saveUndo() {
     if (!this.frame) return;
-    this.undo.push({ pixels: this.frame.pixels.slice(), mask: this.mask.slice(), edited: this.edited });
-    if (this.undo.length > MOST_UNDO) this.undo.shift();
+    this.history.push({ pixels: this.frame.pixels.slice(), mask: this.mask.slice(), edited: this.edited });
+    if (this.history.length > MAX_UNDO) this.history.shift();
   }
 
-  back() {
-    const before = this.undo.pop();
+  undo() {
+    const before = this.history.pop();
     if (!before || !this.frame) return;
     this.frame.pixels = before.pixels;
     this.mask = before.mask;
     this.edited = before.edited;
-    this.wishes.changed();
+    this.callbacks.onEdit();
     this.show();
   }
 
   clear() {
     if (!this.frame) return;
-    this.remember();
+    this.saveUndo();
     if (this.tool === "mask") this.mask.fill(0);
     else {
       const { num, C, H, W, pixels } = this.frame;
       for (let i = 0; i < num; i++) {
-        const colour = this.ground(i);
+        const colour = this.background(i);
         for (let p = i * H * W; p < (i + 1) * H * W; p++) pixels.set(colour, p * C);
       }
-      this.edit();
+      this.markEdited();
     }
     this.show();
   }
 
   /** @param {KeyboardEvent} event */
-  press(event) {
+  handleKey(event) {
     if ((event.ctrlKey || event.metaKey) && event.key === "z") {
       event.preventDefault();
-      this.back();
+      this.undo();
       return;
     }
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const move = moves[/** @type {keyof typeof moves} */ (event.key)];
     if (!move && event.key !== " " && event.key !== "Enter") return;
     event.preventDefault();
-    if (!event.repeat) this.remember();
+    if (!event.repeat) this.saveUndo();
     if (move) {
       this.cursor.x = Math.min(Math.max(this.cursor.x + move[0], 0), this.canvas.width - 1);
       this.cursor.y = Math.min(Math.max(this.cursor.y + move[1], 0), this.canvas.height - 1);
@@ -278,7 +282,7 @@ export class Drawing {
     this.show();
   }
 
-  // what is seen
+  // display
 
   showBrush() {
     const size = Number(range("brush").value);
@@ -287,12 +291,12 @@ export class Drawing {
   }
 
   show() {
-    if (!this.frame || !this.isOn) return;
+    if (!this.frame || !this.isOpen) return;
     draw(this.canvas, this.frame);
     this.showBrush();
     const { overlay, canvas, frame, cursor } = this;
     overlay.hidden = false;
-    const dot = 8; // pixels of the overlay a pixel, for lines finer than that
+    const dot = 8; // overlay pixels per image pixel, for the hatching and the cursor
     if (overlay.width !== canvas.width * dot)
       [overlay.width, overlay.height] = [canvas.width * dot, canvas.height * dot];
     const pen = context(overlay);
@@ -310,7 +314,7 @@ export class Drawing {
       }
       overlay.setAttribute(
         "aria-label",
-        `Drawing: column ${cursor.x + 1}, row ${cursor.y + 1}. Arrows move, space paints`,
+        `Drawing: column ${cursor.x + 1}, row ${cursor.y + 1}. Arrow keys move the cursor, space paints`,
       );
     }
     const masking = this.tool === "mask";
@@ -318,15 +322,15 @@ export class Drawing {
     this.repaintButton.disabled = !this.mask.includes(255);
     get("dream-on", HTMLButtonElement).hidden = masking;
     get("colours", HTMLDivElement).hidden = masking;
-    get("undo", HTMLButtonElement).disabled = this.undo.length === 0;
+    get("undo", HTMLButtonElement).disabled = this.history.length === 0;
     get("drawing-hint", HTMLParagraphElement).textContent = masking
-      ? `Paint over what the network shall dream anew, to go with the rest.${frame.num > 1 ? OF_FIRST : ""}`
-      : "Paint, and let the network make something of it.";
+      ? `Paint over the area to repaint. The network fills it to match the rest.${frame.num > 1 ? FIRST_ONLY : ""}`
+      : "Draw something, then let the network turn it into new pictures.";
   }
 }
 
 /**
- * Stripes, which are seen on every colour.
+ * Black and white stripes, visible on any colour.
  * @param {CanvasRenderingContext2D} pen
  * @param {number} left
  * @param {number} top
@@ -341,8 +345,8 @@ function hatch(pen, left, top, size) {
   }
 }
 
-/** A colour #rrggbb as the channels of a picture. @param {string} colour @param {number} C */
-function inChannels(colour, C) {
+/** Convert #rrggbb to the C channels of a picture. @param {string} colour @param {number} C */
+function toChannels(colour, C) {
   const [red, green, blue] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
   if (C === 1) return [red];
   return C === 4 ? [red, green, blue, 255] : [red, green, blue];

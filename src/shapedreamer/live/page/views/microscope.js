@@ -1,146 +1,148 @@
 /**
- * The microscope: every step from noise to one picture, what the network saw there, what it guessed, and what the
- * sampler made of it; and two samplers side by side, from the same noise.
+ * The microscope: every sampling step of one picture, with the network's input, its prediction and the sampler's
+ * update. It can compare two samplers that start from the same noise.
  *
- * @import { Settings, TraceStep } from "../engine/protocol.js"
+ * @import { SamplerName, Settings, TraceStep } from "../engine/protocol.js"
  * @import { Session } from "../engine/session.js"
  * @import { Scope } from "../engine/state.js"
  */
 
 import { get, range, setIcon, slide } from "./dom.js";
-import { Look } from "./look.js";
+import { TraceView } from "./trace-view.js";
 
-const STEP_MS = 250; // of the animation
-const SOON_MS = 150; // after the last change the engine is asked
+const STEP_MS = 250; // per step of the animation
+const REQUEST_DELAY_MS = 150; // a trace is requested this long after the last change
 
 export class Microscope {
-  /** @param {Session} session @param {() => void} changed  something else is under it now */
-  constructor(session, changed) {
+  /** @param {Session} session @param {() => void} onChange  the step or a sampler has changed */
+  constructor(session, onChange) {
     this.session = session;
-    this.changed = changed;
+    this.onChange = onChange;
     this.element = get("microscope", HTMLElement);
     this.scrub = range("scrub");
-    this.looks = [
-      new Look({ changed: () => this.ask(0), pick: (index) => this.go(index) }),
-      new Look({ changed: () => this.ask(1), pick: (index) => this.go(index) }),
-    ];
-    this.looks.forEach((one) => get("looks", HTMLDivElement).append(one.element));
-    this.isOn = false;
-    /** what was traced last, as text */
-    this.about = "";
-    /** @type {number | null} where to begin */
-    this.step = null;
+    this.views = [0, 1].map(
+      (which) => new TraceView({ onChange: () => this.request(which), onPick: (index) => this.go(index) }),
+    );
+    this.views.forEach((view) => get("looks", HTMLDivElement).append(view.element));
+    this.isOpen = false;
+    /** The settings of the latest request, as a string. */
+    this.tracedSettings = "";
+    /** @type {number | null} the step to show first */
+    this.firstStep = null;
     /** @type {ReturnType<typeof setInterval> | undefined} */
     this.playing = undefined;
     this.scrub.addEventListener("input", () => this.go(Number(this.scrub.value)));
     get("scrub-play", HTMLButtonElement).addEventListener("click", () => this.toggle());
     get("beside", HTMLInputElement).addEventListener("change", () => {
-      this.name();
-      this.pair();
+      this.renameDdim();
+      this.showPair();
     });
-    new ResizeObserver(() => this.isOn && this.show()).observe(get("looks", HTMLDivElement));
+    new ResizeObserver(() => this.isOpen && this.show()).observe(get("looks", HTMLDivElement));
   }
 
   /** @param {Settings} settings @param {Scope | null} scope */
   open({ sampler, steps, eta }, scope) {
-    this.isOn = true;
+    this.isOpen = true;
     this.element.hidden = false;
-    const first = scope?.ways[0] ?? { sampler, steps, eta };
-    const isRandom = first.sampler === "ddpm" || first.eta > 0;
-    this.looks[0].set(first);
-    this.looks[1].set(scope?.ways[1] ?? { sampler: isRandom ? "ddim" : "ddpm", steps: first.steps, eta: 0 });
-    get("beside", HTMLInputElement).checked = scope?.ways.length === 2;
-    this.step = scope?.step ?? null;
-    this.about = "";
-    this.pair();
-    this.follow();
+    const first = scope?.samplers[0] ?? { sampler, steps, eta };
+    const isStochastic = first.sampler === "ddpm" || first.eta > 0;
+    /** @type {SamplerName} */
+    const contrast = isStochastic ? "ddim" : "ddpm";
+    this.views[0].setOptions(first);
+    this.views[1].setOptions(scope?.samplers[1] ?? { sampler: contrast, steps: first.steps, eta: 0 });
+    get("beside", HTMLInputElement).checked = scope?.samplers.length === 2;
+    this.firstStep = scope?.step ?? null;
+    this.tracedSettings = "";
+    this.showPair();
+    this.update();
   }
 
   /** @returns {Scope} */
   scope() {
-    const shown = this.isPair ? this.looks : this.looks.slice(0, 1);
-    return { step: Number(this.scrub.value), ways: shown.map((one) => one.way()) };
+    const shown = this.isPair ? this.views : this.views.slice(0, 1);
+    return { step: Number(this.scrub.value), samplers: shown.map((view) => view.options()) };
   }
 
   close() {
-    this.isOn = false;
+    this.isOpen = false;
     this.element.hidden = true;
     this.stop();
-    for (const one of this.looks) one.forget();
+    for (const view of this.views) view.clear();
   }
 
-  /** Look again where the settings lead elsewhere now. */
-  follow() {
+  /** Request new traces if the settings have changed. */
+  update() {
     const { model, seed, label, guidance } = this.session.settings;
-    const about = JSON.stringify({ model, seed, label, guidance });
-    if (!this.isOn || about === this.about) return;
-    this.about = about;
-    this.ask(0);
-    if (this.isPair) this.ask(1);
+    const settings = JSON.stringify({ model, seed, label, guidance });
+    if (!this.isOpen || settings === this.tracedSettings) return;
+    this.tracedSettings = settings;
+    this.request(0);
+    if (this.isPair) this.request(1);
   }
 
   get isPair() {
     return get("beside", HTMLInputElement).checked;
   }
 
-  pair() {
-    this.looks[1].element.hidden = !this.isPair;
+  showPair() {
+    this.views[1].element.hidden = !this.isPair;
     get("looks", HTMLDivElement).classList.toggle("pair", this.isPair);
-    if (this.isPair && !this.looks[1].trace) this.ask(1);
+    if (this.isPair && !this.views[1].trace) this.request(1);
     this.show();
   }
 
-  /** Call DDIM by the name that one looks for beside it, where it is that: with η = 1 it is DDPM. */
-  name() {
-    const { sampler, steps, eta } = this.looks[0].way();
+  /** DDIM with η = 1 is DDPM: call it DDPM when it stands next to DDIM. */
+  renameDdim() {
+    const { sampler, steps, eta } = this.views[0].options();
     if (!this.isPair || sampler !== "ddim" || eta !== 1) return;
-    this.looks[0].set({ sampler: "ddpm", steps, eta: 0 });
-    this.ask(0);
+    this.views[0].setOptions({ sampler: "ddpm", steps, eta: 0 });
+    this.request(0);
   }
 
-  /** @param {number} which */
-  ask(which) {
-    this.changed();
-    const one = this.looks[which];
-    one.limit(this.session.model);
-    clearTimeout(one.timer);
-    one.timer = setTimeout(async () => {
-      const way = one.way();
-      const turn = ++one.turn;
+  /** Request a trace for one of the views. @param {number} which */
+  request(which) {
+    this.onChange();
+    const view = this.views[which];
+    view.limitSteps(this.session.model);
+    clearTimeout(view.timer);
+    view.timer = setTimeout(async () => {
+      const options = view.options();
+      const request = ++view.requests;
       try {
-        const trace = await this.session.trace(way);
-        if (turn !== one.turn || !this.isOn) return;
-        this.say("");
-        one.take(trace, way, this.session.model);
-        if (which === 0) this.meet(trace.steps.length);
+        const trace = await this.session.trace(options);
+        if (request !== view.requests || !this.isOpen) return;
+        this.showMessage("");
+        view.setTrace(trace, options, this.session.model);
+        if (which === 0) this.setStepCount(trace.steps.length);
         this.show();
       } catch (error) {
-        if (turn === one.turn && this.isOn) this.say(error instanceof Error ? error.message : `${error}`);
+        if (request !== view.requests || !this.isOpen) return;
+        this.showMessage(error instanceof Error ? error.message : `${error}`);
       }
-    }, SOON_MS);
+    }, REQUEST_DELAY_MS);
   }
 
   /** @param {number} count */
-  meet(count) {
+  setStepCount(count) {
     const before = this.scrub.max === "0" ? Math.floor(count / 3) : Number(this.scrub.value);
     this.scrub.max = `${count - 1}`;
-    this.go(Math.min(this.step ?? before, count - 1));
-    this.step = null;
+    this.go(Math.min(this.firstStep ?? before, count - 1));
+    this.firstStep = null;
   }
 
   /** @param {string} message */
-  say(message) {
+  showMessage(message) {
     get("microscope-message", HTMLParagraphElement).textContent = message;
   }
 
-  /** @param {number} index */
+  /** Show a step. @param {number} index */
   go(index) {
     slide(this.scrub, index);
     this.show();
-    this.changed();
+    this.onChange();
   }
 
-  /** @param {number} by */
+  /** Move forward by some steps, or back. @param {number} by */
   move(by) {
     this.stop();
     this.go(Math.min(Math.max(Number(this.scrub.value) + by, 0), Number(this.scrub.max)));
@@ -169,24 +171,24 @@ export class Microscope {
     const button = get("scrub-play", HTMLButtonElement);
     const isPlaying = this.playing !== undefined;
     setIcon(button, isPlaying ? "pause" : "play");
-    button.setAttribute("aria-label", isPlaying ? "Pause" : "Play the steps");
+    button.setAttribute("aria-label", isPlaying ? "Pause" : "Play all steps");
   }
 
   show() {
-    const steps = this.looks[0].trace?.steps;
+    const steps = this.views[0].trace?.steps;
     if (!steps) return;
     const index = Number(this.scrub.value);
     const { t, s } = steps[index];
     const text = `step ${index + 1} of ${steps.length}`;
     get("scrub-text", HTMLOutputElement).value = text;
     this.scrub.setAttribute("aria-valuetext", `${text}, from t = ${t} to ${s}`);
-    this.looks[0].show(index);
-    const other = this.looks[1].trace?.steps;
-    if (this.isPair && other) this.looks[1].show(nearest(other, t));
+    this.views[0].show(index);
+    const other = this.views[1].trace?.steps;
+    if (this.isPair && other) this.views[1].show(nearest(other, t));
   }
 }
 
-/** Which step begins nearest to a time. @param {TraceStep[]} steps @param {number} t */
+/** Index of the step whose start is nearest to timestep t. @param {TraceStep[]} steps @param {number} t */
 function nearest(steps, t) {
   return steps.reduce((best, step, i) => (Math.abs(step.t - t) < Math.abs(steps[best].t - t) ? i : best), 0);
 }

@@ -1,44 +1,44 @@
 /**
- * The dialog that hands out a link to the picture, or code that makes it.
+ * The dialog that shows a link to the picture, or code that generates it.
  *
- * @import { Chain } from "../engine/session.js"
+ * @import { Snapshot } from "../engine/session.js"
  * @import { Frame, ModelInfo } from "../engine/protocol.js"
  * @import { Code } from "./copy.js"
  */
 
 import { asCommand, asPython, PICTURE } from "./copy.js";
 import { choose, get, onChoice } from "./dom.js";
-import { download, toStart } from "../files/save.js";
+import { download, toStartPng } from "../files/save.js";
 
 /**
  * @typedef {object} Shared
- * @property {Chain} chain
+ * @property {Snapshot} snapshot
  * @property {ModelInfo} model
  * @property {Frame | null} frame
- * @property {(chain: Chain) => Promise<string>} link
+ * @property {(snapshot: Snapshot) => Promise<string>} link
  */
 
 export class Share {
-  /** @param {() => Shared} now  what is shown @param {() => void} closed */
-  constructor(now, closed) {
-    this.now = now;
-    this.what = "link";
-    this.turn = 0; // of showing: only the last counts
+  /** @param {() => Shared} getShared  what the page shows now @param {() => void} onClose */
+  constructor(getShared, onClose) {
+    this.getShared = getShared;
+    this.format = "link";
+    this.renders = 0; // show() is asynchronous; only the latest call may update the dialog
     this.dialog = get("share-dialog", HTMLDialogElement);
     this.copy = get("share-copy", HTMLButtonElement);
     this.picture = get("share-picture", HTMLButtonElement);
     this.text = get("share-text", HTMLPreElement);
-    this.dialog.addEventListener("close", closed);
-    onChoice("share", (what) => this.show(what));
+    this.dialog.addEventListener("close", onClose);
+    onChoice("share", (format) => this.show(format));
     this.copy.addEventListener("click", async () => {
       getSelection()?.selectAllChildren(this.text);
       if (navigator.clipboard) await navigator.clipboard.writeText(this.text.textContent ?? "");
-      else document.execCommand("copy"); // of a page that came by plain http from another machine
+      else document.execCommand("copy"); // plain HTTP from another machine has no clipboard API
       this.copy.textContent = "Copied";
     });
     this.picture.addEventListener("click", async () => {
-      const { frame } = this.now();
-      if (frame) download(await toStart(frame), PICTURE);
+      const { frame } = this.getShared();
+      if (frame) download(await toStartPng(frame), PICTURE);
     });
   }
 
@@ -48,17 +48,17 @@ export class Share {
     this.dialog.showModal();
   }
 
-  /** A frame that was under way when the dialog opened is the one that is shared. */
+  /** Update the open dialog: one more frame can arrive after the page paused the dream. */
   refresh() {
-    if (this.dialog.open) void this.show(this.what);
+    if (this.dialog.open) void this.show(this.format);
   }
 
-  /** @param {string} what */
-  async show(what) {
-    this.what = what;
-    const turn = ++this.turn;
-    const { code, note, picture } = await this.words(what, this.now());
-    if (turn !== this.turn) return;
+  /** @param {string} format */
+  async show(format) {
+    this.format = format;
+    const render = ++this.renders;
+    const { code, note, picture } = await this.content(format, this.getShared());
+    if (render !== this.renders) return;
     this.text.textContent = code;
     get("share-note", HTMLParagraphElement).textContent = note;
     this.picture.hidden = !picture;
@@ -66,18 +66,18 @@ export class Share {
     this.copy.disabled = code === "";
   }
 
-  /** @param {string} what @param {Shared} shared @returns {Promise<Code>} */
-  async words(what, { chain, model, link }) {
-    if (what === "python") return asPython(chain, model);
-    if (what === "command") return asCommand(chain, model);
-    if (what === "start") {
-      const code = await link({ ...chain, frame: 0, image: null, paused: false });
-      return { code, note: "These settings and this seed, from frame 0 on.", picture: false };
+  /** @param {string} format @param {Shared} shared @returns {Promise<Code>} */
+  async content(format, { snapshot, model, link }) {
+    if (format === "python") return asPython(snapshot, model);
+    if (format === "command") return asCommand(snapshot, model);
+    if (format === "start") {
+      const code = await link({ ...snapshot, frame: 0, image: null, paused: false });
+      return { code, note: "The same seed and settings, starting from frame 0.", picture: false };
     }
-    const code = await link(chain);
+    const code = await link(snapshot);
     const note = code.includes("&image=")
-      ? "This picture, which the link carries along."
-      : `This picture: frame ${chain.frame} of this seed, which is dreamt again where the link is opened.`;
+      ? "The link contains this picture."
+      : `Frame ${snapshot.frame} of this seed. Opening the link generates it again.`;
     return { code, note, picture: false };
   }
 }

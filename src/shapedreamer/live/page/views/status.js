@@ -1,12 +1,12 @@
 /**
- * The line at the bottom: how things are with the engine, calmly, and for a while what it had to say.
+ * The status line at the bottom: the state of the engine, and its latest notice for a few seconds.
  *
  * @import { EngineState, Hello } from "../engine/protocol.js"
  */
 
 import { get } from "./dom.js";
 
-const WHILE = 8000; // milliseconds that news stay
+const NOTICE_MS = 8000; // how long a notice stays visible
 
 export class Status {
   constructor() {
@@ -15,17 +15,17 @@ export class Status {
     /** @type {EngineState} */
     this.state = "connecting";
     this.seconds = 0;
-    /** @type {number | null} a frame that is not yet reached */
-    this.target = null;
-    this.news = "";
-    this.isBad = false;
-    this.reason = ""; // why the engine closes, in its words
+    /** @type {number | null} the frame that the session is stepping to */
+    this.targetFrame = null;
+    this.notice = "";
+    this.isError = false;
+    this.reason = ""; // why the engine closed the connection
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
   }
 
   /** @param {Hello} hello */
-  greet(hello) {
+  setHello(hello) {
     this.hello = hello;
     const viewers =
       hello.engine === "server" ? ` · ${hello.viewers} ${hello.viewers === 1 ? "viewer" : "viewers"}` : "";
@@ -34,45 +34,45 @@ export class Status {
   }
 
   /** @param {EngineState} state @param {number} [seconds] */
-  become(state, seconds = 0) {
+  setState(state, seconds = 0) {
     [this.state, this.seconds] = [state, seconds];
     if (state === "open") this.reason = "";
     this.show();
   }
 
   /** @param {number | null} target */
-  reach(target) {
-    this.target = target;
+  setTarget(target) {
+    this.targetFrame = target;
     this.show();
   }
 
-  /** @param {string} news @param {boolean} bad */
-  tell(news, bad) {
-    [this.news, this.isBad] = [news, bad];
-    if (bad && /closing/.test(news)) this.reason = news.replace(/; closing$|^closing: /, "");
+  /** @param {string} notice @param {boolean} isError */
+  notify(notice, isError) {
+    [this.notice, this.isError] = [notice, isError];
+    if (isError && /closing/.test(notice)) this.reason = notice.replace(/; closing$|^closing: /, "");
     clearTimeout(this.timer);
     this.timer = setTimeout(() => {
-      this.news = "";
+      this.notice = "";
       this.show();
-    }, WHILE);
+    }, NOTICE_MS);
     this.show();
   }
 
   show() {
-    const [text, mood] = this.words();
+    const [text, mood] = this.summary();
     const line = get("status-text", HTMLSpanElement);
-    if (line.textContent !== text) line.textContent = text; // read out only when it changes
+    if (line.textContent !== text) line.textContent = text; // screen readers announce every assignment
     get("status", HTMLParagraphElement).dataset.mood = mood;
   }
 
   /** @returns {[string, "good" | "bad" | "calm"]} */
-  words() {
-    const { state, seconds, news, isBad, reason, hello } = this;
-    if (state === "retrying") return [`${reason || "server gone"}, retrying in ${seconds} s`, "bad"];
-    if (state === "closed" && hello?.engine === "server") return [`${reason}; press play to go on`, "calm"];
-    if (state === "closed") return [reason || "the engine has closed", "bad"];
-    if (news) return [news, isBad ? "bad" : "good"];
-    if (this.target !== null) return [`dreaming its way to frame ${this.target}`, "good"];
+  summary() {
+    const { state, seconds, notice, isError, reason, hello } = this;
+    if (state === "retrying") return [`${reason || "connection lost"}, retrying in ${seconds} s`, "bad"];
+    if (state === "closed" && hello?.engine === "server") return [`${reason}; press play to continue`, "calm"];
+    if (state === "closed") return [reason || "the engine has stopped", "bad"];
+    if (notice) return [notice, isError ? "bad" : "good"];
+    if (this.targetFrame !== null) return [`generating up to frame ${this.targetFrame}`, "good"];
     if (state === "connecting" || !hello) return ["connecting…", "calm"];
     return [hello.engine === "server" ? "dreaming on the server" : "dreaming in this browser", "good"];
   }

@@ -1,34 +1,34 @@
 /**
- * Light or dark: as the system is, until the button says otherwise; and what the page remembers of a person.
+ * The light or dark theme: the system's, until the user picks one. And preferences stored in the browser.
  */
 
-/** A word kept between visits, where the browser keeps any. @param {string} key @param {string} otherwise */
-export function remembered(key, otherwise) {
-  let value = otherwise;
+/** A string in local storage, if the browser allows it. @param {string} key @param {string} fallback */
+export function storedPreference(key, fallback) {
+  let value = fallback;
   try {
-    value = localStorage.getItem(`shapedreamer.${key}`) ?? otherwise;
+    value = localStorage.getItem(`shapedreamer.${key}`) ?? fallback;
   } catch {
-    // storage is switched off
+    // local storage is disabled
   }
   return {
     get value() {
       return value;
     },
-    /** @param {string} word */
-    set(word) {
-      value = word;
+    /** @param {string} text */
+    set(text) {
+      value = text;
       try {
-        localStorage.setItem(`shapedreamer.${key}`, word);
+        localStorage.setItem(`shapedreamer.${key}`, text);
       } catch {
-        // then it is forgotten with the page
+        // the choice lasts until the page is closed
       }
     },
   };
 }
 
-/** Follow what is remembered; @returns {() => void} changes it */
+/** Apply the stored theme. @returns {() => void} toggles it */
 export function bindTheme() {
-  const theme = remembered("theme", "");
+  const theme = storedPreference("theme", "");
   const root = document.documentElement;
   root.dataset.theme = theme.value;
   return () => {

@@ -1,5 +1,5 @@
 /**
- * Formulas in plain HTML: _s and _{…} are set low, ^2 and ^{…} high, √{…} under a root.
+ * Formulas in plain HTML: _s and _{…} are subscripts, ^2 and ^{…} superscripts, √{…} a square root.
  *
  * @import { Term } from "./update.js"
  */
@@ -8,44 +8,44 @@ import { make } from "./dom.js";
 
 /** @param {string} formula @returns {HTMLSpanElement} */
 export function typeset(formula) {
-  return make("span", { className: "math" }, ...pieces(formula));
+  return make("span", { className: "math" }, ...typesetNodes(formula));
 }
 
 /** @param {string} formula @returns {(Node | string)[]} */
-function pieces(formula) {
-  const made = [];
+function typesetNodes(formula) {
+  const nodes = [];
   for (let at = 0; at < formula.length;) {
     const mark = formula[at];
     const isMark = mark === "_" || mark === "^" || mark === "√";
     const end = isMark && formula[at + 1] === "{" ? closing(formula, at + 1) : at + 1;
-    if (!isMark) made.push(formula[at++]);
+    if (!isMark) nodes.push(formula[at++]);
     else {
-      const inner = pieces(end > at + 1 ? formula.slice(at + 2, end) : formula[at + 1]);
-      if (mark === "√") made.push("√", make("span", { className: "root" }, ...inner));
-      else made.push(make(mark === "_" ? "sub" : "sup", {}, ...inner));
+      const inner = typesetNodes(end > at + 1 ? formula.slice(at + 2, end) : formula[at + 1]);
+      if (mark === "√") nodes.push("√", make("span", { className: "root" }, ...inner));
+      else nodes.push(make(mark === "_" ? "sub" : "sup", {}, ...inner));
       at = Math.max(end + 1, at + 2);
     }
   }
-  return made;
+  return nodes;
 }
 
-/** Where the brace that opens at `at` closes. @param {string} formula @param {number} at */
+/** Index of the brace that closes the one at `at`. @param {string} formula @param {number} at */
 function closing(formula, at) {
   for (let depth = 0; at < formula.length; at++) {
     if (formula[at] === "{") depth++;
     if (formula[at] === "}" && --depth === 0) return at;
   }
-  throw new Error(`a brace is open in ${formula}`);
+  throw new Error(`unclosed brace in ${formula}`);
 }
 
-/** A number in a width that does not change. @param {number} value @param {number} [digits] */
+/** Format with fixed digits, so that the width does not change. @param {number} value @param {number} [digits] */
 export function number(value, digits = 3) {
   if (!Number.isFinite(value)) return value < 0 ? "−∞" : "∞";
   return value.toFixed(digits).replace("-", "−");
 }
 
 /**
- * left = a sum of products, each with the value of its factor below.
+ * The equation left = sum of terms, with each factor's value below it.
  * @param {string} left
  * @param {Term[]} terms
  */

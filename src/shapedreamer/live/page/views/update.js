@@ -1,20 +1,20 @@
 /**
- * What one step of a sampler does, in numbers: how much signal and noise there is, and the terms of its update.
+ * The numbers of one sampler step: its signal and noise levels, and the terms of its update.
  *
- * Throughout a = ᾱ_t of the step's start, b = ᾱ_s of its end, as in src/shapedreamer/samplers.py.
+ * Throughout, a = ᾱ_t at the step's start and b = ᾱ_s at its end, as in src/shapedreamer/diffusion/samplers.py.
  *
  * @import { SamplerName, TraceStep } from "../engine/protocol.js"
  *
- * @typedef {object} Term  a product in the update
- * @property {string} symbol   of the factor, as typeset.js sets it; "" for 1
+ * @typedef {object} Term  a factor times an image
+ * @property {string} symbol   the factor as a formula for typeset.js; "" for 1
  * @property {number} factor
- * @property {string} of       what it multiplies
+ * @property {string} of       the image, as a formula
  */
 
 import { halfLogSnr } from "../engine/samplers.js";
 
-/** @param {TraceStep} step @param {number[]} alphaBar */
-export function look({ t, x, x0, next }, alphaBar) {
+/** Signal, noise, SNR, ε̂ and change of a step. @param {TraceStep} step @param {number[]} alphaBar */
+export function analyze({ t, x, x0, next }, alphaBar) {
   const a = alphaBar[t];
   const [signal, noise] = [Math.sqrt(a), Math.sqrt(1 - a)];
   return {
@@ -26,43 +26,43 @@ export function look({ t, x, x0, next }, alphaBar) {
   };
 }
 
-/** The largest size of a number. @param {Float32Array} values */
-export function largest(values) {
-  return values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+/** The largest absolute value. @param {Float32Array} values */
+export function maxAbs(values) {
+  return values.reduce((max, value) => Math.max(max, Math.abs(value)), 0);
 }
 
 /**
- * x_s as a sum.
- * @param {{sampler: SamplerName, steps: number, eta: number}} way  steps: network calls that were asked for
- * @param {TraceStep[]} steps  all of the trace
- * @param {number} index       which of them
+ * The terms whose sum is x_s.
+ * @param {{sampler: SamplerName, steps: number, eta: number}} options  steps: network calls
+ * @param {TraceStep[]} steps  all steps of the trace
+ * @param {number} index       of the step to explain
  * @param {number[]} alphaBar
  * @returns {Term[]}
  */
-export function terms(way, steps, index, alphaBar) {
+export function terms(options, steps, index, alphaBar) {
   const { t, s } = steps[index];
   const [a, b] = [alphaBar[t], alphaBar[s]];
-  switch (way.sampler) {
+  switch (options.sampler) {
     case "ddpm":
       return ddpm(a, b);
     case "ddim":
-      return ddim(a, b, way.eta);
+      return ddim(a, b, options.eta);
     case "heun": {
-      // its last step is DDIM's, and for an even number of calls its first one, too
-      if (s === 0 || (way.steps % 2 === 0 && index === 0)) return ddim(a, b, 0);
-      const turn = Math.acos(Math.sqrt(b)) - Math.acos(Math.sqrt(a));
+      // the last step is a DDIM step; for an even number of calls, the first one is too
+      if (s === 0 || (options.steps % 2 === 0 && index === 0)) return ddim(a, b, 0);
+      const angle = Math.acos(Math.sqrt(b)) - Math.acos(Math.sqrt(a));
       return [
         { symbol: "", factor: 1, of: "x_t" },
-        { symbol: "(φ_s − φ_t)", factor: turn, of: "v̄" },
+        { symbol: "(φ_s − φ_t)", factor: angle, of: "v̄" },
       ];
     }
     case "dpmpp_2m":
-      return ddim(a, b, way.eta, ["D", "ε̂_D"]);
+      return ddim(a, b, options.eta, ["D", "ε̂_D"]);
   }
 }
 
 /**
- * What D is in DPM-Solver++(2M): x̂₀ extrapolated through the prediction before.
+ * The terms of D in DPM-Solver++(2M): x̂₀ extrapolated from the previous step's prediction.
  * @param {TraceStep[]} steps
  * @param {number} index
  * @param {number[]} alphaBar
@@ -70,20 +70,20 @@ export function terms(way, steps, index, alphaBar) {
  */
 export function extrapolation(steps, index, alphaBar) {
   const h = (/** @type {TraceStep} */ { t, s }) => halfLogSnr(alphaBar[s]) - halfLogSnr(alphaBar[t]);
-  const slope = index === 0 || steps[index].s === 0 ? 0 : h(steps[index]) / (2 * h(steps[index - 1]));
+  const r = index === 0 || steps[index].s === 0 ? 0 : h(steps[index]) / (2 * h(steps[index - 1]));
   return [
-    { symbol: "(1 + r)", factor: 1 + slope, of: "x̂_0" },
-    { symbol: "− r", factor: -slope, of: "x̂′_0" },
+    { symbol: "(1 + r)", factor: 1 + r, of: "x̂_0" },
+    { symbol: "− r", factor: -r, of: "x̂′_0" },
   ];
 }
 
 /**
- * What ε̂_D is: the noise in x_t, if D is the image in it.
+ * The terms of ε̂_D, the noise in x_t if D is its clean image.
  * @param {number} signal  √ᾱ_t
  * @param {number} noise   √(1−ᾱ_t)
  * @returns {Term[]}
  */
-export function noiseBeside(signal, noise) {
+export function noiseGivenD(signal, noise) {
   return [
     { symbol: "1 / √{1−ᾱ_t}", factor: 1 / noise, of: "x_t" },
     { symbol: "− √{ᾱ_t} / √{1−ᾱ_t}", factor: -signal / noise, of: "D" },
@@ -101,7 +101,13 @@ function ddpm(a, b) {
   ];
 }
 
-/** @param {number} a @param {number} b @param {number} eta @param {string[]} along  the line's two ends @returns {Term[]} */
+/**
+ * @param {number} a
+ * @param {number} b
+ * @param {number} eta
+ * @param {string[]} images  the symbols to use for x̂₀ and ε̂
+ * @returns {Term[]}
+ */
 function ddim(a, b, eta, [image, eps] = ["x̂_0", "ε̂"]) {
   const sigma = eta * Math.sqrt(((1 - b) / (1 - a)) * (1 - a / b));
   return [

@@ -1,33 +1,45 @@
 /**
- * One sampler's way from noise to a picture, under the microscope: a strip of its steps, and one of them in full.
+ * One sampler under the microscope: a strip of all its steps, and one step in detail.
  *
  * @import { ModelInfo, SamplerName, Trace } from "../engine/protocol.js"
- * @import { Way } from "../engine/state.js"
+ * @import { SamplerOptions } from "../engine/state.js"
  */
 
-import { drawNumbers, enlarge, fitting } from "./canvas.js";
+import { drawNumbers, fitScale, setScale } from "./canvas.js";
 import { make, slide } from "./dom.js";
 import { WITH_ETA } from "../engine/samplers.js";
-import { MOST_STEPS, SAMPLERS } from "../engine/state.js";
+import { MAX_STEPS, SAMPLERS } from "../engine/state.js";
 import { equation, number, typeset } from "./typeset.js";
-import { extrapolation, largest, look, noiseBeside, terms } from "./update.js";
+import { analyze, extrapolation, maxAbs, noiseGivenD, terms } from "./update.js";
 
-const EPS_HIGH = 3; // noise of this size is white
-const TILE = 32; // CSS pixels of a picture in the strip, at least, about
-const MOST_TILE = 48;
-const MOST_FIGURE = 240;
+const EPS_RANGE = 3; // ε̂ is drawn with −3 as black and 3 as white
+const MIN_TILE = 32; // approximate width of a picture in the strip, in CSS pixels
+const MAX_TILE = 48;
+const MAX_FIGURE = 240;
 
-export class Look {
-  /** @param {{changed: () => void, pick: (index: number) => void}} wishes  another way, another step of it */
-  constructor({ changed, pick }) {
+const CAPTIONS = ["network input", "predicted image", "predicted noise", "change"];
+const FACTS = [
+  ["t → s", "timesteps before and after the step"],
+  ["√{ᾱ_t}", "signal level: the factor of the clean image in x_t"],
+  ["√{1−ᾱ_t}", "noise level: the factor of the noise in x_t"],
+  ["SNR", "signal-to-noise ratio, ᾱ_t / (1−ᾱ_t)"],
+];
+
+export class TraceView {
+  /**
+   * @param {object} callbacks
+   * @param {() => void} callbacks.onChange                the user changed the sampler options
+   * @param {(index: number) => void} callbacks.onPick     the user clicked a step in the strip
+   */
+  constructor({ onChange, onPick }) {
     /** @type {Trace | null} */
     this.trace = null;
-    /** @type {Way} of the trace */
+    /** @type {SamplerOptions} options of the trace */
     this.traced = { sampler: "ddim", steps: 1, eta: 0 };
     /** @type {number[]} */
     this.alphaBar = [1];
-    this.turn = 0; // of asking: only the last answer counts
-    this.index = -1; // of the step that is shown
+    this.requests = 0; // only the reply to the latest request counts
+    this.index = -1; // of the step shown
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
     this.sampler = make(
@@ -36,7 +48,7 @@ export class Look {
       ...Object.entries(SAMPLERS).map(([value, title]) => make("option", { value }, title)),
     );
     this.sampler.setAttribute("aria-label", "Sampler");
-    this.steps = make("input", { type: "range", min: "1", max: `${MOST_STEPS}` });
+    this.steps = make("input", { type: "range", min: "1", max: `${MAX_STEPS}` });
     this.eta = make("input", { type: "range", min: "0", max: "1", step: "0.05" });
     this.stepsText = make("output");
     this.etaText = make("output");
@@ -50,7 +62,7 @@ export class Look {
       { className: "look" },
       make(
         "div",
-        { className: "way" },
+        { className: "sampler-options" },
         this.sampler,
         make("label", {}, "steps", this.steps, this.stepsText),
         make("label", {}, "η", this.eta, this.etaText),
@@ -66,26 +78,26 @@ export class Look {
     );
     for (const control of [this.sampler, this.steps, this.eta]) {
       control.addEventListener("input", () => {
-        this.set(this.way());
-        changed();
+        this.setOptions(this.options());
+        onChange();
       });
     }
     this.strip.addEventListener("click", ({ offsetX }) => {
-      if (this.trace)
-        pick(
-          this.shown()[Math.min(Math.floor((offsetX / this.strip.clientWidth) * this.columns()), this.columns() - 1)],
-        );
+      if (!this.trace) return;
+      const columns = this.columns();
+      const column = Math.floor((offsetX / this.strip.clientWidth) * columns);
+      onPick(this.stripSteps()[Math.min(column, columns - 1)]);
     });
   }
 
-  /** @returns {Way} */
-  way() {
+  /** @returns {SamplerOptions} */
+  options() {
     const sampler = /** @type {SamplerName} */ (this.sampler.value);
     return { sampler, steps: Number(this.steps.value), eta: WITH_ETA.includes(sampler) ? Number(this.eta.value) : 0 };
   }
 
-  /** @param {Way} way */
-  set({ sampler, steps, eta }) {
+  /** @param {SamplerOptions} options */
+  setOptions({ sampler, steps, eta }) {
     this.sampler.value = sampler;
     slide(this.steps, steps);
     slide(this.eta, eta);
@@ -94,41 +106,42 @@ export class Look {
     this.etaText.value = eta.toFixed(2);
   }
 
-  /** @param {ModelInfo} model */
-  limit({ T }) {
-    this.steps.max = `${Math.min(MOST_STEPS, T)}`;
-    this.set(this.way());
+  /** Limit the steps to those the model allows. @param {ModelInfo} model */
+  limitSteps({ T }) {
+    this.steps.max = `${Math.min(MAX_STEPS, T)}`;
+    this.setOptions(this.options());
   }
 
-  /** @param {Trace} trace @param {Way} way @param {ModelInfo} model */
-  take(trace, way, model) {
-    [this.trace, this.traced, this.alphaBar] = [trace, way, model.alpha_bar];
+  /** @param {Trace} trace @param {SamplerOptions} options @param {ModelInfo} model */
+  setTrace(trace, options, model) {
+    [this.trace, this.traced, this.alphaBar] = [trace, options, model.alpha_bar];
     this.index = -1;
   }
 
-  forget() {
+  /** Drop the trace, and ignore replies that are still on their way. */
+  clear() {
     clearTimeout(this.timer);
     this.trace = null;
-    this.turn++;
+    this.requests++;
   }
 
   /** How many pictures fit into the strip. */
   columns() {
     if (!this.trace) return 0;
-    const wide = (this.trace.W + 1) * this.tile();
-    return Math.max(1, Math.min(this.trace.steps.length, Math.floor(this.element.clientWidth / wide)));
+    const width = (this.trace.W + 1) * this.stripScale();
+    return Math.max(1, Math.min(this.trace.steps.length, Math.floor(this.element.clientWidth / width)));
   }
 
-  /** CSS pixels a pixel in the strip: as many as let all steps in, within reason. */
-  tile() {
+  /** CSS pixels per image pixel in the strip, chosen to show all steps where possible. */
+  stripScale() {
     if (!this.trace) return 1;
     const { W, steps } = this.trace;
     const fits = Math.floor(this.element.clientWidth / (steps.length * (W + 1)));
-    return Math.max(1, Math.round(TILE / W), Math.min(fits, Math.floor(MOST_TILE / W)));
+    return Math.max(1, Math.round(MIN_TILE / W), Math.min(fits, Math.floor(MAX_TILE / W)));
   }
 
-  /** Which steps are in the strip. */
-  shown() {
+  /** Indices of the steps in the strip. */
+  stripSteps() {
     const [count, columns] = [this.trace?.steps.length ?? 0, this.columns()];
     return Array.from({ length: columns }, (_, i) => (columns > 1 ? Math.round((i * (count - 1)) / (columns - 1)) : 0));
   }
@@ -139,18 +152,18 @@ export class Look {
     const { steps, W, H } = this.trace;
     this.showStrip(index);
     const step = steps[index];
-    const { signal, noise, snr, eps, change } = look(step, this.alphaBar);
-    const room = Math.min(this.figures[0].element.clientWidth, MOST_FIGURE);
-    const scale = fitting({ width: W, height: H }, room, room);
-    const most = largest(change) || 1;
-    const shown = /** @type {[Float32Array, number][]} */ ([
+    const { signal, noise, snr, eps, change } = analyze(step, this.alphaBar);
+    const room = Math.min(this.figures[0].element.clientWidth, MAX_FIGURE);
+    const scale = fitScale({ width: W, height: H }, room, room);
+    const maxChange = maxAbs(change) || 1;
+    const images = /** @type {[Float32Array, number][]} */ ([
       [step.x, 1],
       [step.x0, 1],
-      [eps, EPS_HIGH],
-      [change, most],
+      [eps, EPS_RANGE],
+      [change, maxChange],
     ]);
-    shown.forEach(([values, high], i) => this.figures[i].show(values, this.trace, high, scale));
-    this.figures[3].note.textContent = `±\u00a0${number(most, 2)}`;
+    images.forEach(([values, high], i) => this.figures[i].show(values, this.trace, high, scale));
+    this.figures[3].note.textContent = `±\u00a0${number(maxChange, 2)}`;
     const values = [
       `${step.t} → ${step.s}`,
       number(signal),
@@ -158,13 +171,15 @@ export class Look {
       snr >= 1000 ? Math.round(snr) : number(snr),
     ];
     this.facts.forEach(({ value }, i) => (value.textContent = `${values[i]}`));
-    const seen = [
+    const input = [
       { symbol: "√{ᾱ_t}", factor: signal, of: "x̂_0" },
       { symbol: "√{1−ᾱ_t}", factor: noise, of: "ε̂" },
     ];
-    const rows = [equation("x_t", seen), equation("x_s", terms(this.traced, steps, index, this.alphaBar))];
-    if (this.traced.sampler === "dpmpp_2m")
-      rows.push(equation("D", extrapolation(steps, index, this.alphaBar)), equation("ε̂_D", noiseBeside(signal, noise)));
+    const rows = [equation("x_t", input), equation("x_s", terms(this.traced, steps, index, this.alphaBar))];
+    if (this.traced.sampler === "dpmpp_2m") {
+      rows.push(equation("D", extrapolation(steps, index, this.alphaBar)));
+      rows.push(equation("ε̂_D", noiseGivenD(signal, noise)));
+    }
     this.equations.replaceChildren(...rows);
   }
 
@@ -173,7 +188,7 @@ export class Look {
     const { trace, strip } = this;
     if (!trace) return;
     const { H, W, steps } = trace;
-    const shown = this.shown();
+    const shown = this.stripSteps();
     const [width, height] = [shown.length * (W + 1) - 1, 2 * H + 1];
     if (this.index === -1 || strip.width !== width) {
       [strip.width, strip.height] = [width, height];
@@ -182,21 +197,13 @@ export class Look {
         drawNumbers(strip, steps[at].x0, trace, 1, [i * (W + 1), H + 1]);
       });
     }
-    enlarge(strip, this.tile() * globalThis.devicePixelRatio);
+    setScale(strip, this.stripScale() * globalThis.devicePixelRatio);
     this.index = index;
-    const place = shown.reduce((best, at, i) => (Math.abs(at - index) < Math.abs(shown[best] - index) ? i : best), 0);
-    this.mark.style.setProperty("--left", `${place * (W + 1) * this.tile()}px`);
-    this.mark.style.setProperty("--width", `${W * this.tile()}px`);
+    const column = shown.reduce((best, at, i) => (Math.abs(at - index) < Math.abs(shown[best] - index) ? i : best), 0);
+    this.mark.style.setProperty("--left", `${column * (W + 1) * this.stripScale()}px`);
+    this.mark.style.setProperty("--width", `${W * this.stripScale()}px`);
   }
 }
-
-const CAPTIONS = ["what it sees", "its guess", "the noise in it", "the change"];
-const FACTS = [
-  ["t → s", "the time that the step leaves, and where it lands"],
-  ["√{ᾱ_t}", "how much of the picture is in what the network sees"],
-  ["√{1−ᾱ_t}", "how much noise is in it"],
-  ["SNR", "signal to noise, ᾱ/(1−ᾱ)"],
-];
 
 class Figure {
   /** @param {string} symbol @param {string} caption */
@@ -219,6 +226,6 @@ class Figure {
     if (this.canvas.width !== trace.W || this.canvas.height !== trace.H)
       [this.canvas.width, this.canvas.height] = [trace.W, trace.H];
     drawNumbers(this.canvas, values, trace, high);
-    enlarge(this.canvas, scale);
+    setScale(this.canvas, scale);
   }
 }
