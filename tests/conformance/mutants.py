@@ -1,7 +1,7 @@
-"""The mistakes that people make, as code: each a plausible function with one line wrong, marked by a comment.
+"""Mutants: plausible functions that each contain one mistake, in a line marked with a comment.
 
-They are written in several styles, as learners write: with our Noise or with torch.randn, as generators of steps or as
-loops that return the image, with tables that begin at 0 or at 1.
+They are written in the different styles that learners use: with our Noise or torch.randn, as generators of steps or
+loops that return the final image, and with tables that start at t = 0 or t = 1.
 """
 
 import copy
@@ -34,7 +34,7 @@ def _sigma(a: float, b: float, eta: float) -> float:
 
 
 def _ddim_step(x: Tensor, x0: Tensor, a: float, b: float, sigma: float = 0.0) -> Tensor:
-    """The right one, but for the noise."""
+    """A correct step without its noise."""
     eps = (x - math.sqrt(a) * x0) / math.sqrt(1 - a)
     return math.sqrt(b) * x0 + math.sqrt(max(1 - b - sigma**2, 0.0)) * eps
 
@@ -43,31 +43,31 @@ def _ddim_step(x: Tensor, x0: Tensor, a: float, b: float, sigma: float = 0.0) ->
 
 
 def diffuse_without_root(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
-    """As in a well-known course."""
+    """A mistake found in a well-known course."""
     ab = schedule.alpha_bar[t].view(-1, 1, 1, 1)
     return ab.sqrt() * x0 + (1 - ab) * eps  # no √
 
 
 def diffuse_with_precomputed_tables(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
-    """The same, behind tables."""
+    """The same mistake in precomputed tables."""
     signal, noise = schedule.alpha_bar.sqrt(), 1 - schedule.alpha_bar  # no √
     return signal[t][:, None, None, None] * x0 + noise[t][:, None, None, None] * eps
 
 
 def diffuse_from_zero(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
-    """Takes t for a 1-based count into a table that has an entry for t = 0."""
+    """Indexes the table with t − 1, although it has an entry for t = 0."""
     ab = schedule.alpha_bar[t - 1].view(-1, 1, 1, 1)  # t − 1
     return ab.sqrt() * x0 + (1 - ab).sqrt() * eps
 
 
 def diffuse_one_late(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
-    """Runs past the end of the table at t = T."""
+    """Indexes the table with t + 1, which is past its end at t = T."""
     ab = schedule.alpha_bar[t + 1].view(-1, 1, 1, 1)  # t + 1
     return ab.sqrt() * x0 + (1 - ab).sqrt() * eps
 
 
 def diffuse_from_table_of_T(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
-    """A table without t = 0, indexed as if it had one."""
+    """Uses a table without t = 0, but indexes it with t."""
     ab = (1 - schedule.beta[1:]).cumprod(0)[t.clamp(max=schedule.T - 1)].view(-1, 1, 1, 1)
     return ab.sqrt() * x0 + (1 - ab).sqrt() * eps
 
@@ -75,27 +75,27 @@ def diffuse_from_table_of_T(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedu
 def loss_without_root(
     network: Callable[[Tensor, Tensor], Tensor], x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule, prediction: str
 ) -> Tensor:
-    """The training loop of that course."""
+    """The training loss of the same course."""
     x_t = diffuse_without_root(x0, t, eps, schedule)
     return (network(x_t, t) - eps).square().flatten(1).mean(1)
 
 
-def loss_told_t_minus_one(
+def loss_passes_t_minus_one(
     network: Callable[[Tensor, Tensor], Tensor], x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule, prediction: str
 ) -> Tensor:
-    """The network learns the times of a 0-based library."""
+    """Passes the 0-based timestep of other libraries to the network."""
     ab = schedule.alpha_bar[t].view(-1, 1, 1, 1)
     x_t = ab.sqrt() * x0 + (1 - ab).sqrt() * eps
     return (network(x_t, t - 1) - eps).square().flatten(1).mean(1)  # t − 1
 
 
-# σ used as the direction coefficient
+# σ as the coefficient of ε̂
 
 
 def ddim_sigma_as_direction(
     denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, eta: float = 0.0, generator: Noise
 ) -> Iterator[Step]:
-    """Where √(1−ᾱ_s−σ²) belongs."""
+    """Uses σ where √(1−ᾱ_s−σ²) is correct."""
     x = x_T
     for t, s in _pairs(schedule, steps):
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
@@ -108,7 +108,7 @@ def ddim_sigma_as_direction(
 
 
 def ddpm_sigma_as_direction(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
-    """η is 1 and the noise is torch's; only the image comes back."""
+    """The same at η = 1, with noise from torch; returns only the image."""
     x = x_T
     for t, s in _pairs(schedule, steps):
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
@@ -119,13 +119,13 @@ def ddpm_sigma_as_direction(denoise: Denoise, schedule: Schedule, x_T: Tensor, s
     return x
 
 
-# ᾱ_s = ᾱ₁ instead of 1 at the last step
+# ᾱ₁ instead of ᾱ₀ = 1 in the last step
 
 
 def ddim_stops_at_one(
     denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, eta: float = 0.0, generator: Noise
 ) -> Iterator[Step]:
-    """A guard against the index 0."""
+    """Never indexes the table below 1."""
     x = x_T
     for t, s in _pairs(schedule, steps):
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[max(s, 1)].item()  # ᾱ₁
@@ -138,7 +138,7 @@ def ddim_stops_at_one(
 
 
 def ddim_final_alpha_of_first(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
-    """As with set_alpha_to_one=False in other libraries."""
+    """Like set_alpha_to_one=False in Diffusers."""
     final = schedule.alpha_bar[1].item()  # ᾱ₁
     x = x_T
     for t, s in _pairs(schedule, steps):
@@ -148,7 +148,7 @@ def ddim_final_alpha_of_first(denoise: Denoise, schedule: Schedule, x_T: Tensor,
 
 
 def dpmpp_2m_stops_at_one(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Iterator[Step]:
-    """Its λ is infinite at t = 0, so someone went to t = 1 instead."""
+    """Uses t = 1 in the last step, because λ is infinite at t = 0."""
 
     def half_log_snr(t: int) -> float:
         a = schedule.alpha_bar[max(t, 1)].item()  # ᾱ₁
@@ -165,26 +165,26 @@ def dpmpp_2m_stops_at_one(denoise: Denoise, schedule: Schedule, x_T: Tensor, ste
         yield Step(s, x, x0)
 
 
-# Noise added on the last step
+# Noise in the last step
 
 
-def ddpm_noise_to_the_end(
+def ddpm_noise_on_last_step(
     denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, variance: str = "posterior", generator: Noise
 ) -> Iterator[Step]:
-    """No guard. With the posterior variance, which is 0 there, nobody notices; with β one sees the grain."""
+    """Adds noise without "if s > 0". Harmless for the posterior variance, which is 0 there, but visible with β."""
     x = x_T
     for t, s in _pairs(schedule, steps):
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
         x0 = denoise(x, _times(t, x))
         var = 1 - a / b if variance == "beta" else _sigma(a, b, 1.0) ** 2
-        x = _ddim_step(x, x0, a, b, _sigma(a, b, 1.0)) + math.sqrt(var) * generator(t, like=x)  # also at s = 0
+        x = _ddim_step(x, x0, a, b, _sigma(a, b, 1.0)) + math.sqrt(var) * generator(t, like=x)  # even at s = 0
         yield Step(s, x, x0)
 
 
 def ddim_noise_floor(
     denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, eta: float = 1.0
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """σ is kept away from 0, as a logarithm of it would need."""
+    """Clamps σ to a minimum, as code that takes its logarithm does."""
     x = x_T
     for t, s in _pairs(schedule, steps):
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
@@ -199,10 +199,10 @@ def ddim_noise_floor(
 # t off by one
 
 
-def ddim_told_t_minus_one(
+def ddim_passes_t_minus_one(
     denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, eta: float = 0.0, generator: Noise
 ) -> Iterator[Step]:
-    """The numbering of other libraries."""
+    """Passes the 0-based timestep of other libraries to the network."""
     x = x_T
     for t, s in _pairs(schedule, steps):
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
@@ -214,8 +214,8 @@ def ddim_told_t_minus_one(
         yield Step(s, x, x0)
 
 
-def ddim_told_the_end(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
-    """The network hears the time that the step goes to."""
+def ddim_passes_end_of_step(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+    """Passes s to the network, the timestep at which the step ends."""
     x = x_T
     for t, s in _pairs(schedule, steps):
         x0 = denoise(x, _times(s, x))  # s
@@ -224,7 +224,7 @@ def ddim_told_the_end(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: 
 
 
 def ddim_from_T_minus_one(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Iterator[Step]:
-    """Counts the steps from T − 1."""
+    """Starts at T − 1."""
     x = x_T
     stride = (schedule.T - 1) / steps  # T − 1
     times = [round(schedule.T - 1 - i * stride) for i in range(steps)] + [0]
@@ -237,7 +237,7 @@ def ddim_from_T_minus_one(denoise: Denoise, schedule: Schedule, x_T: Tensor, ste
 def ddim_tables_one_early(
     denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, eta: float = 0.0, generator: Noise
 ) -> Iterator[Step]:
-    """Both ᾱ are those of the time before."""
+    """Reads both ᾱ one timestep too early."""
     x = x_T
     for t, s in _pairs(schedule, steps):
         a, b = schedule.alpha_bar[t - 1].item(), schedule.alpha_bar[max(s - 1, 0)].item()  # t − 1, s − 1
@@ -253,28 +253,38 @@ def ddim_tables_one_early(
 
 
 def ddim_tables_one_late(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
-    """Runs past the end of the table at t = T."""
+    """Reads ᾱ_{t+1}, which is past the end of the table at t = T."""
     x = x_T
     for t, s in _pairs(schedule, steps):
-        x = _ddim_step(
-            x, denoise(x, _times(t, x)), schedule.alpha_bar[t + 1].item(), schedule.alpha_bar[s].item()
-        )  # t + 1
+        a, b = schedule.alpha_bar[t + 1].item(), schedule.alpha_bar[s].item()  # t + 1
+        x = _ddim_step(x, denoise(x, _times(t, x)), a, b)
     return x
 
 
-# Stale ε after a clip
+def ddim_alpha_sigma_one_late(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+    """The same with alpha_sigma, which raises its own IndexError."""
+    x = x_T
+    for t, s in _pairs(schedule, steps):
+        x0 = denoise(x, _times(t, x))
+        alpha, sigma = schedule.alpha_sigma(t + 1, like=x)  # t + 1
+        alpha_s, sigma_s = schedule.alpha_sigma(s, like=x)
+        x = alpha_s * x0 + sigma_s * (x - alpha * x0) / sigma
+    return x
+
+
+# ε not recomputed after clipping
 
 
 def ddim_stale_eps(
     denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, eta: float = 0.0, generator: Noise
 ) -> Iterator[Step]:
-    """ε is taken before x̂₀ is clipped, and not again after."""
+    """Computes ε before x̂₀ is clipped, and does not recompute it."""
     x = x_T
     for t, s in _pairs(schedule, steps):
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
         x0 = denoise(x, _times(t, x))
         eps = to_eps(x0, x, t, schedule)
-        x0 = x0.clamp(-1, 1)  # eps stays
+        x0 = x0.clamp(-1, 1)  # eps is stale
         sigma = _sigma(a, b, eta)
         x = math.sqrt(b) * x0 + math.sqrt(1 - b - sigma**2) * eps
         if sigma > 0:
@@ -285,25 +295,25 @@ def ddim_stale_eps(
 def ddim_stale_eps_on_request(
     denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, clip: bool = False
 ) -> Tensor:
-    """The same, where clipping is asked for, and only the image comes back."""
+    """The same with an option to clip; returns only the image."""
     x = x_T
     for t, s in _pairs(schedule, steps):
         x0 = denoise(x, _times(t, x))
         eps = to_eps(x0, x, t, schedule)
         if clip:
-            x0 = x0.clamp(-1, 1)  # eps stays
+            x0 = x0.clamp(-1, 1)  # eps is stale
         alpha, sigma = schedule.alpha_sigma(s, like=x)
         x = alpha * x0 + sigma * eps
     return x
 
 
-# β_t as the variance of a strided step
+# β_t as the variance of a step that skips timesteps
 
 
 def ddpm_beta_of_table(
     denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, variance: str = "posterior", generator: Noise
 ) -> Iterator[Step]:
-    """The mean knows of the stride, the noise does not."""
+    """Takes the stride into account in the mean, but not in the noise."""
     x = x_T
     for t, s in _pairs(schedule, steps):
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
@@ -316,7 +326,7 @@ def ddpm_beta_of_table(
 
 
 def ddpm_skipping(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, generator: torch.Generator) -> Tensor:
-    """Algorithm 2 of DDPM as printed, over every k-th time only."""
+    """Algorithm 2 of the DDPM paper, unchanged, on every k-th timestep."""
     x = x_T
     for t, s in _pairs(schedule, steps):
         beta = schedule.beta[t].item()  # of one step
@@ -330,7 +340,7 @@ def ddpm_skipping(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int,
 def ddim_table_sigma(
     denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, eta: float = 0.0, generator: Noise
 ) -> Iterator[Step]:
-    """η² β̃_t from a table that was made for single steps."""
+    """Takes σ² = η² β̃_t from a table for single steps."""
     x = x_T
     for t, s in _pairs(schedule, steps):
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
@@ -343,20 +353,20 @@ def ddim_table_sigma(
 
 
 def posterior_of_one_step(x0: Tensor, x_t: Tensor, t: int, s: int, schedule: Schedule) -> tuple[Tensor, float]:
-    """β_t from the table, whatever the stride."""
+    """Uses β_t from the table for any stride."""
     a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
     whole = 1 - a / b
     mean = (math.sqrt(b) * whole * x0 + math.sqrt(1 - whole) * (1 - b) * x_t) / (1 - a)
     return mean, (1 - b) / (1 - a) * schedule.beta[t].item()  # of one step
 
 
-# Negative index wraparound in the step list
+# Negative timesteps that wrap around
 
 
 def ddim_wraps_by_stride(
     denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, eta: float = 0.0, generator: Noise
 ) -> Iterator[Step]:
-    """s = t − stride, also where that is below 0: T = 1000 in 53 steps ends at 10 − 18 = −8."""
+    """Uses s = t − stride, even below 0: T = 1000 in 53 steps ends at 10 − 18 = −8."""
     x = x_T
     stride = schedule.T // steps
     for t in range(schedule.T, 0, -stride):
@@ -371,7 +381,7 @@ def ddim_wraps_by_stride(
 
 
 def ddim_wraps_silently(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
-    """The same, and nothing but the image tells of it."""
+    """The same, but returns only the image."""
     x = x_T
     stride = schedule.T // steps
     for t in range(schedule.T, 0, -stride):
@@ -380,7 +390,7 @@ def ddim_wraps_silently(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps
 
 
 def ddim_wrong_stop(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Iterator[Step]:
-    """arange one stride too far; alpha_sigma refuses the negative time."""
+    """Runs arange one stride too far; alpha_sigma raises an error for the negative timestep."""
     stride = schedule.T // steps
     times = torch.arange(schedule.T, -stride, -stride).tolist()  # stops below 0
     x = x_T
@@ -392,7 +402,7 @@ def ddim_wrong_stop(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: in
 
 
 def ddim_sentinel(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Iterator[Step]:
-    """−1 for "clean", as 0-based libraries have it, used as an index."""
+    """Uses −1 for clean data, as 0-based libraries do, and indexes the table with it."""
     times = [*step_times(schedule.T, steps)[:-1], -1]  # −1
     x = x_T
     for t, s in itertools.pairwise(times):
@@ -402,22 +412,22 @@ def ddim_sentinel(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int)
 
 
 def step_times_below_zero(T: int, steps: int) -> list[int]:
-    """steps + 1 numbers, but the last is not 0."""
+    """Returns steps + 1 timesteps, but the last is not 0."""
     stride = math.ceil(T / steps)
     return [T - i * stride for i in range(steps + 1)]
 
 
 def step_times_by_stride(T: int, steps: int) -> list[int]:
-    """A stride, and one more to be sure."""
+    """Runs one stride too far."""
     stride = T // steps
     return list(range(T, -stride, -stride))  # stops below 0
 
 
-# The average of the weights
+# EMA
 
 
 class EMAOfEverything:
-    """Averages all that is in the state dict."""
+    """Averages everything in the state dict."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network, self.decay = copy.deepcopy(network), decay
@@ -430,7 +440,7 @@ class EMAOfEverything:
 
 
 class EMAOfBuffers:
-    """Averages the parameters, and then the buffers."""
+    """Averages the parameters, and then the buffers too."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network, self.decay = copy.deepcopy(network), decay
@@ -445,15 +455,15 @@ class EMAOfBuffers:
 
 
 def samples_raw(raw_network: nn.Module, ema_network: nn.Module) -> Tensor:
-    """The average is made, and never used."""
+    """Never uses the EMA network."""
     x = torch.zeros(2, 1, 4, 4)
     for t in (3, 2, 1):
         x = raw_network(x, torch.full((2,), t))
     return x
 
 
-def samples_what_was_loaded(raw_network: nn.Module, ema_network: nn.Module) -> Tensor:
-    """A fresh copy, with the wrong weights loaded into it."""
+def samples_loaded_raw_weights(raw_network: nn.Module, ema_network: nn.Module) -> Tensor:
+    """Samples with a new copy, but loads the raw weights into it."""
     network = copy.deepcopy(ema_network)
     network.load_state_dict(raw_network.state_dict())  # raw
     x: Tensor = network(torch.zeros(2, 1, 4, 4), torch.ones(2, dtype=torch.int64))
@@ -465,7 +475,7 @@ def samples_what_was_loaded(raw_network: nn.Module, ema_network: nn.Module) -> T
 
 @dataclass
 class FromZeroToOne:
-    """A data set whose images were divided by 255, and that is all."""
+    """A data set whose images are divided by 255, but not moved to [−1, 1]."""
 
     size: int = 20
 
@@ -478,19 +488,19 @@ class FromZeroToOne:
 
 
 def drop_all_or_none(labels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """One number for the whole batch."""
+    """Draws one random number for the whole batch."""
     return labels * (torch.rand(1, generator=generator) >= probability)  # of shape (1,)
 
 
 def drop_with_if(labels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """The same, as an if."""
-    if torch.rand((), generator=generator).item() < probability:  # once a batch
+    """The same, written as an if statement."""
+    if torch.rand((), generator=generator).item() < probability:  # once per batch
         return torch.zeros_like(labels)
     return labels
 
 
-def guided_away(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise:
-    """∅ − scale · (label − ∅)."""
+def guided_minus(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise:
+    """Computes uncond − scale · (cond − uncond)."""
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         base = unconditional(x_t, t)
@@ -500,16 +510,16 @@ def guided_away(conditional: Denoise, unconditional: Denoise, scale: float) -> D
 
 
 def guided_swapped(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise:
-    """Label and ∅ in each other's place."""
+    """Swaps cond and uncond."""
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         base = conditional(x_t, t)
-        return base + scale * (unconditional(x_t, t) - base)  # the other way round
+        return base + scale * (unconditional(x_t, t) - base)  # swapped
 
     return denoise
 
 
 def guided_lerp(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise:
-    """(1 + w) ε(label) − w ε(∅) with w = scale − 1, from memory."""
+    """Swaps cond and uncond in (1 + w) cond − w uncond, where w = scale − 1."""
     w = scale - 1
-    return lambda x_t, t: (1 + w) * unconditional(x_t, t) - w * conditional(x_t, t)  # label and ∅ swapped
+    return lambda x_t, t: (1 + w) * unconditional(x_t, t) - w * conditional(x_t, t)  # swapped

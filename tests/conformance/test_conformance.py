@@ -1,4 +1,4 @@
-"""Our own core passes every check; every mutant is caught, and called by its name and no other."""
+"""Our own code passes every check, and for each mutant the report names its mistake and no other."""
 
 import functools
 import itertools
@@ -33,24 +33,24 @@ from tests.conformance import mutants
 Steps = Iterator[Step]
 
 
-def one_by_one(labels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+def drop_each_image(labels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
     return labels * (torch.rand(len(labels), 1, generator=generator) >= probability)
 
 
-report_on = functools.cache(c.check_sampler)
+cached_report = functools.cache(c.check_sampler)
 
 
-# Our own core
+# Our own code
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 def test_our_samplers_pass(sampler: Callable[..., Steps]) -> None:
-    report = report_on(sampler)
+    report = cached_report(sampler)
     report.raise_if_failed()
     assert report.mistakes == []
 
 
-def test_our_solvers_have_their_order() -> None:
+def test_our_ode_solvers_have_order_2() -> None:
     c.check_sampler(heun, order=2).raise_if_failed()
     c.check_sampler(dpmpp_2m, order=2).raise_if_failed()
     assert not c.check_sampler(dpmpp_2m, order=4).passed
@@ -69,7 +69,7 @@ def test_our_schedules_pass(schedule: Schedule, expected: Any) -> None:
     c.check_schedule(schedule.alpha_bar.tolist(), expected).raise_if_failed()
 
 
-def test_the_rest_of_our_core_passes() -> None:
+def test_our_other_functions_pass() -> None:
     for report in (
         c.check_zero_terminal_snr(),
         c.check_step_times(step_times),
@@ -81,7 +81,7 @@ def test_the_rest_of_our_core_passes() -> None:
         c.check_ema(EMA),
         c.check_sampling_weights(lambda raw, ema: mutants.samples_raw(ema, raw)),
         c.check_data(torch.linspace(-1, 1, 64).view(1, 1, 8, 8)),
-        c.check_label_dropout(one_by_one),
+        c.check_label_dropout(drop_each_image),
         c.check_guidance(guided),
     ):
         report.raise_if_failed()
@@ -96,13 +96,14 @@ SAMPLER_MUTANTS = [
     (mutants.ddim_stops_at_one, mistakes.LAST_ALPHA_BAR),
     (mutants.ddim_final_alpha_of_first, mistakes.LAST_ALPHA_BAR),
     (mutants.dpmpp_2m_stops_at_one, mistakes.LAST_ALPHA_BAR),
-    (mutants.ddpm_noise_to_the_end, mistakes.NOISE_ON_LAST_STEP),
+    (mutants.ddpm_noise_on_last_step, mistakes.NOISE_ON_LAST_STEP),
     (mutants.ddim_noise_floor, mistakes.NOISE_ON_LAST_STEP),
-    (mutants.ddim_told_t_minus_one, mistakes.OFF_BY_ONE),
-    (mutants.ddim_told_the_end, mistakes.OFF_BY_ONE),
+    (mutants.ddim_passes_t_minus_one, mistakes.OFF_BY_ONE),
+    (mutants.ddim_passes_end_of_step, mistakes.OFF_BY_ONE),
     (mutants.ddim_from_T_minus_one, mistakes.OFF_BY_ONE),
     (mutants.ddim_tables_one_early, mistakes.OFF_BY_ONE),
     (mutants.ddim_tables_one_late, mistakes.OFF_BY_ONE),
+    (mutants.ddim_alpha_sigma_one_late, mistakes.OFF_BY_ONE),
     (mutants.ddim_stale_eps, mistakes.STALE_EPS),
     (mutants.ddim_stale_eps_on_request, mistakes.STALE_EPS),
     (mutants.ddpm_beta_of_table, mistakes.BETA_OF_ONE_STEP),
@@ -120,45 +121,45 @@ OTHER_MUTANTS = [
     (c.check_forward, mutants.diffuse_from_zero, mistakes.OFF_BY_ONE),
     (c.check_forward, mutants.diffuse_one_late, mistakes.OFF_BY_ONE),
     (c.check_forward, mutants.diffuse_from_table_of_T, mistakes.OFF_BY_ONE),
-    (c.check_loss, mutants.loss_told_t_minus_one, mistakes.OFF_BY_ONE),
+    (c.check_loss, mutants.loss_passes_t_minus_one, mistakes.OFF_BY_ONE),
     (c.check_posterior, mutants.posterior_of_one_step, mistakes.BETA_OF_ONE_STEP),
     (c.check_step_times, mutants.step_times_below_zero, mistakes.WRAPAROUND),
     (c.check_step_times, mutants.step_times_by_stride, mistakes.WRAPAROUND),
     (c.check_ema, mutants.EMAOfEverything, mistakes.AVERAGED_TABLES),
     (c.check_ema, mutants.EMAOfBuffers, mistakes.AVERAGED_TABLES),
     (c.check_sampling_weights, mutants.samples_raw, mistakes.EMA_NOT_USED),
-    (c.check_sampling_weights, mutants.samples_what_was_loaded, mistakes.EMA_NOT_USED),
+    (c.check_sampling_weights, mutants.samples_loaded_raw_weights, mistakes.EMA_NOT_USED),
     (c.check_data, torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0)), mistakes.DATA_FROM_ZERO),
     (c.check_data, mutants.FromZeroToOne(), mistakes.DATA_FROM_ZERO),
     (c.check_label_dropout, mutants.drop_all_or_none, mistakes.DROPPED_PER_BATCH),
     (c.check_label_dropout, mutants.drop_with_if, mistakes.DROPPED_PER_BATCH),
-    (c.check_guidance, mutants.guided_away, mistakes.GUIDANCE_SIGN),
+    (c.check_guidance, mutants.guided_minus, mistakes.GUIDANCE_SIGN),
     (c.check_guidance, mutants.guided_swapped, mistakes.GUIDANCE_SIGN),
     (c.check_guidance, mutants.guided_lerp, mistakes.GUIDANCE_SIGN),
 ]
 
 
 @pytest.mark.parametrize(("mutant", "mistake"), SAMPLER_MUTANTS, ids=lambda each: getattr(each, "__name__", ""))
-def test_a_mutant_of_a_sampler_is_named(mutant: Callable[..., Any], mistake: Mistake) -> None:
+def test_the_mistake_of_a_sampler_mutant_is_named(mutant: Callable[..., Any], mistake: Mistake) -> None:
     assert c.check_sampler(mutant).mistakes == [mistake.name]
 
 
 @pytest.mark.parametrize(("check", "mutant", "mistake"), OTHER_MUTANTS, ids=lambda each: getattr(each, "__name__", ""))
-def test_a_mutant_is_named(check: Callable[[Any], c.Report], mutant: Any, mistake: Mistake) -> None:
+def test_the_mistake_of_a_mutant_is_named(check: Callable[[Any], c.Report], mutant: Any, mistake: Mistake) -> None:
     assert check(mutant).mistakes == [mistake.name]
 
 
-def test_every_required_mistake_has_mutants() -> None:
+def test_every_required_mistake_has_a_mutant() -> None:
     named = {mistake for _, mistake in SAMPLER_MUTANTS} | {mistake for _, _, mistake in OTHER_MUTANTS}
     assert named == set(c.REQUIRED)
     assert len(c.REQUIRED) == 13
 
 
-# The numbers stand in the checks
+# The reference numbers are in the checks
 
 
 def test_the_end_to_end_table() -> None:
-    shown = {(check.name, check.expected) for sampler in (ddim, ddpm) for check in report_on(sampler).checks}
+    shown = {(check.name, check.expected) for sampler in (ddim, ddpm) for check in cached_report(sampler).checks}
     for mode, numbers in (
         ("η = 0", ("0.498495", "0.471403", "0.369955")),
         ("η = 1", ("0.496110", "0.444100", "0.333475")),
@@ -166,10 +167,10 @@ def test_the_end_to_end_table() -> None:
         ("variance β", ("0.500752", "0.511719", "0.493901")),
     ):
         for steps, number in zip((1000, 50, 10), numbers, strict=True):
-            assert (f"{mode}: standard deviation, {steps} steps", number) in shown
+            assert (f"{mode}: output standard deviation, {steps} steps", number) in shown
 
 
-def test_the_table_is_what_the_closed_form_gives() -> None:
+def test_the_closed_form_gives_the_table() -> None:
     for column, (eta, beta) in {"η = 0": (0.0, False), "posterior": (1.0, False), "β": (1.0, True)}.items():
         for steps, number in c.TABLE[column].items():
             assert c.output_std(step_times(1000, steps), eta, beta, linear()) == pytest.approx(number, abs=6e-7)
@@ -181,8 +182,8 @@ def test_the_optimal_loss() -> None:
     assert c.OPTIMAL_EPS_MSE == {1.0: 0.27551, 0.5: 0.17305}
 
 
-def test_the_numbers_of_the_schedules() -> None:
-    values = {(name, T, what): value for (name, T), rows in PUBLISHED.items() for what, _, value, _ in rows}
+def test_the_published_values_of_the_schedules() -> None:
+    values = {(name, T, row[0]): row[2] for (name, T), rows in PUBLISHED.items() for row in rows}
     assert values == {
         ("linear", 1000, "ᾱ_T"): 4.035829765e-5,
         ("linear", 1000, "√ᾱ_T"): 0.006352818,
@@ -207,7 +208,7 @@ def test_the_numbers_of_the_schedules() -> None:
     ("name", "make", "T"), [("linear", linear, 1000), ("linear", linear, 200), ("cosine", cosine, 500)]
 )
 @pytest.mark.parametrize("at", [0.1, 0.5, 1.0])
-def test_a_schedule_that_is_off_in_the_sixth_digit_is_caught(
+def test_a_schedule_that_differs_in_the_sixth_digit_fails(
     name: ScheduleName, make: Callable[[int], Schedule], T: int, at: float
 ) -> None:
     alpha_bar = make(T).alpha_bar.clone()
@@ -216,18 +217,18 @@ def test_a_schedule_that_is_off_in_the_sixth_digit_is_caught(
     assert not c.check_schedule(alpha_bar, name).passed
 
 
-def test_beta_posterior_of_the_second_step() -> None:
-    def off(x0: Tensor, x_t: Tensor, t: int, s: int, schedule: Schedule) -> tuple[Tensor, float]:
+def test_a_wrong_posterior_variance_of_the_second_step_fails() -> None:
+    def slightly_wide(x0: Tensor, x_t: Tensor, t: int, s: int, schedule: Schedule) -> tuple[Tensor, float]:
         mean, variance = posterior(x0, x_t, t, s, schedule)
         return mean, variance * (1 + 1e-6)
 
-    checks = {check.name: check for check in c.check_posterior(off).checks}
+    checks = {check.name: check for check in c.check_posterior(slightly_wide).checks}
     assert checks["β̃₂/β₂"].expected == "0.4547357658"
     assert not checks["β̃₂/β₂"].passed
     assert checks["β̃₁ = 0 exactly"].passed
 
 
-# Schedules that are none
+# Invalid schedules
 
 
 @pytest.mark.parametrize(
@@ -239,57 +240,59 @@ def test_beta_posterior_of_the_second_step() -> None:
         (linear().alpha_bar.float(), mistakes.SINGLE_PRECISION),
     ],
 )
-def test_a_wrong_table_is_named(alpha_bar: Tensor, mistake: Mistake) -> None:
+def test_the_mistake_of_a_wrong_table_is_named(alpha_bar: Tensor, mistake: Mistake) -> None:
     assert c.check_schedule(alpha_bar, "linear").mistakes == [mistake.name]
 
 
 @pytest.mark.parametrize(
-    ("numbers", "row"),
+    ("values", "name"),
     [
-        ([1.0, math.nan, 0.1], "all numbers finite"),
-        ([1.0, 0.5, 0.5, 0.1], "ᾱ falls strictly"),
-        ([1.0, 0.5, -0.1], "ᾱ is never below 0"),
-        ([0.5, 0.2], "ᾱ₀ = 1: t = 0 is clean"),
+        ([1.0, math.nan, 0.1], "all values are finite"),
+        ([1.0, 0.5, 0.5, 0.1], "ᾱ strictly decreases"),
+        ([1.0, 0.5, -0.1], "ᾱ is not negative"),
+        ([0.5, 0.2], "ᾱ₀ = 1: t = 0 is clean data"),
         ([1.0], "shape (T+1,)"),
         ([[1.0, 0.5]], "shape (T+1,)"),
     ],
 )
-def test_a_table_that_is_no_schedule_fails_where_it_is_wrong(numbers: Any, row: str) -> None:
-    report = c.check_schedule(numbers)
-    assert row in {check.name for check in report.checks if not check.passed}
+def test_an_invalid_schedule_fails_the_matching_check(values: Any, name: str) -> None:
+    report = c.check_schedule(values)
+    assert name in {check.name for check in report.checks if not check.passed}
     assert len(report.mistakes) == 1
 
 
-def test_another_schedule_is_not_the_one_expected() -> None:
+def test_a_schedule_other_than_the_expected_one_fails() -> None:
     assert c.check_schedule(cosine(), "linear").mistakes
     assert c.check_schedule(linear(), "linear_zero_snr").mistakes
     assert not c.check_zero_terminal_snr(rescale=lambda schedule: schedule).passed
 
 
 def test_epsilon_at_zero_terminal_snr_must_be_refused() -> None:
-    def careless(network: Denoise, schedule: Schedule, prediction: Any) -> Denoise:
+    def accepts_everything(network: Denoise, schedule: Schedule, prediction: Any) -> Denoise:
         return lambda x, t: to_x0(prediction, network(x, t), x, t, schedule)
 
-    failed = [check.name for check in c.check_zero_terminal_snr(zero_terminal_snr, careless).checks if not check.passed]
+    report = c.check_zero_terminal_snr(zero_terminal_snr, accepts_everything)
+    failed = [check.name for check in report.checks if not check.passed]
     assert failed == ["ε-prediction is refused"]
     c.check_zero_terminal_snr(zero_terminal_snr, Denoiser).raise_if_failed()
 
 
-# Mistakes beyond the thirteen
+# Mistakes beyond the required thirteen
 
 
 def test_v_with_the_wrong_sign_is_named() -> None:
-    def minus_v(prediction: Any, *args: Any) -> Tensor:
+    def negated_target(prediction: Any, *args: Any) -> Tensor:
         return -target(prediction, *args) if prediction == "v" else target(prediction, *args)
 
-    def of_minus_v(prediction: Any, output: Tensor, *args: Any) -> Tensor:
+    def negated_to_x0(prediction: Any, output: Tensor, *args: Any) -> Tensor:
         return to_x0(prediction, -output if prediction == "v" else output, *args)
 
-    assert c.check_conversions(target=minus_v).mistakes == [mistakes.V_SIGN.name]
-    assert c.check_conversions(target=minus_v, to_x0=of_minus_v).mistakes == [mistakes.V_SIGN.name]  # consistent
+    assert c.check_conversions(target=negated_target).mistakes == [mistakes.V_SIGN.name]
+    # consistent with each other, but not with the definition of v
+    assert c.check_conversions(target=negated_target, to_x0=negated_to_x0).mistakes == [mistakes.V_SIGN.name]
 
 
-def test_the_posterior_with_the_variance_of_the_forward_step_is_named() -> None:
+def test_a_posterior_with_variance_beta_is_named() -> None:
     def wide(x0: Tensor, x_t: Tensor, t: int, s: int, schedule: Schedule) -> tuple[Tensor, Tensor]:
         mean, _ = posterior(x0, x_t, t, s, schedule)
         return mean, 1 - schedule.alpha_bar[t] / schedule.alpha_bar[s]
@@ -297,21 +300,23 @@ def test_the_posterior_with_the_variance_of_the_forward_step_is_named() -> None:
     assert c.check_posterior(wide).mistakes == [mistakes.BETA_FOR_POSTERIOR.name]
 
 
-def test_a_time_that_lines_up_with_the_columns_is_caught() -> None:
+def test_factors_that_broadcast_over_columns_fail() -> None:
     def columns(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
         a = schedule.alpha_bar[t] if len(t) == x0.shape[3] else schedule.alpha_bar[t].view(-1, 1, 1, 1)
         return a.sqrt() * x0 + (1 - a).sqrt() * eps
 
     failed = [check.name for check in c.check_forward(columns).checks if not check.passed]
-    assert failed == ["each image of a batch has its own t"]
+    assert failed == ["each image has its own t"]
 
 
-def test_losses_that_are_not_the_loss() -> None:
+def test_wrong_losses_fail() -> None:
     def doubled(*args: Any) -> Tensor:
         return 2 * denoising_loss(*args)
 
-    assert c.check_loss(doubled).mistakes == ["it is not the mean squared error"]
-    assert c.check_loss(lambda *args: denoising_loss(*args).mean()).mistakes == ["the loss is not one number an image"]
+    assert c.check_loss(doubled).mistakes == ["the loss is not the mean squared error"]
+    assert c.check_loss(lambda *args: denoising_loss(*args).mean()).mistakes == [
+        "the loss does not return one number per image"
+    ]
     assert not c.check_loss(lambda *args: torch.zeros(2000)).passed
     assert c.check_loss_floor(0.15, std=0.5).mistakes == [mistakes.LEAK.name]
     assert c.check_loss_floor(0.3, std=0.5).passed
@@ -319,7 +324,7 @@ def test_losses_that_are_not_the_loss() -> None:
 
 
 class _EMA:
-    """With the share of the new weights that a test gives it."""
+    """An EMA in which a function of n decides the share of the new weights."""
 
     def __init__(self, network: nn.Module, share: Callable[[int], float]) -> None:
         self.inner, self.share = EMA(network, 0.5), share
@@ -331,7 +336,7 @@ class _EMA:
             mine.lerp_(theirs, self.share(n))
 
 
-def test_averages_that_do_not_average_are_named() -> None:
+def test_the_mistake_of_a_wrong_ema_is_named() -> None:
     def plain(network: nn.Module, decay: float) -> _EMA:
         return _EMA(network, lambda n: 1 - decay)
 
@@ -352,7 +357,7 @@ def test_averages_that_do_not_average_are_named() -> None:
     assert c.check_ema(aliased).mistakes == [mistakes.EMA_ALIASED.name]
 
 
-def test_sampling_with_both_networks_is_caught() -> None:
+def test_sampling_with_both_networks_fails() -> None:
     report = c.check_sampling_weights(lambda raw, ema: mutants.samples_raw(ema, raw) + mutants.samples_raw(raw, ema))
     assert report.mistakes == [mistakes.EMA_NOT_USED.name]
     assert not c.check_sampling_weights(lambda raw, ema: torch.zeros(1)).passed
@@ -369,49 +374,49 @@ def test_sampling_with_both_networks_is_caught() -> None:
         torch.linspace(-1, 1, 64).view(8, 8),
     ],
 )
-def test_images_that_are_not_as_agreed_are_caught(images: Tensor) -> None:
+def test_images_of_the_wrong_shape_type_or_range_fail(images: Tensor) -> None:
     report = c.check_data(images)
     assert len(report.mistakes) == 1
     assert report.mistakes != [mistakes.DATA_FROM_ZERO.name]
 
 
-def test_label_dropout_that_drops_something_else_is_named() -> None:
+def test_the_mistake_of_wrong_label_dropout_is_named() -> None:
     def kept_instead(labels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-        return one_by_one(labels, 1 - probability, generator)
+        return drop_each_image(labels, 1 - probability, generator)
 
-    def numbers(labels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    def single_entries(labels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
         return labels * (torch.rand(labels.shape, generator=generator) >= probability)
 
     def in_place(labels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-        return labels.mul_(one_by_one(torch.ones_like(labels), probability, generator))
+        return labels.mul_(drop_each_image(torch.ones_like(labels), probability, generator))
 
-    def global_numbers(labels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    def global_generator(labels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
         return labels * (torch.rand(len(labels), 1) >= probability)
 
     assert c.check_label_dropout(kept_instead).mistakes == [mistakes.KEPT_INSTEAD.name]
-    assert c.check_label_dropout(numbers).mistakes == [mistakes.DROPPED_PER_NUMBER.name]
-    assert c.check_label_dropout(in_place).mistakes == ["the data's own labels are overwritten"]
-    assert c.check_label_dropout(global_numbers).mistakes == ["the random numbers are not those of the generator"]
+    assert c.check_label_dropout(single_entries).mistakes == [mistakes.DROPPED_PER_NUMBER.name]
+    assert c.check_label_dropout(in_place).mistakes == ["dropout modifies the labels of the data in place"]
+    assert c.check_label_dropout(global_generator).mistakes == ["the random numbers do not come from the generator"]
 
 
-def test_the_other_guidance_scale_is_named() -> None:
+def test_the_other_guidance_convention_is_named() -> None:
     def other(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise:
         return guided(conditional, unconditional, 1 + scale)
 
     assert c.check_guidance(other).mistakes == [mistakes.OTHER_SCALE.name]
 
 
-# Samplers as learners write them
+# Samplers in the styles that learners use
 
 
-def test_a_right_sampler_that_only_returns_the_image_passes() -> None:
+def test_a_correct_sampler_that_only_returns_the_image_passes() -> None:
     def final(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> tuple[Tensor, str]:
         return sample(ddpm(denoise, schedule, x_T, steps, generator=lambda t, like: torch.randn_like(like))), "more"  # type: ignore[arg-type]
 
     c.check_sampler(final).raise_if_failed()
 
 
-def test_noise_with_a_mean_and_a_deviation_is_understood() -> None:
+def test_a_correct_sampler_with_torch_normal_passes() -> None:
     def gaussian_steps(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
         x, times = x_T, step_times(schedule.T, steps)
         for t, s in itertools.pairwise(times):
@@ -422,18 +427,18 @@ def test_noise_with_a_mean_and_a_deviation_is_understood() -> None:
     c.check_sampler(gaussian_steps).raise_if_failed()
 
 
-def test_a_right_solver_that_only_returns_the_image_passes() -> None:
+def test_a_correct_solver_that_only_returns_the_image_passes() -> None:
     c.check_sampler(lambda d, s, x, n: sample(heun(d, s, x, n))).raise_if_failed()
 
 
-def test_a_right_sampler_in_single_precision_passes() -> None:
+def test_a_correct_sampler_in_float32_passes() -> None:
     def single(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> list[Tensor]:
         return [step.x for step in ddim(lambda x, t: denoise(x, t).float(), schedule, x_T.float(), steps)]
 
     c.check_sampler(single).raise_if_failed()
 
 
-def test_the_variance_of_ddpm_is_guessed_from_its_noise() -> None:
+def test_the_variance_of_ddpm_is_recognised_from_its_noise() -> None:
     def wide(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, generator: Noise) -> Steps:
         yield from ddpm(denoise, schedule, x_T, steps, variance="beta", generator=generator)
 
@@ -442,12 +447,12 @@ def test_the_variance_of_ddpm_is_guessed_from_its_noise() -> None:
     assert "0.511719" in str(report)
 
 
-def with_numpy(right: bool) -> Callable[..., Steps]:
-    """Noise that cannot be seen from outside: it is judged by chance."""
+def with_numpy(correct: bool) -> Callable[..., Steps]:
+    """Return a sampler whose noise is hidden from the check, so that its output must be estimated from samples."""
     random = np.random.default_rng(0)
 
     def noise(t: int, like: Tensor) -> Tensor:
-        return torch.from_numpy(random.standard_normal(like.shape)) * (1 if right else 1.3)
+        return torch.from_numpy(random.standard_normal(like.shape)) * (1 if correct else 1.3)
 
     def sampler(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Steps:
         yield from ddpm(denoise, schedule, x_T, steps, generator=noise)  # type: ignore[arg-type]
@@ -455,25 +460,25 @@ def with_numpy(right: bool) -> Callable[..., Steps]:
     return sampler
 
 
-def test_noise_from_elsewhere_is_judged_by_chance() -> None:
-    c.check_sampler(with_numpy(right=True)).raise_if_failed()
-    assert c.check_sampler(with_numpy(right=False)).mistakes == ["the output does not have the right spread"]
+def test_a_sampler_with_hidden_noise_is_judged_by_its_samples() -> None:
+    c.check_sampler(with_numpy(correct=True)).raise_if_failed()
+    assert c.check_sampler(with_numpy(correct=False)).mistakes == ["the output has the wrong standard deviation"]
 
 
 def without_noise(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, eta: float) -> Steps:
-    class Silence(Noise):
+    class ZeroNoise(Noise):
         def __call__(self, step: int, like: Tensor) -> Tensor:
             return torch.zeros_like(like)
 
-    return ddim(denoise, schedule, x_T, steps, eta=eta, generator=Silence(0))
+    return ddim(denoise, schedule, x_T, steps, eta=eta, generator=ZeroNoise(0))
 
 
-def in_single_tables(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+def with_float32_tables(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
     rounded = schedule.alpha_bar.float().double()
     return sample(ddim(denoise, Schedule(rounded), x_T, steps))
 
 
-def leading(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Steps:
+def leading_timesteps(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Steps:
     stride = schedule.T // steps
     return ddim(denoise, schedule, x_T, [*range(stride * (steps - 1) + 1, 0, -stride), 0])
 
@@ -482,38 +487,38 @@ def too_many_steps(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int
     return ddim(denoise, schedule, x_T, [*range(schedule.T, 0, -(schedule.T // steps)), 0])
 
 
-def twice_as_many_calls(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Steps:
+def two_calls_per_step(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Steps:
     return heun(denoise, schedule, x_T, step_times(schedule.T, steps))
 
 
-def tells_where_it_began(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Steps:
+def yields_start_of_step(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Steps:
     t = schedule.T
     for step in ddim(denoise, schedule, x_T, steps):
         yield step._replace(t=t)
         t = step.t
 
 
-def in_place(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Steps:
+def modifies_x_T(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Steps:
     for step in ddim(denoise, schedule, x_T, steps):
         yield step._replace(x=x_T.copy_(step.x))
 
 
-def from_other_noise(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+def starts_from_other_noise(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
     return sample(ddim(denoise, schedule, torch.randn_like(x_T), steps))
 
 
-def one_noise_for_all(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, eta: float) -> Steps:
+def shares_noise(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, eta: float) -> Steps:
     noise = lambda t, like: torch.randn(1, 1, 1, 1, dtype=like.dtype)  # noqa: E731
     return ddim(denoise, schedule, x_T, steps, eta=eta, generator=noise)  # type: ignore[arg-type]
 
 
-def draws_for_nothing(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, eta: float) -> Steps:
+def draws_unused_noise(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, eta: float) -> Steps:
     for step in ddim(denoise, schedule, x_T, steps, eta=eta, generator=lambda t, like: torch.randn_like(like)):  # type: ignore[arg-type]
         torch.rand(1)
         yield step
 
 
-def time_as_float(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Steps:
+def passes_float_t(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Steps:
     return ddim(lambda x, t: denoise(x, t.float()), schedule, x_T, steps)
 
 
@@ -521,11 +526,11 @@ def raises(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Ste
     raise RuntimeError("sizes\n  differ")
 
 
-def takes_too_little(denoise: Denoise, schedule: Schedule) -> Steps:
+def lacks_parameters(denoise: Denoise, schedule: Schedule) -> Steps:
     raise AssertionError
 
 
-def gives_nothing(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> None:
+def returns_nothing(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> None:
     sample(ddim(denoise, schedule, x_T, steps))
 
 
@@ -538,44 +543,44 @@ def never_ends(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) ->
     ("sampler", "mistake"),
     [
         (without_noise, mistakes.NO_NOISE.name),
-        (in_single_tables, mistakes.SINGLE_PRECISION.name),
-        (leading, "the first call of the network is not at t = T"),
-        (too_many_steps, "n steps do not make n calls"),
-        (twice_as_many_calls, "n steps do not make n calls"),
-        (tells_where_it_began, "the last step does not say that it lands on t = 0"),
-        (in_place, mistakes.IN_PLACE.name),
-        (from_other_noise, mistakes.OTHER_START.name),
-        (one_noise_for_all, mistakes.SHARED_NOISE.name),
-        (draws_for_nothing, mistakes.NEEDLESS_NOISE.name),
-        (time_as_float, mistakes.FORM_OF_T.name),
+        (with_float32_tables, mistakes.SINGLE_PRECISION.name),
+        (leading_timesteps, "the first network call is not at t = T"),
+        (too_many_steps, "n steps do not make n network calls"),
+        (two_calls_per_step, "n steps do not make n network calls"),
+        (yields_start_of_step, "the last step does not report t = 0"),
+        (modifies_x_T, mistakes.IN_PLACE.name),
+        (starts_from_other_noise, mistakes.OTHER_START.name),
+        (shares_noise, mistakes.SHARED_NOISE.name),
+        (draws_unused_noise, mistakes.NEEDLESS_NOISE.name),
+        (passes_float_t, mistakes.FORM_OF_T.name),
         (raises, "RuntimeError: sizes differ"),
-        (takes_too_little, "it cannot be called as sampler(denoise, schedule, x_T, steps, …)"),
-        (gives_nothing, "not a NoneType"),
-        (never_ends, "still calls the network"),
+        (lacks_parameters, "the sampler cannot be called as sampler(denoise, schedule, x_T, steps, …)"),
+        (returns_nothing, "not NoneType"),
+        (never_ends, "the sampler called the network 44 times for 10 steps"),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )
-def test_what_else_is_wrong_with_a_sampler_is_said(sampler: Callable[..., Any], mistake: str) -> None:
+def test_other_mistakes_of_a_sampler_are_described(sampler: Callable[..., Any], mistake: str) -> None:
     found = c.check_sampler(sampler).mistakes
     assert len(found) == 1
     assert mistake in found[0]
 
 
-def test_what_one_run_leaves_to_the_next_is_found() -> None:
-    left: list[Tensor] = []
+def test_state_kept_between_runs_is_found() -> None:
+    images: list[Tensor] = []
 
-    def remembering(
+    def with_memory(
         denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, eta: float, generator: Noise
     ) -> Steps:
         for step in ddim(denoise, schedule, x_T, steps, eta=eta, generator=generator):
-            left.append(step.x[:1])
-            yield step._replace(x=step.x + 1e-3 * left[-min(len(left), 12)])
+            images.append(step.x[:1])
+            yield step._replace(x=step.x + 1e-3 * images[-min(len(images), 12)])
 
-    assert mistakes.HIDDEN_STATE.name in c.check_sampler(remembering).mistakes
+    assert mistakes.HIDDEN_STATE.name in c.check_sampler(with_memory).mistakes
 
 
 def test_two_mistakes_are_both_named() -> None:
-    def twice_wrong(
+    def two_mistakes(
         denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, *, eta: float, generator: Noise
     ) -> Steps:
         for step in mutants.ddim_sigma_as_direction(denoise, schedule, x_T, steps, eta=eta, generator=generator):
@@ -583,36 +588,36 @@ def test_two_mistakes_are_both_named() -> None:
             yield step._replace(x=step.x + grain)
 
     both = {mistakes.SIGMA_AS_DIRECTION.name, mistakes.NOISE_ON_LAST_STEP.name}
-    assert set(c.check_sampler(twice_wrong).mistakes) == both
+    assert set(c.check_sampler(two_mistakes).mistakes) == both
 
 
 # The report
 
 
-def test_a_report_is_a_table_with_the_mistake_once() -> None:
+def test_a_report_is_a_table_that_names_the_mistake_once() -> None:
     report = c.check_sampler(mutants.ddim_sigma_as_direction)
     lines = str(report).splitlines()
     good = sum(check.passed for check in report.checks)
     assert lines[0] == f"ddim_sigma_as_direction: {good} of {len(report.checks)} checks passed"
     assert sum(line.startswith("✓") for line in lines) == good
     assert sum(line.startswith("✗") for line in lines) == len(report.checks) - good >= 5
-    assert str(report).count("Suspected mistake: σ is used as the direction coefficient") == 1
+    assert str(report).count("Suspected mistake: a step multiplies the predicted noise ε̂ by σ") == 1
     assert str(report).count("Hint: ") == str(report).count("Suspected mistake") == 1
     assert "√(1−ᾱ_s−σ²)" in str(report)
     assert "Source: " in str(report)
     assert max(map(len, lines[: len(report.checks) + 2])) < 130
-    with pytest.raises(AssertionError, match="σ is used as the direction coefficient"):
+    with pytest.raises(AssertionError, match="a step multiplies the predicted noise ε̂ by σ"):
         report.raise_if_failed()
 
 
-def test_columns_line_up_under_combining_accents() -> None:
-    rows = (c.Check("x̂₀", True, "1", "1"), c.Check("beta", False, "1", "2", "it is not so"))
+def test_columns_align_despite_combining_accents() -> None:
+    rows = (c.Check("x̂₀", True, "1", "1"), c.Check("beta", False, "1", "2", "a mistake"))
     lines = str(c.Report("both", rows)).splitlines()
     assert lines[2] == "✓  x̂₀     1         1"
     assert lines[3] == "✗  beta   1         2"
 
 
-def test_a_good_report_suspects_nothing() -> None:
+def test_a_passed_report_names_no_mistake() -> None:
     report = c.check_guidance(guided)
     assert report.passed
     assert report.mistakes == []
@@ -620,7 +625,7 @@ def test_a_good_report_suspects_nothing() -> None:
     assert all(check.source and not check.mistake and not check.hint for check in report.checks)
 
 
-def test_a_check_reports_nonsense_and_does_not_raise() -> None:
+def test_a_check_reports_nonsense_instead_of_raising() -> None:
     checks: tuple[Callable[[Any], c.Report], ...] = (
         c.check_forward, c.check_posterior, c.check_loss, c.check_ema, c.check_sampling_weights, c.check_label_dropout,
         c.check_guidance, c.check_step_times, c.check_sampler,
@@ -637,7 +642,7 @@ def test_a_check_reports_nonsense_and_does_not_raise() -> None:
 # The command
 
 
-def test_the_command_tells_what_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_recognises_the_kind(capsys: pytest.CaptureFixture[str]) -> None:
     assert conform.run("shapedreamer.diffusion.samplers:heun", order=2) == 0
     assert conform.run("shapedreamer.diffusion.schedule:cosine", expected="cosine") == 0
     assert conform.run("shapedreamer.diffusion.schedule:cosine", kind="schedule", expected="linear") == 1
@@ -652,10 +657,10 @@ def test_the_command_tells_what_it_was_given(capsys: pytest.CaptureFixture[str])
         assert conform.run(name) == 0
     out = capsys.readouterr().out
     assert "heun: " in out
-    assert "Suspected mistake: it is another schedule than linear" in out
+    assert "Suspected mistake: this is not the linear schedule" in out
 
 
-def test_the_command_runs_a_file_and_names_its_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_loads_a_file_and_names_its_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     for name, mistake in (
         ("ddim_wraps_silently", mistakes.WRAPAROUND),
         ("EMAOfEverything", mistakes.AVERAGED_TABLES),
@@ -666,9 +671,9 @@ def test_the_command_runs_a_file_and_names_its_mistake(capsys: pytest.CaptureFix
         assert f"Suspected mistake: {mistake.name}\n" in capsys.readouterr().out
 
 
-def test_a_module_of_the_current_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "beside_it.py").write_text("import torch\nimages = torch.linspace(-1, 1, 16).view(1, 1, 4, 4)\n")
-    (tmp_path / "my_data.py").write_text("from beside_it import images\ntable = [1.0, 0.5, 0.1]\n")
+def test_a_module_in_the_current_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "neighbour.py").write_text("import torch\nimages = torch.linspace(-1, 1, 16).view(1, 1, 4, 4)\n")
+    (tmp_path / "my_data.py").write_text("from neighbour import images\ntable = [1.0, 0.5, 0.1]\n")
     monkeypatch.chdir(tmp_path)
     path = list(sys.path)
     assert conform.run("my_data:images") == 0
@@ -678,38 +683,38 @@ def test_a_module_of_the_current_folder_is_found(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("target", "kind", "says"),
+    ("target", "kind", "message"),
     [
         ("shapedreamer.diffusion.samplers", "auto", "MODULE:NAME"),
         ("no_such_module_here:ddim", "auto", "no module 'no_such_module_here'"),
         ("no_such_file.py:ddim", "auto", "no file no_such_file.py"),
-        ("shapedreamer.diffusion.samplers:dimm", "auto", "has no 'dimm'; it has: Step, ddpm, ddim, heun, dpmpp_2m"),
+        ("shapedreamer.diffusion.samplers:dimm", "auto", "has no 'dimm'; available: Step, ddpm, ddim, heun, dpmpp_2m"),
         ("broken.py:x", "auto", "broken.py cannot be imported: ZeroDivisionError"),
-        ("math:pi", "auto", "is a float"),
-        ("math:pi", "sampler", "a sampler is something to call, not a float"),
-        ("shapedreamer.common.noise:fold", "auto", "say --kind, one of schedule, step_times"),
+        ("math:pi", "auto", "cannot tell which check to run on a float"),
+        ("math:pi", "sampler", "this is a float, but the check of kind sampler needs a function or class"),
+        ("shapedreamer.common.noise:fold", "auto", "choose with --kind: schedule, step_times"),
         ("shapedreamer.training.ema:EMA", "schedule", "does not make a schedule"),
     ],
 )
-def test_a_wrong_name_is_one_clear_line(
-    target: str, kind: Any, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_wrong_target_raises_a_one_line_error(
+    target: str, kind: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken.py").write_text("1 / 0\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
         conform.run(target, kind)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_options_that_do_not_belong_are_refused() -> None:
-    with pytest.raises(UserError, match="order belongs to a sampler"):
+def test_options_of_another_kind_are_refused() -> None:
+    with pytest.raises(UserError, match="order applies to samplers only"):
         conform.run("shapedreamer.diffusion.process:diffuse", order=2)
-    with pytest.raises(UserError, match="belongs to a schedule"):
+    with pytest.raises(UserError, match="expected applies to schedules only"):
         conform.run("shapedreamer.diffusion.process:diffuse", expected="linear")
 
 
-def test_the_command_knows_every_kind_and_starts_without_torch() -> None:
+def test_the_command_offers_every_kind_and_imports_no_torch() -> None:
     kinds = conform.run.__annotations__["kind"].__args__
     assert kinds == ("auto", *c.Kind.__args__)  # type: ignore[attr-defined]
     code = "import sys, shapedreamer.cli.conform; sys.exit('torch' in sys.modules)"

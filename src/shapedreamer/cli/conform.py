@@ -1,4 +1,4 @@
-"""shapedreamer conform: check a schedule, a sampler … of your own, and hear which mistake it makes."""
+"""shapedreamer conform: check your own schedule, sampler, loss and more, and find out which mistake it makes."""
 
 from typing import Literal
 
@@ -16,13 +16,13 @@ def run(
     expected: ScheduleName | None = None,
     order: float | None = None,
 ) -> int:  # fmt: skip
-    """Check a function of yours against the numbers that a correct one reproduces. Exits with 1 if it fails.
+    """Check your own function against exact answers, and name its mistake. Exits with status 1 if a check fails.
 
     Args:
         target: MODULE:NAME or path/to/file.py:NAME, such as my_sampler.py:ddim. The module is run.
-        kind: What it is; auto tells it by the names of its parameters.
-        expected: Which published schedule a schedule must be.
-        order: The order of convergence that a solver of the flow must have.
+        kind: What the target is. "auto" finds out from the names of its parameters.
+        expected: For a schedule: the published schedule that it must match.
+        order: For an ODE solver: the order of convergence that it must have.
     """
     from ..conformance import check, load
 

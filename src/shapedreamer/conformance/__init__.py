@@ -1,12 +1,29 @@
-"""Checks that any schedule, forward process or sampler must pass, also one you wrote; they name the mistake it makes.
+"""Check diffusion code against exact answers, and name the mistake if a check fails.
+
+The checks take any schedule, forward process, posterior, sampler, loss, EMA, data set, label dropout or guidance
+function, including your own:
 
     from shapedreamer.conformance import check_sampler
 
     report = check_sampler(my_ddim)      # my_ddim(denoise, schedule, x_T, steps, *, eta, generator)
-    print(report)                        # a table, and the mistake if there is one
-    report.raise_if_failed()             # in a test
+    print(report)                        # a table of checks, then the suspected mistake and a hint
+    report.raise_if_failed()             # for use in a test
 
-What a function must take is written at its check. A function that raises fails its check with what it said.
+Each ``check_...`` function documents the signature it expects. An exception raised by your code becomes a failed check.
+
+To read the package, follow this order:
+
+    mistakes         the mistakes a report can name, each with a hint
+    report           Check, Report, and the Checklist that builds a report
+    updates          one DDPM or DDIM step as three coefficients, and which mistake explains wrong ones
+    exact            closed-form results for Gaussian data: minimum loss and output standard deviation
+    schedule, process, guidance, loss, weights, data
+                     the checks that need no sampler
+    trace            runs a sampler once and records its network calls, noise and steps
+    sampler_runs     runs a sampler in every mode and keeps the traces
+    sampler          check_sampler, and the checks of timesteps, yielded steps and randomness
+    sampler_math     the checks of coefficients, clipping, output standard deviation and order of convergence
+    kinds            loads an object by name and picks its check, for ``shapedreamer conform``
 """
 
 from .data import check_data, check_label_dropout

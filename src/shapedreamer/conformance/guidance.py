@@ -1,4 +1,4 @@
-"""A check of classifier-free guidance."""
+"""Check of classifier-free guidance: how much of each model is in the guided prediction, at several scales."""
 
 from collections.abc import Callable
 
@@ -7,16 +7,17 @@ from torch import Tensor
 
 from . import mistakes
 from .mistakes import Mistake
-from .report import Checklist, Report, message, title_of, unfailing
+from .report import Checklist, Report, describe_error, name_of, raised, report_exceptions
 
 
-@unfailing
+@report_exceptions
 def check_guidance(guided: Callable[..., Callable[[Tensor, Tensor], Tensor]]) -> Report:
-    """Whether guided(conditional, unconditional, scale) -> denoiser is x̂₀(∅) + scale · (x̂₀(label) − x̂₀(∅)).
+    """Check that ``guided(conditional, unconditional, scale)`` returns the guided denoiser.
 
-    Denoisers are (x_t (B, C, H, W), t (B,)) -> x̂₀. Scale 1 is the conditional, 0 the unconditional one.
+    It must compute uncond + scale · (cond − uncond). Scale 1 is the conditional model, scale 0 the unconditional one
+    (Ho & Salimans 2022, equation 6, where w = scale − 1). All denoisers map (x_t (B, C, H, W), t (B,)) to x̂₀.
     """
-    rows = Checklist(title_of(guided, "guidance"), "Ho & Salimans 2022, equation 6")
+    checklist = Checklist(name_of(guided, "guidance"), "Ho & Salimans 2022, equation 6")
     x_t = torch.linspace(-1, 1, 8, dtype=torch.float64).view(2, 1, 2, 2)
     t = torch.tensor([3, 800])
 
@@ -26,23 +27,23 @@ def check_guidance(guided: Callable[..., Callable[[Tensor, Tensor], Tensor]]) ->
     def unconditional(x: Tensor, t: Tensor) -> Tensor:
         return -0.25 * x + 0.001 * t.view(-1, 1, 1, 1)
 
-    c, u = conditional(x_t, t), unconditional(x_t, t)
-    basis = torch.stack([c.flatten(), u.flatten()], dim=1)
+    cond, uncond = conditional(x_t, t), unconditional(x_t, t)
+    basis = torch.stack([cond.flatten(), uncond.flatten()], dim=1)
 
-    def weights(scale: float) -> tuple[float, float]:
-        """How much of the conditional and of the unconditional answer is in the guided one."""
+    def solve_weights(scale: float) -> tuple[float, float]:
+        """Return the weights of the conditional and the unconditional prediction, NaN if their sum does not fit."""
         out = guided(conditional, unconditional, scale)(x_t, t)
-        of_c, of_u = torch.linalg.lstsq(basis, out.flatten()[:, None].double()).solution[:, 0].tolist()
-        rest = (basis @ torch.tensor([of_c, of_u], dtype=torch.float64) - out.flatten()).abs().max().item()
-        return (of_c, of_u) if rest < 1e-9 else (float("nan"), float("nan"))
+        of_cond, of_uncond = torch.linalg.lstsq(basis, out.flatten()[:, None].double()).solution[:, 0].tolist()
+        residual = basis @ torch.tensor([of_cond, of_uncond], dtype=torch.float64) - out.flatten()
+        return (of_cond, of_uncond) if residual.abs().max().item() < 1e-9 else (float("nan"), float("nan"))
 
     found: dict[float, tuple[float, float]] = {}
     for scale in (0.0, 1.0, 2.0, 7.5):
         try:
-            found[scale] = weights(scale)
+            found[scale] = solve_weights(scale)
         except Exception as error:
-            rows.add(f"scale {scale:g}", False, "runs", message(error), f"it raises {message(error)}")
-    suspect: Mistake | str = "guidance is not ∅ + scale · (label − ∅)"
+            checklist.add(f"scale {scale:g}", False, "no exception", describe_error(error), raised(error))
+    suspect: Mistake | str = "guidance is not uncond + scale · (cond − uncond)"
     if 2.0 in found and 7.5 in found:
         slope = (found[7.5][0] - found[2.0][0]) / 5.5
         at_zero = found[2.0][0] - 2 * slope
@@ -50,13 +51,14 @@ def check_guidance(guided: Callable[..., Callable[[Tensor, Tensor], Tensor]]) ->
             suspect = mistakes.GUIDANCE_SIGN
         elif abs(slope - 1) < 1e-6 and abs(at_zero - 1) < 1e-6:
             suspect = mistakes.OTHER_SCALE
-    meaning = {0.0: "the unconditional model", 1.0: "the conditional model"}
-    for scale, (of_c, of_u) in found.items():
-        good = abs(of_c - scale) < 1e-6 and abs(of_u - (1 - scale)) < 1e-6
-        name = f"scale {scale:g}: {meaning[scale]}" if scale in meaning else f"scale {scale:g}: towards the label"
-        rows.add(name, good, f"{scale:g} label + {1 - scale:g} ∅", f"{_tidy(of_c)} label + {_tidy(of_u)} ∅", suspect)
-    return rows.report()
+    meaning = {0.0: "is the unconditional model", 1.0: "is the conditional model"}
+    for scale, (of_cond, of_uncond) in found.items():
+        passed = abs(of_cond - scale) < 1e-6 and abs(of_uncond - (1 - scale)) < 1e-6
+        name = f"scale {scale:g} {meaning.get(scale, 'strengthens the label')}"
+        checklist.add(name, passed, _format_sum(scale, 1 - scale), _format_sum(of_cond, of_uncond), suspect)
+    return checklist.report()
 
 
-def _tidy(value: float) -> str:
-    return f"{round(value, 6) + 0.0:g}"  # + 0.0: no −0
+def _format_sum(of_cond: float, of_uncond: float) -> str:
+    cond, uncond = (round(weight, 6) + 0.0 for weight in (of_cond, of_uncond))  # + 0.0 turns −0 into 0
+    return f"{cond:g} cond {'-' if uncond < 0 else '+'} {abs(uncond):g} uncond"

@@ -1,4 +1,7 @@
-"""From an object, or the name of one, to the check that is meant for it."""
+"""Chooses the check for an object, by its type or by the names of its parameters, and loads objects by name.
+
+``shapedreamer conform`` uses ``load`` and ``check`` on functions in any file or module.
+"""
 
 import importlib
 import sys
@@ -19,7 +22,7 @@ from .data import check_data, check_label_dropout
 from .guidance import check_guidance
 from .loss import check_loss
 from .process import check_forward, check_posterior
-from .report import Report, message
+from .report import Report, describe_error
 from .sampler import check_sampler
 from .schedule import check_schedule, check_step_times
 from .trace import parameters
@@ -41,8 +44,8 @@ _CHECKS: dict[Kind, Callable[[Any], Report]] = {
     "label_dropout": check_label_dropout,
     "guidance": check_guidance,
 }
-# What tells a function is what it takes. The first that fits is it, so those that take more come first.
-_TAKES: tuple[tuple[Kind, set[str]], ...] = (
+# A function is recognised by the names of its parameters. The first match counts, so longer lists come first.
+_PARAMETERS: tuple[tuple[Kind, set[str]], ...] = (
     ("sampler", {"denoise", "schedule", "x_T", "steps"}),
     ("loss", {"network", "x0", "t", "eps"}),
     ("posterior", {"x0", "x_t", "t", "s"}),
@@ -58,90 +61,101 @@ _TAKES: tuple[tuple[Kind, set[str]], ...] = (
 
 def check(thing: Any, kind: Kind | None = None, *, order: float | None = None, expected: ScheduleName | None = None,
           ) -> Report:  # fmt: skip
-    """Run the check that is meant for this object. kind: which, if its parameters do not tell; see check_sampler for
-    order, check_schedule for expected. Raises UserError where it cannot be told, or is not what `kind` says."""
+    """Run the check for this kind of object and return its report.
+
+    kind:     chosen by ``kind_of(thing)`` if None
+    order:    for a sampler only, see check_sampler
+    expected: for a schedule only, see check_schedule
+
+    A callable schedule is called with T = 1000. Raises UserError if the kind cannot be determined, does not fit the
+    object, or does not go with ``order`` or ``expected``.
+    """
     kind = kind or kind_of(thing)
     if order is not None and kind != "sampler":
-        raise UserError(f"an order belongs to a sampler, and this is checked as {kind}")
+        raise UserError(f"order applies to samplers only, but this is checked as: {kind}; remove it")
     if expected is not None and kind != "schedule":
-        raise UserError(f"the name of a schedule belongs to a schedule, and this is checked as {kind}")
+        raise UserError(f"expected applies to schedules only, but this is checked as: {kind}; remove it")
     if kind == "sampler":
-        return check_sampler(_callable(thing, kind), order=order)
+        return check_sampler(_require_callable(thing, kind), order=order)
     if kind == "schedule":
-        return check_schedule(_made(thing), expected)
-    return _CHECKS[kind](thing if kind == "data" else _callable(thing, kind))
+        return check_schedule(_make_schedule(thing), expected)
+    return _CHECKS[kind](thing if kind == "data" else _require_callable(thing, kind))
 
 
 def kind_of(thing: Any) -> Kind:
-    """What kind of thing this is, by its type or the names of its parameters. Raises UserError if they do not say."""
+    """Return the kind of an object, determined by its type or the names of its parameters.
+
+    Raises UserError if neither determines it.
+    """
     if isinstance(thing, Schedule) or (isinstance(thing, Tensor | np.ndarray) and thing.ndim == 1):
         return "schedule"
     if isinstance(thing, Tensor) or (hasattr(thing, "batch") and hasattr(thing, "__len__")):
         return "data"
     names = parameters(thing) if callable(thing) else set()
-    for kind, needs in _TAKES:
-        if needs <= names:
+    for kind, required in _PARAMETERS:
+        if required <= names:
             return kind
-    takes = f"takes ({', '.join(sorted(names))})" if callable(thing) else f"is a {type(thing).__name__}"
-    raise UserError(f"it {takes}, which does not tell what it is; say --kind, one of {', '.join(get_args(Kind))}")
+    found = f"a function of ({', '.join(sorted(names))})" if callable(thing) else f"a {type(thing).__name__}"
+    raise UserError(f"cannot tell which check to run on {found}; choose with --kind: {', '.join(get_args(Kind))}")
 
 
 def load(target: str) -> Any:
-    """The object that "module:name" or "path/to/file.py:name" names; modules are also looked for in the current folder.
+    """Return the object that "module:name" or "path/to/file.py:name" refers to. This runs the module.
 
-    This runs the module. Raises UserError that says what is missing, and what is there.
+    Modules are also searched for in the current folder. Raises UserError if the module cannot be imported, or has no
+    object of this name.
     """
-    where, colon, name = target.rpartition(":")
-    if not (colon and where and name):
-        raise UserError(f"{target!r} must be MODULE:NAME or path/to/file.py:NAME, as in my_sampler.py:ddim")
-    module = _module(where)
+    source, colon, name = target.rpartition(":")
+    if not (colon and source and name):
+        raise UserError(f"{target!r} must have the form MODULE:NAME or path/to/file.py:NAME, as in my_sampler.py:ddim")
+    module = _import(source)
     if not hasattr(module, name):
-        there = [
-            each for each, value in vars(module).items()
-            if not each.startswith("_") and not isinstance(value, ModuleType)
+        available = [
+            key for key, value in vars(module).items()
+            if not key.startswith("_") and not isinstance(value, ModuleType)
             and getattr(value, "__module__", module.__name__) == module.__name__
         ]  # fmt: skip
-        raise UserError(f"{where} has no {name!r}; it has: {', '.join(there) or 'nothing'}")
+        raise UserError(f"{source} has no {name!r}; available: {', '.join(available) or 'nothing'}")
     return getattr(module, name)
 
 
-def _module(where: str) -> ModuleType:
-    path = Path(where)
+def _import(source: str) -> ModuleType:
+    path = Path(source)
     is_file = path.suffix == ".py"
     if is_file and not path.is_file():
-        raise UserError(f"there is no file {where}")
+        raise UserError(f"there is no file {source}")
     folder = str((path.parent if is_file else Path()).resolve())
     sys.path.insert(0, folder)
     try:
-        return _run_file(path) if is_file else importlib.import_module(where)
+        return _run_file(path) if is_file else importlib.import_module(source)
     except ModuleNotFoundError as error:
-        raise UserError(f"there is no module {error.name!r}, neither installed nor in {folder}") from error
+        raise UserError(f"there is no module {error.name!r}: it is not installed, and not in {folder}") from error
     except Exception as error:
-        raise UserError(f"{where} cannot be imported: {message(error)}") from error
+        raise UserError(f"{source} cannot be imported: {describe_error(error)}") from error
     finally:
         sys.path.remove(folder)
 
 
 def _run_file(path: Path) -> ModuleType:
-    name = f"conform_{path.stem}"  # a file of any name, which must not stand in for a module of that name
+    name = f"conform_{path.stem}"  # with a prefix, so that a file called numpy.py does not replace numpy
     loader = SourceFileLoader(name, str(path))
     module = module_from_spec(ModuleSpec(name, loader, origin=str(path)))
-    sys.modules[name] = module  # dataclasses look themselves up there
+    sys.modules[name] = module  # dataclasses look up their module there
     loader.exec_module(module)
     return module
 
 
-def _callable(thing: Any, kind: Kind) -> Any:
+def _require_callable(thing: Any, kind: Kind) -> Any:
     if not callable(thing):
-        raise UserError(f"a {kind} is something to call, not a {type(thing).__name__}")
+        raise UserError(f"this is a {type(thing).__name__}, but the check of kind {kind} needs a function or class")
     return thing
 
 
-def _made(thing: Any) -> Any:
-    """The schedule that a function of T makes for T = 1000, or the thing itself."""
+def _make_schedule(thing: Any) -> Any:
+    """Return thing(1000) if it is callable, otherwise the thing itself."""
     if not callable(thing):
         return thing
     try:
         return thing(1000)
     except Exception as error:
-        raise UserError(f"it does not make a schedule of T = 1000: {message(error)}") from error
+        raise UserError(f"calling this with T = 1000 does not make a schedule: {describe_error(error)}") from error

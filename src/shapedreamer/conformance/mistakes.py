@@ -1,67 +1,76 @@
-"""The mistakes that people really make in diffusion code, each with the words a report uses and what to do about it."""
+"""The mistakes that a report can name, each with a hint on how to fix it.
+
+A name says what the code does wrong; the hint says what is right. ``REQUIRED`` lists the thirteen mistakes that the
+checks must always find and name. tests/conformance/mutants.py contains code that makes each of them.
+"""
 
 from typing import NamedTuple
 
 
 class Mistake(NamedTuple):
-    """name: the mistake in plain words; hint: where to look, without giving the line of code away."""
+    """name: what the code does wrong, in plain words; hint: what is right and where to look, "" if there is none."""
 
     name: str
     hint: str = ""
 
 
 NOISE_WITHOUT_ROOT = Mistake(
-    "the √ on the noise is missing in the forward process",
-    "x_t = √ᾱ x₀ + √(1−ᾱ) ε: both factors are roots, or the variance of x_t does not stay at 1.",
+    "the forward process multiplies ε by 1−ᾱ_t instead of √(1−ᾱ_t)",
+    "x_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε. Take the square root of both factors; otherwise the variance of x_t is not 1.",
 )
 SIGMA_AS_DIRECTION = Mistake(
-    "σ is used as the direction coefficient",
-    "A DDIM step has two noise terms: the direction back to x_t, √(1−ᾱ_s−σ²) ε̂, and fresh noise, σ z.",
+    "a step multiplies the predicted noise ε̂ by σ instead of √(1−ᾱ_s−σ²)",
+    "A DDIM step has two noise terms: the direction pointing to x_t, √(1−ᾱ_s−σ²) ε̂, and the fresh noise, σ z. "
+    "Only z is multiplied by σ.",
 )
 LAST_ALPHA_BAR = Mistake(
-    "ᾱ_s is ᾱ₁ instead of 1 at the last step",
-    "The last step goes to t = 0, which is clean data: ᾱ₀ = 1. A table that begins at t = 1 has no entry for it.",
+    "the last step uses ᾱ₁ instead of ᾱ₀ = 1",
+    "The last step ends at t = 0, which is clean data, so ᾱ_s must be 1. If your table starts at t = 1, put a 1 in "
+    "front of it.",
 )
 NOISE_ON_LAST_STEP = Mistake(
-    "noise is added on the last step",
-    "A step that lands on t = 0 ends at x̂₀ itself: what is added there stays in the picture as grain.",
+    "the last step adds noise",
+    "A step that ends at t = 0 must return x̂₀. Noise added there stays in the image as grain: add noise only if s > 0.",
 )
 OFF_BY_ONE = Mistake(
     "t is off by one",
-    "Times run over 1…T and ᾱ₀ = 1 is clean data. A table, a loop or a call of the network counts from 0 instead.",
+    "Timesteps run from 1 to T, and t = 0 (ᾱ₀ = 1) is clean data. Look for a table, a loop or a network call that "
+    "counts from 0.",
 )
 STALE_EPS = Mistake(
-    "ε is stale after a clip",
-    "Once x̂₀ is clipped, the ε that belongs to it is another one: compute ε again from x_t and the clipped x̂₀.",
+    "ε is not recomputed after x̂₀ is clipped",
+    "Clipping x̂₀ changes the ε that belongs to it. Recompute ε from x_t and the clipped x̂₀ before you take the step.",
 )
 BETA_OF_ONE_STEP = Mistake(
-    "β_t is used as the variance of a strided step",
-    "A step from t to s < t − 1 adds up many βs: its β is 1 − ᾱ_t/ᾱ_s. The table's β_t belongs to one step of T.",
+    "a step that skips timesteps uses the variance of a single step, β_t",
+    "A step from t to s < t − 1 replaces several single steps, and its β is 1 − ᾱ_t/ᾱ_s. The table's β_t is right only "
+    "for s = t − 1.",
 )
 WRAPAROUND = Mistake(
-    "a negative index wraps around in the step list",
-    "Look at the times the step list holds when the number of steps does not divide T: below 0, Python counts from "
-    "the end of the table, where all is noise.",
+    "a negative timestep wraps around to the end of the table",
+    "Print your timesteps for a number of steps that does not divide T: some are below 0. Python reads index −1 from "
+    "the end of the table, where x_t is almost pure noise. Make the last timestep 0.",
 )
 AVERAGED_TABLES = Mistake(
-    "the schedule tables are averaged by the EMA",
-    "Average the parameters alone and copy the buffers: a table is not learned, so its mean over time means nothing.",
+    "the EMA averages buffers, such as the schedule tables",
+    "Average the parameters only, and copy the buffers. Schedule tables are not learned, so averaging "
+    "only makes them wrong.",
 )
 EMA_NOT_USED = Mistake(
-    "the EMA weights are never used for sampling",
-    "Follow the network into the sampling call: it is the one being trained, and not its average.",
+    "sampling uses the raw weights instead of the EMA weights",
+    "Check which network you pass to the sampler: it is the one being trained. Pass its EMA copy.",
 )
 DATA_FROM_ZERO = Mistake(
-    "data in [0, 1] is fed to a model trained on [−1, 1]",
-    "Black must be −1: images · 2 − 1, once, where they are loaded.",
+    "images are in [0, 1], but the model expects [−1, 1]",
+    "Compute 2 · images − 1 once, where the images are loaded, so that black is −1.",
 )
 DROPPED_PER_BATCH = Mistake(
     "labels are dropped per batch instead of per image",
-    "Draw one random number for each image of the batch, and not one for all.",
+    "Draw one random number for each image in the batch, not one for the whole batch.",
 )
 GUIDANCE_SIGN = Mistake(
-    "the guidance sign is flipped",
-    "Guidance starts at the unconditional answer and goes towards the conditional one: ∅ + scale · (label − ∅).",
+    "guidance moves away from the label: its sign is flipped, or cond and uncond are swapped",
+    "Start at the unconditional prediction and move toward the conditional one: uncond + scale · (cond − uncond).",
 )
 
 REQUIRED = (
@@ -79,100 +88,105 @@ REQUIRED = (
     DROPPED_PER_BATCH,
     GUIDANCE_SIGN,
 )
-"""The thirteen that the checks must always catch and name."""
+"""The thirteen mistakes that the checks must always find and name."""
 
 NO_NOISE = Mistake(
-    "the noise is never added back",
-    "The mean of the posterior is not a sample of it: without fresh noise the pictures turn into blobs.",
+    "the sampler adds no noise",
+    "The mean of the posterior is not a sample from it. Add σ z in every step but the last; without it, images turn "
+    "into blobs.",
 )
 VARIANCE_AS_STD = Mistake(
-    "the variance multiplies the noise, instead of its square root",
-    "Noise of variance v is √v · z.",
+    "the noise is multiplied by its variance instead of its standard deviation",
+    "To get noise of variance v, multiply z by √v.",
 )
 DIRECTION_KEEPS_SIGMA = Mistake(
-    "σ² is not taken off the direction coefficient",
-    "Of the noise 1−ᾱ_s at time s, σ² is fresh; only the rest, 1−ᾱ_s−σ², may point back to x_t.",
+    "a step multiplies the predicted noise ε̂ by √(1−ᾱ_s) instead of √(1−ᾱ_s−σ²)",
+    "At s the noise must have variance 1−ᾱ_s in total. The fresh noise adds σ², so 1−ᾱ_s−σ² is left for ε̂.",
 )
 BETA_FOR_POSTERIOR = Mistake(
-    "β is given as the posterior variance, instead of β̃",
-    "The posterior knows x₀, so it is narrower than the forward step: β̃ = β (1−ᾱ_s)/(1−ᾱ_t).",
+    "the posterior variance is β instead of β̃",
+    "The posterior is conditioned on x₀, so it is narrower than the forward step: β̃ = β (1−ᾱ_s)/(1−ᾱ_t).",
 )
 SIGNAL_WITHOUT_ROOT = Mistake(
-    "the √ on the image is missing in the forward process",
-    "x_t = √ᾱ x₀ + √(1−ᾱ) ε: both factors are roots.",
+    "the forward process multiplies x₀ by ᾱ_t instead of √ᾱ_t",
+    "x_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε. Take the square root of both factors.",
 )
 SWAPPED = Mistake(
-    "√ᾱ and √(1−ᾱ) are swapped",
-    "At t = 1 almost all of x_t must be the image, at t = T almost all noise.",
+    "the forward process swaps √ᾱ_t and √(1−ᾱ_t)",
+    "x_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε. At t = 1, x_t is almost the clean image; at t = T, it is almost pure noise.",
 )
-V_SIGN = Mistake("v has the wrong sign", "v = √ᾱ ε − √(1−ᾱ) x₀ (Salimans & Ho 2022, section 4).")
+V_SIGN = Mistake("v has the wrong sign", "v = √ᾱ_t ε − √(1−ᾱ_t) x₀ (Salimans & Ho 2022, section 4).")
 SINGLE_PRECISION = Mistake(
-    "the schedule is kept in single precision",
-    "Compute the tables in float64 and cast once, at use: 1 − ᾱ₁ = 0.0001 has only four digits left in float32.",
+    "the schedule is stored in float32",
+    "Compute the tables in float64 and convert them to float32 only where you use them. In float32, 1 − ᾱ₁ = 0.0001 "
+    "keeps only four digits.",
 )
 NO_TIME_ZERO = Mistake(
-    "ᾱ₀ = 1 is missing: the table begins at t = 1",
-    "Put a 1 in front, so that index t is time t and t = 0 is clean data.",
+    "ᾱ₀ = 1 is missing: the table starts at t = 1",
+    "Put a 1 in front of the table. Then index t is timestep t, and t = 0 is clean data.",
 )
 NOT_CUMULATED = Mistake(
-    "the table is not the running product ᾱ",
-    "ᾱ_t = (1−β₁)(1−β₂)…(1−β_t): not β_t, and not 1−β_t alone.",
+    "the table is not the cumulative product ᾱ",
+    "ᾱ_t = (1−β₁)(1−β₂)…(1−β_t). Your table seems to contain β_t or 1−β_t; take the cumulative product of 1−β_t.",
 )
 LEAK = Mistake(
-    "a leak: the loss is below what a perfect network reaches",
-    "Does the network see x₀ or ε, is the target scaled, or is the loss averaged over times it was not taken at?",
+    "the loss is lower than a perfect network can reach",
+    "Check that the network sees neither x₀ nor ε, that the target is not scaled, and that the mean is taken over "
+    "uniformly sampled timesteps.",
 )
 DECAY_SWAPPED = Mistake(
     "decay and 1 − decay are swapped in the EMA",
-    "The average keeps `decay` of itself and takes 1 − decay of the new weights.",
+    "Each update computes decay · average + (1 − decay) · weights.",
 )
 NO_WARM_UP = Mistake(
-    "the EMA does not warm up",
-    "With a plain decay of 0.9999 the first weights, which are noise, still hold 90% after 1,000 updates. "
-    "Use min(decay, (1 + n)/(10 + n)) at update n.",
+    "the EMA has no warm-up",
+    "With a constant decay of 0.9999, the untrained initial weights still make up 90% of the average after 1,000 "
+    "updates. Use min(decay, (1 + n)/(10 + n)) at update n.",
 )
 EMA_STANDS_STILL = Mistake(
     "the EMA does not follow the weights",
-    "After many updates with the same weights the average must have reached them.",
+    "If the weights stay constant, the average must reach them after many updates. Check that update() writes into "
+    "the averaged network.",
 )
 EMA_ALIASED = Mistake(
     "the EMA shares its weights with the network",
-    "Keep a deep copy: an average that is the network itself averages nothing.",
+    "Keep a deep copy of the network. If both use the same tensors, there is nothing to average.",
 )
 KEPT_INSTEAD = Mistake(
-    "the probability of dropping a label is used as that of keeping it",
-    "probability = 1 drops every label and 0 none.",
+    "the given probability is used to keep labels instead of dropping them",
+    "Probability 1 must drop every label, and probability 0 must drop none.",
 )
 DROPPED_PER_NUMBER = Mistake(
-    "single numbers of a label are dropped, not the whole label",
-    "A label is one row: all of it stays, or all of it becomes 0.",
+    "single entries of a label are dropped instead of the whole label",
+    "A label is one row. Keep the whole row or set all of it to 0.",
 )
 OTHER_SCALE = Mistake(
-    "the guidance scale counts from the other end (w = scale − 1)",
-    "Here scale 1 is the plain conditional model and 0 the unconditional one.",
+    "the guidance scale uses the other convention, w = scale − 1",
+    "Some papers write (1 + w) cond − w uncond. Here scale 1 is the conditional model and 0 the unconditional one.",
 )
 
 FORM_OF_T = Mistake(
-    "the network is not handed t as a tensor (B,) of int64",
-    "A network looks up or embeds one whole number for each image of the batch: 1…T.",
+    "t is not passed to the network as an int64 tensor of shape (B,)",
+    "The network expects one integer timestep, 1…T, for each image: torch.full((len(x),), t, dtype=torch.int64).",
 )
 OTHER_START = Mistake(
     "the sampler does not start from x_T",
-    "Whoever passes x_T wants that noise to become the image: do not draw another, and do not scale it.",
+    "Pass x_T unchanged to the first network call: do not draw other noise, and do not rescale it.",
 )
 NEEDLESS_NOISE = Mistake(
     "random numbers are drawn although no noise is added",
-    "At η = 0 the image is a function of x_T alone; a draw that is not used still moves all that come after it.",
+    "At η = 0 the image depends on x_T only. Do not draw noise that you do not use: it changes all random numbers "
+    "drawn later.",
 )
 SHARED_NOISE = Mistake(
     "the same noise is used more than once",
-    "Each step and each image of the batch needs noise of its own, in the shape of x_t.",
+    "Draw new noise in the shape of x_t at each step, so that no two images or steps share it.",
 )
 HIDDEN_STATE = Mistake(
-    "something of one run is still there in the next",
-    "Look for a list, a cache or an attribute that outlives the call.",
+    "a run depends on earlier runs",
+    "Look for a list, a cache or an attribute that is still there after the call.",
 )
 IN_PLACE = Mistake(
-    "a tensor that is not the sampler's own is changed in place",
-    "x_T belongs to the caller, and so does every step once it is yielded: make a new tensor for each.",
+    "the sampler modifies x_T or a step it has already yielded",
+    "x_T and the yielded steps belong to the caller. Create a new tensor in each step instead of writing in place.",
 )

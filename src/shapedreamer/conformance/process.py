@@ -11,74 +11,77 @@ from ..diffusion import process
 from ..diffusion.schedule import Schedule, linear
 from . import mistakes
 from .mistakes import Mistake
-from .report import Checklist, Report, number, title_of, unfailing
-from .updates import Seen, Update, explain, is_right, right
+from .report import Checklist, Report, format_number, name_of, report_exceptions
+from .updates import ObservedUpdate, Update, correct_update, find_mistakes, is_correct
 
 Diffuse = Callable[[Tensor, Tensor, Tensor, Schedule], Tensor]
 Posterior = Callable[[Tensor, Tensor, int, int, Schedule], tuple[Tensor, Any]]
 
 
-@unfailing
+@report_exceptions
 def check_forward(diffuse: Diffuse) -> Report:
-    """Whether diffuse(x0, t, eps, schedule) -> x_t is √ᾱ_t x₀ + √(1−ᾱ_t) ε (Ho et al. 2020, equation 4).
+    """Check that ``diffuse(x0, t, eps, schedule)`` returns √ᾱ_t x₀ + √(1−ᾱ_t) ε (Ho et al. 2020, equation 4).
 
-    It gets images (B, C, H, W) float64, t (B,) int64 in 1…T, and the linear schedule, T = 1000.
+    It is called with x0 and eps (B, C, H, W) float64, t (B,) int64 in 1…T, and the linear schedule, T = 1000.
     """
     schedule = linear()
-    rows = Checklist(title_of(diffuse, "diffuse"), "Ho et al. 2020, equation 4")
+    checklist = Checklist(name_of(diffuse, "diffuse"), "Ho et al. 2020, equation 4")
     t = torch.arange(1, schedule.T + 1)
-    weights = rows.attempt("t = 1…T", lambda: _weights(diffuse, t, schedule))
-    if weights is None:  # a t that is off by one finds its entry everywhere but at the ends
+    factors = checklist.attempt("t = 1…T", lambda: _measure_factors(diffuse, t, schedule))
+    if factors is None:  # if t is off by one, only the first or last timestep may be outside the table
         t = t[1:-1]
         try:
-            weights = _weights(diffuse, t, schedule)
+            factors = _measure_factors(diffuse, t, schedule)
         except Exception:
-            return rows.report()
-    signal, noise = weights
+            return checklist.report()
+    signal, noise = factors
     a = schedule.alpha_bar
-    suspect = forward_mistake(signal, noise, t, a)
-    for name, got, want in (("image: √ᾱ_t", signal, a[t].sqrt()), ("noise: √(1−ᾱ_t)", noise, (1 - a[t]).sqrt())):
-        at = int((got - want).abs().argmax())
-        good = bool((got - want).abs().max() < 1e-6)
-        rows.add(f"weight of the {name}", good, f"{want[at]:.6f} at t = {t[at]}", f"{got[at]:.6f}", suspect)
-    kept = signal**2 + noise**2
-    at = int((kept - 1).abs().argmax())
-    rows.add(
-        "unit variance is kept", bool((kept - 1).abs().max() < 1e-6), "1", f"{kept[at]:.6f} at t = {t[at]}", suspect
-    )
-    chain_signal, chain_variance = _chain(schedule)
-    apart = max((signal - chain_signal[t]).abs().max().item(), (noise**2 - chain_variance[t]).abs().max().item())
-    rows.add("agrees with one-step noising, chained", apart < 1e-6, "0", f"{apart:.2g} apart", suspect)
-    _row_of_shapes(rows, diffuse, signal, noise, t)
-    return rows.report()
+    suspect = find_forward_mistake(signal, noise, t, a)
+    for name, got, want in (("x₀: √ᾱ_t", signal, a[t].sqrt()), ("ε: √(1−ᾱ_t)", noise, (1 - a[t]).sqrt())):
+        worst = int((got - want).abs().argmax())
+        passed = bool((got - want).abs().max() < 1e-6)
+        expected = f"{want[worst]:.6f} at t = {t[worst]}"
+        checklist.add(f"factor of {name}", passed, expected, f"{got[worst]:.6f}", suspect)
+    total_variance = signal**2 + noise**2
+    worst = int((total_variance - 1).abs().argmax())
+    passed = bool((total_variance - 1).abs().max() < 1e-6)
+    checklist.add("the variance stays 1", passed, "1", f"{total_variance[worst]:.6f} at t = {t[worst]}", suspect)
+    chain_signal, chain_variance = _chain_single_steps(schedule)
+    error = max((signal - chain_signal[t]).abs().max().item(), (noise**2 - chain_variance[t]).abs().max().item())
+    checklist.add("equals t single noising steps", error < 1e-6, "error 0", f"error {error:.2g}", suspect)
+    _add_broadcasting_checks(checklist, diffuse, signal, noise, t)
+    return checklist.report()
 
 
-def _weights(diffuse: Diffuse, t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
-    """The factors of x₀ and ε at each time: (len(t),) each."""
-    one, none = torch.ones(len(t), 1, 1, 1, dtype=torch.float64), torch.zeros(len(t), 1, 1, 1, dtype=torch.float64)
-    signal = diffuse(one.clone(), t.clone(), none.clone(), schedule).flatten().double()
-    return signal, diffuse(none, t.clone(), one, schedule).flatten().double()
+def _measure_factors(diffuse: Diffuse, t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    """Return the factors of x₀ and of ε at each timestep, shape (len(t),) each."""
+    ones, zeros = torch.ones(len(t), 1, 1, 1, dtype=torch.float64), torch.zeros(len(t), 1, 1, 1, dtype=torch.float64)
+    signal = diffuse(ones.clone(), t.clone(), zeros.clone(), schedule).flatten().double()
+    return signal, diffuse(zeros, t.clone(), ones, schedule).flatten().double()
 
 
-def forward_mistake(signal: Tensor, noise: Tensor, t: Tensor, alpha_bar: Tensor) -> Mistake | str:
-    """The mistake that gives weights like these."""
+def find_forward_mistake(signal: Tensor, noise: Tensor, t: Tensor, alpha_bar: Tensor) -> Mistake | str:
+    """Return the mistake that explains these factors of x₀ (signal) and ε (noise) at the timesteps t."""
     a = alpha_bar[t]
-    guesses = [
+    hypotheses = [
         (mistakes.NOISE_WITHOUT_ROOT, a.sqrt(), 1 - a),
         (mistakes.SIGNAL_WITHOUT_ROOT, a, (1 - a).sqrt()),
         (mistakes.SWAPPED, (1 - a).sqrt(), a.sqrt()),
     ]
     for shift in (-1, 1):
-        b = alpha_bar[(t + shift).clamp(max=len(alpha_bar) - 1)]  # beyond the table the index is guarded, or it raises
-        guesses.append((mistakes.OFF_BY_ONE, b.sqrt(), (1 - b).sqrt()))
-    for mistake, of_signal, of_noise in guesses:
-        if (signal - of_signal).abs().max() < 1e-6 and (noise - of_noise).abs().max() < 1e-6:
+        b = alpha_bar[(t + shift).clamp(max=len(alpha_bar) - 1)]  # beyond the table, the code clamps t or raises
+        hypotheses.append((mistakes.OFF_BY_ONE, b.sqrt(), (1 - b).sqrt()))
+    for mistake, wrong_signal, wrong_noise in hypotheses:
+        if (signal - wrong_signal).abs().max() < 1e-6 and (noise - wrong_noise).abs().max() < 1e-6:
             return mistake
-    return "x_t is not √ᾱ x₀ + √(1−ᾱ) ε"
+    return "x_t is not √ᾱ_t x₀ + √(1−ᾱ_t) ε"
 
 
-def _chain(schedule: Schedule) -> tuple[Tensor, Tensor]:
-    """Factor of x₀ and variance of the noise after t single steps x_t = √(1−β_t) x_{t−1} + √β_t ε: (T+1,) each."""
+def _chain_single_steps(schedule: Schedule) -> tuple[Tensor, Tensor]:
+    """Return the factor of x₀ and the variance of the noise after t single noising steps, shape (T+1,) each.
+
+    A single step is x_t = √(1−β_t) x_{t−1} + √β_t ε.
+    """
     signal, variance = [1.0], [0.0]
     for beta in schedule.beta[1:].tolist():
         signal.append((1 - beta) ** 0.5 * signal[-1])
@@ -86,36 +89,37 @@ def _chain(schedule: Schedule) -> tuple[Tensor, Tensor]:
     return torch.tensor(signal, dtype=torch.float64), torch.tensor(variance, dtype=torch.float64)
 
 
-def _row_of_shapes(rows: Checklist, diffuse: Diffuse, signal: Tensor, noise: Tensor, t: Tensor) -> None:
-    """A batch whose B, C, H and W are all 3, where a factor per image that lines up with the columns does not raise."""
-    pick = torch.tensor([0, len(t) // 2, len(t) - 1])
+def _add_broadcasting_checks(checklist: Checklist, diffuse: Diffuse, signal: Tensor, noise: Tensor, t: Tensor) -> None:
+    """Check a batch with B = C = H = W = 3. There, factors of shape (B,) broadcast over columns without an error."""
+    chosen = torch.tensor([0, len(t) // 2, len(t) - 1])
     generator = torch.Generator().manual_seed(0)
     x0, eps = torch.randn(2, 3, 3, 3, 3, generator=generator, dtype=torch.float64)
-    kept = x0.clone(), eps.clone()
-    x_t = rows.attempt("images of 3 × 3 × 3", lambda: diffuse(x0, t[pick], eps, linear()))
+    x0_before, eps_before = x0.clone(), eps.clone()
+    x_t = checklist.attempt("batch of shape (3, 3, 3, 3)", lambda: diffuse(x0, t[chosen], eps, linear()))
     if x_t is None:
         return
-    want = signal[pick].view(3, 1, 1, 1) * kept[0] + noise[pick].view(3, 1, 1, 1) * kept[1]
-    good = x_t.shape == want.shape and bool(torch.allclose(x_t.double(), want, rtol=0, atol=1e-6))
-    got = "its own" if good else "mixed up"
-    rows.add(
-        "each image of a batch has its own t", good, "its own", got, "the factors line up with columns, not images"
-    )
-    same = torch.equal(x0, kept[0]) and torch.equal(eps, kept[1])
-    rows.add(
-        "x0 and eps stay as they were", same, "unchanged", "unchanged" if same else "changed", "x0 is changed in place"
+    want = signal[chosen].view(3, 1, 1, 1) * x0_before + noise[chosen].view(3, 1, 1, 1) * eps_before
+    passed = x_t.shape == want.shape and bool(torch.allclose(x_t.double(), want, rtol=0, atol=1e-6))
+    mistake = "the factors are broadcast over columns instead of images (reshape them to (B, 1, 1, 1))"
+    checklist.require("each image has its own t", passed, "own t", "mixed up", mistake)
+    unchanged = torch.equal(x0, x0_before) and torch.equal(eps, eps_before)
+    checklist.require(
+        "x0 and eps are not modified", unchanged, "unchanged", "changed", "x0 or eps is modified in place"
     )
 
 
-@unfailing
+@report_exceptions
 def check_conversions(
     target: Callable[..., Tensor] = process.target,
     to_x0: Callable[..., Tensor] = process.to_x0,
     to_eps: Callable[..., Tensor] = process.to_eps,
 ) -> Report:
-    """Whether ε ↔ x₀ ↔ v goes round to 1e-10 in float64, and v is √ᾱ ε − √(1−ᾱ) x₀. Signatures as in process.py."""
+    """Check the conversions between ε, x₀ and v, with errors below 1e-10 in float64, where v = √ᾱ_t ε − √(1−ᾱ_t) x₀.
+
+    The functions have the signatures of those in diffusion/process.py.
+    """
     schedule = linear()
-    rows = Checklist("conversions", "Salimans & Ho 2022, section 4")
+    checklist = Checklist("conversions", "Salimans & Ho 2022, section 4")
     t = torch.arange(1, schedule.T + 1)
     generator = torch.Generator().manual_seed(0)
     x0, eps = torch.randn(2, len(t), 1, 2, 2, generator=generator, dtype=torch.float64)
@@ -123,63 +127,68 @@ def check_conversions(
     x_t = a.sqrt() * x0 + (1 - a).sqrt() * eps
     v = a.sqrt() * eps - (1 - a).sqrt() * x0
 
-    def row(name: str, call: Callable[[], Tensor], want: Tensor, mistake: Mistake | str) -> None:
-        got = rows.attempt(name, call)
+    def add_check(name: str, call: Callable[[], Tensor], want: Tensor, mistake: Mistake | str) -> None:
+        got = checklist.attempt(name, call)
         if got is not None:
             error = (got - want).abs().max().item()
-            named = mistakes.V_SIGN if want is v and torch.allclose(got, -v) else mistake
-            rows.add(name, error < 1e-10, "error < 1e-10", f"error {error:.2g}", named)
+            suspect = mistakes.V_SIGN if want is v and torch.allclose(got, -v) else mistake
+            checklist.add(name, error < 1e-10, "error < 1e-10", f"error {error:.2g}", suspect)
 
-    def around(name: str) -> Tensor:
-        return to_x0(name, target(name, x0, t, eps, schedule), x_t, t, schedule)
+    def convert_and_invert(prediction: str) -> Tensor:
+        return to_x0(prediction, target(prediction, x0, t, eps, schedule), x_t, t, schedule)
 
-    row("v = √ᾱ ε − √(1−ᾱ) x₀", lambda: target("v", x0, t, eps, schedule), v, "v is not √ᾱ ε − √(1−ᾱ) x₀")
+    v_formula = "√ᾱ_t ε − √(1−ᾱ_t) x₀"
+    add_check(f"v = {v_formula}", lambda: target("v", x0, t, eps, schedule), v, f"v is not {v_formula}")
     for name, output in (("eps", eps), ("x0", x0), ("v", v)):
-        row(f"{name} → x0", partial(to_x0, name, output, x_t, t, schedule), x0, f"x₀ from {name} is wrong")
-        row(f"x0 → {name} → x0", partial(around, name), x0, f"{name} and back is not x₀")
-    row("x0 → eps", lambda: to_eps(x0, x_t, t, schedule), eps, "ε from x₀ is not (x_t − √ᾱ x₀)/√(1−ᾱ)")
-    return rows.report()
+        call = partial(to_x0, name, output, x_t, t, schedule)
+        add_check(f"{name} → x0", call, x0, f"the conversion from {name} to x₀ is wrong")
+        mistake = f"converting x₀ to {name} and back does not return x₀"
+        add_check(f"x0 → {name} → x0", partial(convert_and_invert, name), x0, mistake)
+    mistake = "the conversion from x₀ to ε is not (x_t − √ᾱ_t x₀)/√(1−ᾱ_t)"
+    add_check("x0 → eps", lambda: to_eps(x0, x_t, t, schedule), eps, mistake)
+    return checklist.report()
 
 
-@unfailing
+@report_exceptions
 def check_posterior(posterior: Posterior) -> Report:
-    """Whether posterior(x0, x_t, t, s, schedule) -> (mean, variance) is q(x_s | x_t, x₀), also for strides.
+    """Check that ``posterior(x0, x_t, t, s, schedule)`` returns the (mean, variance) of q(x_s | x_t, x₀).
 
-    It gets images (B, 1, 1, 1) float64 and ints s < t (Ho et al. 2020, equations 6 and 7).
+    Steps that skip timesteps, s < t − 1, are checked too (Ho et al. 2020, equations 6 and 7).
+
+    It is called with x0 and x_t (B, 1, 1, 1) float64, ints s < t, and the linear schedule, T = 1000.
     """
     schedule = linear()
     alpha_bar: list[float] = schedule.alpha_bar.tolist()
-    rows = Checklist(title_of(posterior, "posterior"), "Ho et al. 2020, equations 6 and 7")
+    checklist = Checklist(name_of(posterior, "posterior"), "Ho et al. 2020, equations 6 and 7")
     image = torch.tensor([1.0, 0.0], dtype=torch.float64).view(2, 1, 1, 1)
 
-    def seen(t: int, s: int) -> Seen:
+    def measure(t: int, s: int) -> ObservedUpdate:
         mean, variance = posterior(image, image.flip(0), t, s, schedule)
         of_x0, of_x = mean.flatten().tolist()
         variance = variance.flatten()[0].item() if isinstance(variance, Tensor) else float(variance)
-        return Seen(t, s, 1.0, False, Update(of_x, of_x0, variance**0.5 if variance >= 0 else float("nan")))
+        std = variance**0.5 if variance >= 0 else float("nan")
+        return ObservedUpdate(t, s, 1.0, False, Update(of_x, of_x0, std))
 
     pairs = ((1, 0), (2, 1), (1000, 999), (1000, 980), (500, 447), (20, 0))
-    found = [each for t, s in pairs if (each := rows.attempt(f"{t} → {s}", partial(seen, t, s))) is not None]
-    causes = explain(found, alpha_bar)
-    for each in found:
-        good, want = is_right(each, alpha_bar), right(alpha_bar[each.t], alpha_bar[each.s], 1.0)
-        name = f"{each.t} → {each.s}: mean and standard deviation"
-        rows.add(
-            name,
-            good,
-            _numbers(want),
-            _numbers(each.update),
-            causes[0] if causes else "the mean or the variance is wrong",
-        )
-    variances = {(each.t, each.s): each.update.noise**2 for each in found}
+    results = [checklist.attempt(f"{t} → {s}", partial(measure, t, s)) for t, s in pairs]
+    updates = [update for update in results if update is not None]
+    causes = find_mistakes(updates, alpha_bar)
+    suspect = causes[0] if causes else "the mean or the variance is wrong"
+    for observed in updates:
+        want = correct_update(alpha_bar[observed.t], alpha_bar[observed.s], 1.0)
+        name = f"{observed.t} → {observed.s}: mean ± standard deviation"
+        passed = is_correct(observed, alpha_bar)
+        checklist.add(name, passed, _format_update(want), _format_update(observed.update), suspect)
+    variances = {(observed.t, observed.s): observed.update.noise**2 for observed in updates}
     if (1, 0) in variances:
-        rows.add("β̃₁ = 0 exactly", variances[1, 0] == 0, "0", number(variances[1, 0]), "β̃₁ is not 0")
+        checklist.add("β̃₁ = 0 exactly", variances[1, 0] == 0, "0", format_number(variances[1, 0]), "β̃₁ is not 0")
     if (2, 1) in variances:
         ratio = variances[2, 1] / schedule.beta[2].item()
-        rows.add("β̃₂/β₂", abs(ratio - 0.4547357658) < 1e-9, "0.4547357658", number(ratio), "β̃₂ is wrong")
-    return rows.report()
+        passed = abs(ratio - 0.4547357658) < 1e-9
+        checklist.add("β̃₂/β₂", passed, "0.4547357658", format_number(ratio), "β̃₂ is wrong")
+    return checklist.report()
 
 
-def _numbers(update: Sequence[float]) -> str:
+def _format_update(update: Sequence[float]) -> str:
     of_x, of_x0, std = update
     return f"{of_x0:.6f} x₀ + {of_x:.6f} x_t ± {std:.6f}"

@@ -1,4 +1,7 @@
-"""What a check found: rows of (name, expected, got), and the mistake that explains the rows that failed."""
+"""The result of a check: ``Report`` holds rows of (name, expected, got) and the mistake that explains the failures.
+
+``Checklist`` collects the rows while a check runs. It also decides which mistake a failed row is attributed to.
+"""
 
 import unicodedata
 from collections.abc import Callable
@@ -14,7 +17,12 @@ Parameters = ParamSpec("Parameters")
 
 @dataclass(frozen=True)
 class Check:
-    """One row. mistake: in plain words what probably went wrong, "" if it passed; source: where it is written."""
+    """One row of a report.
+
+    mistake: what probably went wrong, in plain words, "" if the check passed
+    hint:    how to fix it, "" if no hint is known
+    source:  the paper or issue that says what is right
+    """
 
     name: str
     passed: bool
@@ -27,7 +35,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """All rows about one thing. str(report) is a table for people."""
+    """All checks of one object. ``str(report)`` is a readable table."""
 
     title: str
     checks: tuple[Check, ...]
@@ -39,20 +47,20 @@ class Report:
 
     @property
     def mistakes(self) -> list[str]:
-        """The mistakes suspected, each once."""
+        """The suspected mistakes, without duplicates."""
         return list(dict.fromkeys(check.mistake for check in self.checks if check.mistake))
 
     def raise_if_failed(self) -> None:
-        """Raise AssertionError, whose text is the table, unless every check passed: for use in tests and notebooks."""
+        """Raise AssertionError with the table as its message, unless every check passed. For tests and notebooks."""
         if not self.passed:
             raise AssertionError(str(self))
 
     def __str__(self) -> str:
-        good = sum(check.passed for check in self.checks)
+        passed = sum(check.passed for check in self.checks)
         rows = [("", "check", "expected", "got")]
         rows += [("✓" if check.passed else "✗", check.name, check.expected, check.got) for check in self.checks]
         widths = [max(_width(row[column]) for row in rows) for column in range(4)]
-        lines = [f"{self.title}: {good} of {len(self.checks)} checks passed"]
+        lines = [f"{self.title}: {passed} of {len(self.checks)} checks passed"]
         lines += ["  ".join(map(_pad, row, widths)).rstrip() for row in rows]
         for mistake in self.mistakes:
             first = next(check for check in self.checks if check.mistake == mistake)
@@ -63,11 +71,12 @@ class Report:
 
 
 class Checklist:
-    """Collects the rows of a report; `source` is that of every row which names none of its own.
+    """Collects the checks of a report. ``source`` applies to every check that does not pass its own.
 
-    causes: the mistakes that there is direct evidence for. One cause shows in many rows, and a guess for each row would
-    bury it: so a row that failed and has no Mistake of its own is put down to the first cause, or, where there is none,
-    to what the first failed row says. Hence rows go from cause to consequence.
+    ``causes`` lists the mistakes with direct evidence. One mistake makes many checks fail, and a separate guess for
+    each would hide it. So a failed check that was not added with a ``Mistake`` is attributed to the first cause. If no
+    cause is known, it is attributed to the text of the first failed check. Therefore add the checks that reveal causes
+    first.
     """
 
     def __init__(self, title: str, source: str) -> None:
@@ -77,36 +86,36 @@ class Checklist:
 
     @property
     def failed(self) -> bool:
-        """Whether a row has failed."""
+        """Whether any check has failed so far."""
         return not all(check.passed for check in self.checks)
 
     def add(
         self, name: str, passed: bool, expected: str, got: str, mistake: Mistake | str = "", source: str = ""
     ) -> None:
-        """Add a row. mistake: a Mistake that it proves by failing, or words for when no cause is known."""
+        """Add a check. mistake: the ``Mistake`` that a failure proves, or a description if the cause is unknown."""
         suspect = mistake if isinstance(mistake, Mistake) else Mistake(mistake or f"failed: {name}")
         if not passed and isinstance(mistake, Mistake):
             self.causes.append(mistake)
         shown = Mistake("") if passed else suspect
         self.checks.append(Check(name, passed, expected, got, shown.name, shown.hint, source or self.source))
 
-    def holds(self, name: str, passed: bool, expected: str, otherwise: str, mistake: Mistake | str = "") -> None:
-        """Add a row that shows `expected` again if it passed, and `otherwise` if not."""
+    def require(self, name: str, passed: bool, expected: str, otherwise: str, mistake: Mistake | str = "") -> None:
+        """Add a yes-or-no check. "got" shows ``expected`` if it passed and ``otherwise`` if it failed."""
         self.add(name, passed, expected, expected if passed else otherwise, mistake)
 
     def attempt(self, name: str, call: Callable[[], Result]) -> Result | None:
-        """What call() returns; if it raises or returns None, a failed row that says so, and None."""
+        """Return ``call()``. If it raises an exception or returns None, add a failed check and return None."""
         try:
             result = call()
         except Exception as error:
-            self.add(name, False, "runs", message(error), f"it raises {message(error)}")
+            self.add(name, False, "no exception", describe_error(error), raised(error))
             return None
         if result is None:
-            self.add(name, False, "a result", "None", "it returns nothing")
+            self.add(name, False, "a result", "None", "the function returned None")
         return result
 
     def report(self) -> Report:
-        """The report, with every failed row put down to a cause."""
+        """Return the report, in which every failed check is attributed to a mistake."""
         known = {cause.name for cause in self.causes}
         failed = [Mistake(check.mistake, check.hint) for check in self.checks if not check.passed]
         first = next(iter([*self.causes, *failed]), Mistake(""))
@@ -117,35 +126,44 @@ class Checklist:
         ))  # fmt: skip
 
 
-def unfailing(check: Callable[Parameters, Report]) -> Callable[Parameters, Report]:
-    """Makes a check report what a learner's function gives, however odd, where its own arithmetic stumbles over it."""
+def report_exceptions(check: Callable[Parameters, Report]) -> Callable[Parameters, Report]:
+    """Decorate a check so that it reports an exception as a failure instead of raising it.
+
+    Such an exception means that the checked function returned something on which the check cannot even compute.
+    """
 
     @wraps(check)
-    def guarded(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Report:
+    def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Report:
         try:
             return check(*args, **kwargs)
         except Exception as error:
-            rows = Checklist(title_of(args[0] if args else None, check.__name__), "the text of " + check.__name__)
-            mistake = f"what it takes or gives is not what {check.__name__} describes"
-            rows.add("what it takes and gives", False, "as described", message(error), mistake)
-            return rows.report()
+            title = name_of(args[0] if args else None, check.__name__)
+            checklist = Checklist(title, f"docstring of {check.__name__}")
+            mistake = f"the arguments or results do not match the docstring of {check.__name__}"
+            checklist.add("arguments and results", False, "as documented", describe_error(error), mistake)
+            return checklist.report()
 
-    return guarded
+    return wrapper
 
 
-def message(error: Exception) -> str:
-    """An exception in one line: its type and what it says."""
+def describe_error(error: Exception) -> str:
+    """Return the type and message of an exception on one line, shortened to 160 characters."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
 
 
-def number(value: float) -> str:
-    """A number with the digits that the reference tables have."""
+def raised(error: Exception) -> str:
+    """Return the text of a mistake for an exception whose cause is unknown."""
+    return f"an exception was raised: {describe_error(error)}"
+
+
+def format_number(value: float) -> str:
+    """Format a number with ten significant digits, as many as the reference values have."""
     return f"{value:.10g}"
 
 
-def title_of(thing: object, default: str) -> str:
-    """What to call a learner's function in the title of its report."""
+def name_of(thing: object, default: str) -> str:
+    """Return the name of a function or class, for the title of its report."""
     return str(getattr(thing, "__name__", default))
 
 

@@ -1,8 +1,11 @@
-"""Checks that any sampler must pass: ours, or one that a learner wrote.
+"""The check of samplers: ours, or one that a learner wrote.
 
-A sampler is run with exact denoisers, on "images" of one pixel, and everything is solved for instead of estimated: with
-a linear denoiser the output is a sum of x_T and the noise of each step, so a batch in which each image gets one of them
-alone shows every coefficient. study.py runs the sampler, updates.py knows the coefficients.
+The sampler runs with known denoisers on "images" of one pixel, and everything is solved for instead of estimated.
+With a linear denoiser the output is a weighted sum of x_T and the noise of each step. So if each image in the batch
+gets only one of these terms, the batch shows every weight.
+
+This module contains ``check_sampler`` and the checks of timesteps, yielded steps and randomness. sampler_math.py has
+the checks of the numbers, sampler_runs.py runs the sampler, and updates.py knows the correct coefficients.
 """
 
 import itertools
@@ -10,169 +13,183 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from . import mistakes
-from .report import Report, message, unfailing
+from .report import Report, describe_error, raised, report_exceptions
 from .sampler_math import (
-    rows_on_clipping,
-    rows_on_order,
-    rows_on_std,
-    rows_on_the_end,
-    rows_on_updates,
-    rows_on_zero_snr,
+    add_clipping_checks,
+    add_coefficient_checks,
+    add_convergence_checks,
+    add_output_checks,
+    add_std_checks,
+    add_zero_snr_checks,
 )
-from .study import RUNS, Study
+from .sampler_runs import STEP_COUNTS, SamplerRuns
 from .trace import Trace, equal
 
 
-@unfailing
+@report_exceptions
 def check_sampler(sampler: Callable[..., Any], *, order: float | None = None) -> Report:
-    """Whether `sampler(denoise, schedule, x_T, steps, …)` samples rightly, and if not, which mistake it makes.
+    """Check that ``sampler(denoise, schedule, x_T, steps, ...)`` computes correct steps, and name the mistake if not.
 
-    sampler: yields steps (t, x, x0), or yields or returns images. What it is follows from its parameters: with `eta` it
-             is DDIM (or a solver of the flow, if its steps look further back than x_t), with `variance` DDPM, and with
-             neither DDPM if it draws noise and a solver of the flow if not. Its noise comes from
-             `generator(t, like=x)`, if it has such a parameter, or from torch.
-    order:   holds a solver of the flow to this order, and not to DDIM's coefficients; if it has `eta` too, then as it
-             is where that is left out. Without an order, a solver that looks only at (x_t, x̂₀) must be DDIM, and any
-             other must have order 2.
+    sampler: yields steps (t, x, x0), or yields or returns images
+    order:   the order of convergence that an ODE solver must have. If given, the steps are not compared with DDIM's
+             coefficients, and ``eta`` keeps its default value. If None, a solver whose steps depend only on
+             (x_t, x̂₀) must be DDIM, and any other solver must have order 2.
 
-    Denoisers get x_t (B, 1, 1, 1) float64 and t (B,) int64. What the sampler raises becomes a row that failed.
+    The parameters of the sampler decide what it must be:
+
+        eta         DDIM, or an ODE solver if its steps depend on more than x_t and x̂₀
+        variance    DDPM, with "posterior" and with "beta"
+        neither     DDPM if it draws noise, otherwise an ODE solver
+
+    Its noise must come from ``generator(t, like=x)`` if it has this parameter, otherwise from torch. It is called with
+    x_T (B, 1, 1, 1) float64, and must pass t (B,) int64 to the denoiser. If the sampler raises an exception, the
+    report shows it as a failed check.
     """
-    study = Study(sampler, order)
-    if study.modes:
-        for rows in _ROWS:
+    runs = SamplerRuns(sampler, order)
+    if runs.modes:
+        for topic, add_checks in _CHECKS.items():
             try:
-                rows(study)
+                add_checks(runs)
             except Exception as error:
-                name = rows.__name__.replace("rows_on_", "the look at ").replace("_", " ")
-                study.row(name, [message(error)], "runs", f"it raises {message(error)}")
-    return study.rows.report()
+                runs.add_check(topic, [describe_error(error)], "no exception", raised(error))
+    return runs.checklist.report()
 
 
-def rows_on_times(study: Study) -> None:
-    """Which times the sampler goes through, and which it tells the network."""
-    T = study.schedule.T
-    runs = [(steps, trace, [call.t for call in trace.calls]) for (_, steps), trace in study.traces.items()]
-    below = [f"t = {low}" for _, trace, called in runs if (low := min(*trace.times, *called)) < 0]
-    if below:
-        study.row("no time is below 0", below, "0…T", mistakes.WRAPAROUND)
-    shifted = [text for _, trace, _ in runs for text in _told_another_time(trace, T)]
-    study.row("t is the time that x_t has", shifted, "the same", mistakes.OFF_BY_ONE)
-    study.row(
-        "t is a tensor (B,) of int64",
-        (call.oddity for _, trace, _ in runs for call in trace.calls if call.oddity),
+def add_timestep_checks(runs: SamplerRuns) -> None:
+    """Check which timesteps the sampler visits, and which it passes to the network."""
+    T = runs.schedule.T
+    traces = [(steps, trace, [call.t for call in trace.calls]) for (_, steps), trace in runs.traces.items()]
+    negative = [f"t = {lowest}" for _, trace, called in traces if (lowest := min(*trace.times, *called)) < 0]
+    if negative:
+        runs.add_check("no timestep is negative", negative, "0…T", mistakes.WRAPAROUND)
+    runs.add_check(
+        "the network gets the timestep of x_t",
+        [text for _, trace, _ in traces for text in _shifted_timesteps(trace, T)],
+        "same t",
+        mistakes.OFF_BY_ONE,
+    )
+    runs.add_check(
+        "t is an int64 tensor of shape (B,)",
+        (call.t_problem for _, trace, _ in traces for call in trace.calls if call.t_problem),
         "(B,) int64",
         mistakes.FORM_OF_T,
     )
-    study.row(
-        "the first call is at t = T",
-        (f"{called[0]}" for _, _, called in runs if called[0] != T),
+    runs.add_check(
+        "the first network call is at t = T",
+        (f"{called[0]}" for _, _, called in traces if called[0] != T),
         f"{T}",
-        "the first call of the network is not at t = T, where x_T is",
+        "the first network call is not at t = T, the timestep of x_T",
     )
-    study.row(
-        "n steps make n calls of the network",
-        (f"{len(called)} for {steps}" for steps, _, called in runs if len(called) != steps),
-        ", ".join(map(str, RUNS)),
-        "n steps do not make n calls of the network (is the stride T // n rounded? are calls counted, or steps?)",
+    runs.add_check(
+        "n steps make n network calls",
+        (f"{len(called)} calls for {steps} steps" for steps, _, called in traces if len(called) != steps),
+        ", ".join(map(str, STEP_COUNTS)),
+        "n steps do not make n network calls (does the stride T // n round down, or does a step make several calls?)",
     )
-    study.row("times fall, none comes twice", _not_falling(runs), "falling", "the times do not fall strictly")
-    study.row(
-        "the last step lands on t = 0",
-        (f"{trace.steps[-1].t}" for _, trace, _ in runs if trace.steps[-1].t != 0),
+    runs.add_check(
+        "timesteps strictly decrease", _not_decreasing(traces), "decreasing", "the timesteps do not strictly decrease"
+    )
+    runs.add_check(
+        "the last step ends at t = 0",
+        (f"{trace.steps[-1].t}" for _, trace, _ in traces if trace.steps[-1].t != 0),
         "0",
-        "the last step does not say that it lands on t = 0 (a step's t is where it ends)",
+        "the last step does not report t = 0 (the t of a step is where it ends, not where it starts)",
     )
 
 
-def rows_on_steps(study: Study) -> None:
-    """Whether the stream of steps shows what was done, and leaves alone what is not the sampler's."""
-    traces = study.traces.values()
-    study.row(
+def add_randomness_checks(runs: SamplerRuns) -> None:
+    """Check that runs are repeatable, and that noise is drawn only where it is needed and never used twice."""
+    runs.add_check(
+        "same arguments, same image",
+        (
+            mode.prefix("different image")
+            for mode in runs.modes
+            if mode not in runs.hidden_noise and not runs.is_repeatable(mode)
+        ),
+        "same image",
+        mistakes.HIDDEN_STATE,
+    )
+    traces = [(mode, trace) for (mode, _), trace in runs.traces.items()]
+    runs.add_check(
+        "no random numbers are drawn if σ = 0",
+        (mode.prefix("drawn") for mode, trace in traces if mode.eta == 0 and (trace.draws or trace.used_torch_rng)),
+        "none",
+        mistakes.NEEDLESS_NOISE,
+    )
+    runs.add_check(
+        "each image and each step has its own noise",
+        (mode.prefix(text) for mode, trace in traces for text in _shared_noise(trace)),
+        "own noise",
+        mistakes.SHARED_NOISE,
+    )
+
+
+def add_step_checks(runs: SamplerRuns) -> None:
+    """Check that the yielded steps show what the sampler did, and that it modifies no tensor of the caller."""
+    traces = runs.traces.values()
+    runs.add_check(
         "the first x_t is x_T",
-        ("another image" for trace in traces if not equal(trace.calls[0].x, trace.start)),
+        ("different image" for trace in traces if not equal(trace.calls[0].x, trace.start)),
         "x_T",
         mistakes.OTHER_START,
     )
-    study.row(
-        "x and x0 are those the network saw and said",
-        (text for trace in traces if trace.yielded for text in _unlike_calls(trace)),
-        "the same",
-        "the steps yielded are not those that were made",
+    runs.add_check(
+        "x and x0 of each step match the network calls",
+        (text for trace in traces if trace.yields_steps for text in _unlike_calls(trace)),
+        "equal",
+        "the sampler yields an x or x0 that differs from those in its network calls",
     )
-    study.row(
-        "x_T and earlier steps stay as they were",
-        ("written to later" for trace in traces if trace.changed),
+    runs.add_check(
+        "x_T and earlier steps are not modified",
+        ("modified later" for trace in traces if trace.modified),
         "unchanged",
         mistakes.IN_PLACE,
     )
 
 
-def rows_on_randomness(study: Study) -> None:
-    """The same arguments give the same steps, and noise is drawn where it is needed, and new each time."""
-    study.row(
-        "the same arguments give the same image",
-        (mode.named("another") for mode in study.modes if mode not in study.hidden and not study.repeats(mode)),
-        "the same",
-        mistakes.HIDDEN_STATE,
-    )
-    traces = [(mode, trace) for (mode, _), trace in study.traces.items()]
-    study.row(
-        "where σ = 0 no random number is drawn",
-        (mode.named("drawn") for mode, trace in traces if mode.eta == 0 and (trace.draws or trace.random)),
-        "none",
-        mistakes.NEEDLESS_NOISE,
-    )
-    study.row(
-        "each image and step has its own noise",
-        (mode.named(text) for mode, trace in traces for text in _shared_noise(trace)),
-        "its own",
-        mistakes.SHARED_NOISE,
-    )
-
-
-def _told_another_time(trace: Trace, T: int) -> Iterable[str]:
-    """Where the network is told the number before or after that of the image's time, or the time the step ends at."""
-    called = [group[0].t for group in trace.groups]
+def _shifted_timesteps(trace: Trace, T: int) -> Iterable[str]:
+    """Describe a run where the network gets t − 1, t + 1, or the timestep at which the step ends, instead of t."""
+    called = [group[0].t for group in trace.calls_by_step]
     if called[0] == trace.times[0] == T - 1:
-        yield f"begins at {T - 1}"
+        yield f"starts at {T - 1}"
     elif called == trace.times[1:] or {t - time for t, time in zip(called, trace.times, strict=False)} in ({-1}, {1}):
         yield f"{called[0]} at t = {trace.times[0]}"
 
 
-def _not_falling(runs: Iterable[tuple[int, Trace, list[int]]]) -> Iterable[str]:
-    for _, trace, called in runs:
-        one_call_each = len(called) == len(trace.steps)  # others may well ask twice about a time
-        for times in (trace.times, called) if one_call_each else (trace.times,):
+def _not_decreasing(traces: Iterable[tuple[int, Trace, list[int]]]) -> Iterable[str]:
+    for _, trace, called in traces:
+        one_call_per_step = len(called) == len(trace.steps)  # other samplers may call the network twice at one t
+        for times in (trace.times, called) if one_call_per_step else (trace.times,):
             yield from (f"{t} → {s}" for t, s in itertools.pairwise(times) if s >= t)
 
 
 def _unlike_calls(trace: Trace) -> Iterable[str]:
-    groups = trace.groups
+    groups = trace.calls_by_step
     for k, step in enumerate(trace.steps):
         group = groups[k] if k < len(groups) else []
         if k + 1 < len(groups) and not equal(step.x, groups[k + 1][-1].x):
             yield f"x at t = {step.t} differs"
-        answers = [x0 for call in group for x0 in (call.answer, call.answer.clamp(-1, 1))]
-        if not any(equal(step.x0, x0) for x0 in answers):
+        predictions = [x0 for call in group for x0 in (call.x0, call.x0.clamp(-1, 1))]
+        if not any(equal(step.x0, x0) for x0 in predictions):
             yield f"x0 at t = {step.t} differs"
 
 
 def _shared_noise(trace: Trace) -> Iterable[str]:
-    asked = [drawn.step for drawn in trace.draws if drawn.step is not None]
-    if len(set(asked)) < len(asked):
-        yield "two draws for one t"
+    drawn_at = [draw.t for draw in trace.draws if draw.t is not None]
+    if len(set(drawn_at)) < len(drawn_at):
+        yield "two draws at the same t"
     batch = len(trace.start)
     yield from (f"{tuple(z.shape)} for {batch} images" for _, _, z in trace.draws if not z.ndim or len(z) != batch)
 
 
-_ROWS: tuple[Callable[[Study], None], ...] = (
-    rows_on_times,
-    rows_on_randomness,
-    rows_on_steps,
-    rows_on_updates,
-    rows_on_the_end,
-    rows_on_clipping,
-    rows_on_std,
-    rows_on_order,
-    rows_on_zero_snr,
-)
+_CHECKS: dict[str, Callable[[SamplerRuns], None]] = {
+    "timesteps": add_timestep_checks,
+    "randomness": add_randomness_checks,
+    "yielded steps": add_step_checks,
+    "coefficients": add_coefficient_checks,
+    "output": add_output_checks,
+    "clipping": add_clipping_checks,
+    "standard deviation": add_std_checks,
+    "order of convergence": add_convergence_checks,
+    "zero terminal SNR": add_zero_snr_checks,
+}

@@ -1,4 +1,7 @@
-"""Checks of noise schedules: what every one must hold, and the numbers of the published ones."""
+"""Checks of noise schedules: the properties every schedule must have, and the values of the published ones.
+
+Also checks of the rescaling to zero terminal SNR, and of the timesteps that a sampler visits.
+"""
 
 import itertools
 import math
@@ -15,10 +18,10 @@ from ..diffusion.denoiser import Denoiser
 from ..diffusion.schedule import SCHEDULES, Schedule, linear, zero_terminal_snr
 from . import mistakes
 from .mistakes import Mistake
-from .report import Checklist, Report, number, title_of, unfailing
+from .report import Checklist, Report, format_number, name_of, report_exceptions
 
 Published = tuple[str, Callable[[Tensor], float], float, float]
-"""(what, how to read it off ᾱ, its value, the relative error that the digits given allow)."""
+"""(name, function that reads the quantity from ᾱ, published value, relative error that its digits allow)."""
 
 
 def _last(a: Tensor) -> float:
@@ -51,137 +54,154 @@ PUBLISHED: dict[tuple[str, int], tuple[Published, ...]] = {
     ("cosine", 500): (("ᾱ_T", _last, 9.715044036e-9, 1e-9), ("√ᾱ_T", _last_root, 9.856492e-5, 1e-6)),
     ("linear_zero_snr", 1000): (("ᾱ_T", _last, 0.0, 0.0), ("β₁", _first_beta, 1e-4, 1e-9)),
 }
-"""Linear is β 1e-4…0.02; cosine has s = 0.008 and β clipped at 0.999."""
+"""The linear schedule has β from 1e-4 to 0.02. The cosine schedule has s = 0.008 and clips β at 0.999."""
 
 
-@unfailing
+@report_exceptions
 def check_schedule(
     schedule: Schedule | Tensor | np.ndarray[Any, Any] | Sequence[float], expected: ScheduleName | None = None
 ) -> Report:
-    """Whether this is a noise schedule, and, if `expected` names a published one, whether it is that one.
+    """Check that this is a valid noise schedule and, if ``expected`` names a published one, that it is that one.
 
-    schedule: a Schedule, or ᾱ alone over t = 0…T, as a tensor, an array or a list of T + 1 numbers.
+    schedule: a Schedule, or ᾱ for t = 0…T as a tensor, an array or a list of T + 1 numbers
     """
-    given = schedule.alpha_bar if isinstance(schedule, Schedule) else schedule
-    table = given.detach() if isinstance(given, Tensor) else torch.from_numpy(np.asarray(given))
-    rows = Checklist(
-        f"schedule {expected or ''}".rstrip(), "Ho et al. 2020, section 4; Nichol & Dhariwal 2021, equation 17"
-    )
-    rows.add("shape (T+1,)", table.ndim == 1 and len(table) > 1, "(T+1,)", str(tuple(table.shape)), "ᾱ is not (T+1,)")
-    if not rows.checks[-1].passed:
-        return rows.report()
+    alpha_bar = schedule.alpha_bar if isinstance(schedule, Schedule) else schedule
+    table = alpha_bar.detach() if isinstance(alpha_bar, Tensor) else torch.from_numpy(np.asarray(alpha_bar))
+    title = f"schedule (expected: {expected})" if expected else "schedule"
+    checklist = Checklist(title, "Ho et al. 2020, section 4; Nichol & Dhariwal 2021, equation 17")
+    valid_shape = table.ndim == 1 and len(table) > 1
+    checklist.add("shape (T+1,)", valid_shape, "(T+1,)", str(tuple(table.shape)), "ᾱ does not have shape (T+1,)")
+    if not valid_shape:
+        return checklist.report()
     dtype = str(table.dtype).removeprefix("torch.")
     a = table.double()
-    rising = bool((a[1:] > a[:-1]).all())
-    cut = not rising and 0.9 < a[0].item() < 1
-    named = mistakes.NOT_CUMULATED if rising else mistakes.NO_TIME_ZERO if cut else "ᾱ₀ is not 1"
-    _row(rows, "all numbers finite", ~a.isfinite(), a, "finite", "ᾱ holds NaN or ∞")
-    rows.add("ᾱ₀ = 1: t = 0 is clean", a[0].item() == 1, "1", number(a[0].item()), named)
-    if cut:
-        a = torch.cat([a.new_ones(1), a])  # so that what follows is judged by itself
-    _row(rows, "ᾱ falls strictly", ~(a[1:] < a[:-1]), a[1:], "falling", "ᾱ does not fall")
-    _row(rows, "ᾱ is never below 0", ~(a >= 0), a, "at least 0", "ᾱ falls below 0")
+    increasing = bool((a[1:] > a[:-1]).all())
+    starts_at_one = not increasing and 0.9 < a[0].item() < 1  # at t = 1
+    suspect: Mistake | str = "ᾱ₀ is not 1"
+    if increasing:
+        suspect = mistakes.NOT_CUMULATED
+    elif starts_at_one:
+        suspect = mistakes.NO_TIME_ZERO
+    _add_table_check(checklist, "all values are finite", ~a.isfinite(), a, "finite", "ᾱ contains NaN or ∞")
+    checklist.add("ᾱ₀ = 1: t = 0 is clean data", a[0].item() == 1, "1", format_number(a[0].item()), suspect)
+    if starts_at_one:
+        a = torch.cat([a.new_ones(1), a])  # so that the missing ᾱ₀ does not fail the checks below
+    decreasing = a[1:] < a[:-1]
+    _add_table_check(
+        checklist, "ᾱ strictly decreases", ~decreasing, a[1:], "decreasing", "ᾱ does not strictly decrease"
+    )
+    _add_table_check(checklist, "ᾱ is not negative", ~(a >= 0), a, "at least 0", "ᾱ is negative")
     beta = 1 - a[1:] / a[:-1]
-    _row(rows, "β within (0, 1]", ~((beta > 0) & (beta <= 1)), beta, "(0, 1]", "β leaves (0, 1]")
-    rows.add("computed in float64", table.dtype == torch.float64, "float64", dtype, mistakes.SINGLE_PRECISION)
+    in_range = (beta > 0) & (beta <= 1)
+    _add_table_check(checklist, "β is in (0, 1]", ~in_range, beta, "(0, 1]", "β is outside (0, 1]")
+    is_double = table.dtype == torch.float64
+    checklist.add("stored in float64", is_double, "float64", dtype, mistakes.SINGLE_PRECISION)
     if expected is not None:
-        _rows_of_published(rows, a, expected)
-    return rows.report()
+        _add_published_checks(checklist, a, expected)
+    return checklist.report()
 
 
-def _row(rows: Checklist, name: str, wrong: Tensor, values: Tensor, expected: str, mistake: str) -> None:
-    """A row about every entry of a table; it shows the first that is wrong."""
-    at = int(wrong.int().argmax())
-    good = not wrong.any()
-    rows.add(name, good, expected, expected if good else f"{number(values[at].item())} at index {at}", mistake)
+def _add_table_check(
+    checklist: Checklist, name: str, wrong: Tensor, values: Tensor, expected: str, mistake: str
+) -> None:
+    """Add a check of every entry of a table; if it fails, "got" shows the first wrong entry."""
+    first = int(wrong.int().argmax())
+    passed = not wrong.any()
+    got = expected if passed else f"{format_number(values[first].item())} at index {first}"
+    checklist.add(name, passed, expected, got, mistake)
 
 
-def _rows_of_published(rows: Checklist, a: Tensor, expected: ScheduleName) -> None:
+def _add_published_checks(checklist: Checklist, a: Tensor, expected: ScheduleName) -> None:
     T = len(a) - 1
     want = SCHEDULES[expected](T).alpha_bar
     error = ((a - want).abs() / want.clamp(min=1e-300)).max().item()
-    alphas = torch.cat([want.new_ones(1), want[1:] / want[:-1]])  # 1 − β_t alone
-    single = T > 1 and torch.allclose(a, alphas, rtol=1e-6, atol=0)
-    suspect = mistakes.NOT_CUMULATED if single else f"it is another schedule than {expected}"
-    rows.add(f"all of ᾱ, relative to {expected}", error <= 1e-9, "error ≤ 1e-09", f"error {error:.2g}", suspect)
-    for what, read, value, tolerance in PUBLISHED.get((expected, T), ()):
+    alphas = torch.cat([want.new_ones(1), want[1:] / want[:-1]])  # 1 − β_t
+    not_cumulated = T > 1 and torch.allclose(a, alphas, rtol=1e-6, atol=0)
+    suspect = mistakes.NOT_CUMULATED if not_cumulated else f"this is not the {expected} schedule"
+    name = f"relative error of ᾱ ({expected})"
+    checklist.add(name, error <= 1e-9, "error ≤ 1e-09", f"error {error:.2g}", suspect)
+    for quantity, read, value, tolerance in PUBLISHED.get((expected, T), ()):
         got = read(a)
-        rows.add(what, abs(got - value) <= tolerance * abs(value), number(value), number(got), f"{what} is wrong")
+        passed = abs(got - value) <= tolerance * abs(value)
+        mistake = f"{quantity} is not the published value"
+        checklist.add(quantity, passed, format_number(value), format_number(got), mistake)
 
 
-@unfailing
+@report_exceptions
 def check_zero_terminal_snr(
     rescale: Callable[[Schedule], Schedule] = zero_terminal_snr, denoiser: Callable[..., Any] = Denoiser
 ) -> Report:
-    """Whether ᾱ_T = 0 is reached exactly, refused together with ε-prediction, and harmless with v-prediction.
+    """Check that ᾱ_T is exactly 0 after rescaling, that ε-prediction is then refused, and that v-prediction works.
 
-    rescale:  Schedule -> Schedule with ᾱ_T = 0, √ᾱ shifted and stretched so that ᾱ₁ stays.
-    denoiser: (network, schedule, prediction) -> denoiser; raises ValueError where the two do not go together.
+    rescale:  maps a Schedule to one with ᾱ_T = 0 by shifting and scaling √ᾱ, so that ᾱ₁ does not change
+    denoiser: (network, schedule, prediction) -> denoiser; must raise ValueError for "eps" if ᾱ_T = 0
     """
-    title = f"zero terminal SNR: {title_of(rescale, 'rescale')}"
-    rows = Checklist(title, "Lin et al. 2024, algorithm 1")
+    title = f"zero terminal SNR: {name_of(rescale, 'rescale')}"
+    checklist = Checklist(title, "Lin et al. 2024, algorithm 1")
     before = linear()
-    schedule = rows.attempt("rescaling", lambda: rescale(before))
+    schedule = checklist.attempt("rescaling", lambda: rescale(before))
     if schedule is None:
-        return rows.report()
+        return checklist.report()
     a = schedule.alpha_bar
-    rows.add("ᾱ_T = 0 exactly", a[-1].item() == 0, "0", number(a[-1].item()), "ᾱ_T is not exactly 0")
-    first, was = a[1].item(), before.alpha_bar[1].item()
-    rows.add("ᾱ₁ stays", abs(first - was) < 1e-12, number(was), number(first), "ᾱ₁ has moved")
+    checklist.add("ᾱ_T = 0 exactly", a[-1].item() == 0, "0", format_number(a[-1].item()), "ᾱ_T is not exactly 0")
+    new_first, old_first = a[1].item(), before.alpha_bar[1].item()
+    checklist.add(
+        "ᾱ₁ does not change",
+        abs(new_first - old_first) < 1e-12,
+        format_number(old_first),
+        format_number(new_first),
+        "rescaling changes ᾱ₁",
+    )
     root, old = a[1:].sqrt(), before.alpha_bar[1:].sqrt()
     error = (root - (old - old[-1]) * old[0] / (old[0] - old[-1])).abs().max().item()
-    rows.add(
-        "√ᾱ is shifted and stretched", error < 1e-9, "error ≤ 1e-09", f"error {error:.2g}", "√ᾱ is bent, not rescaled"
-    )
+    mistake = "√ᾱ is not shifted and scaled linearly"
+    checklist.add("√ᾱ is shifted and scaled", error < 1e-9, "error ≤ 1e-09", f"error {error:.2g}", mistake)
 
     network = nn.Identity()
-    refused = "accepted"
+    refused = False
     try:
         denoiser(lambda x, t: network(x), schedule, "eps")
     except ValueError:
-        refused = "refused"
-    rows.add(
-        "ε-prediction is refused",
-        refused == "refused",
-        "refused",
-        refused,
-        "ε-prediction is accepted at ᾱ_T = 0, where x₀ = (x_t − σ ε)/0",
-    )
+        refused = True
+    mistake = "ε-prediction is accepted at ᾱ_T = 0, where x₀ = (x_t − √(1−ᾱ_t) ε)/√ᾱ_t divides by 0"
+    checklist.require("ε-prediction is refused", refused, "refused", "accepted", mistake)
     x, t = torch.linspace(-2, 2, 5, dtype=torch.float64).view(5, 1, 1, 1), torch.full((5,), schedule.T)
-    v = rows.attempt("v-prediction at t = T", lambda: denoiser(lambda x, t: x / 2, schedule, "v")(x, t))
-    if v is not None:
-        agrees = bool(torch.allclose(v, -x / 2, rtol=0, atol=1e-12))
-        rows.add("v-prediction at t = T: x̂₀ = −v", agrees, "finite", "finite" if v.isfinite().all() else "NaN",
-                 "v-prediction does not give x̂₀ = −v where ᾱ = 0")  # fmt: skip
-    return rows.report()
+    x0 = checklist.attempt("v-prediction at t = T", lambda: denoiser(lambda x, t: x / 2, schedule, "v")(x, t))
+    if x0 is not None:
+        agrees = bool(torch.allclose(x0, -x / 2, rtol=0, atol=1e-12))
+        otherwise = "another value" if x0.isfinite().all() else "NaN"
+        mistake = "v-prediction does not give x̂₀ = −v at ᾱ_T = 0"
+        checklist.require("v-prediction at t = T", agrees, "x̂₀ = −v", otherwise, mistake)
+    return checklist.report()
 
 
-@unfailing
+@report_exceptions
 def check_step_times(step_times: Callable[[int, int], Sequence[int]]) -> Report:
-    """Whether step_times(T, steps) -> the steps + 1 times of a sampler falls from T to 0, none twice, none below 0."""
-    rows = Checklist(title_of(step_times, "step times"), "Lin et al. 2024, section 3.3")
+    """Check that ``step_times(T, steps)`` returns steps + 1 timesteps that strictly decrease from T to 0."""
+    checklist = Checklist(name_of(step_times, "step times"), "Lin et al. 2024, section 3.3")
     for T, steps in ((1000, 1000), (1000, 250), (1000, 53), (1000, 50), (1000, 7), (1000, 1), (500, 25), (7, 5)):
         name = f"T = {T}, {steps} steps"
-        times = rows.attempt(name, partial(_integers, step_times, T, steps))
+        times = checklist.attempt(name, partial(_integer_times, step_times, T, steps))
         if times is not None:
-            wrong = _wrong_with(times, T, steps)
+            mistake = _find_mistake(times, T, steps)
             shown = ", ".join(map(str, times if len(times) < 7 else [*times[:2], "…", *times[-3:]]))
-            rows.add(name, not wrong, f"{steps + 1} times, {T}…0", f"{len(times)}: {shown}", wrong)
-    return rows.report()
+            expected = f"{steps + 1} timesteps, {T}…0"
+            checklist.add(name, not mistake, expected, f"{len(times)}: {shown}", mistake)
+    return checklist.report()
 
 
-def _integers(step_times: Callable[[int, int], Sequence[int]], T: int, steps: int) -> list[int]:
+def _integer_times(step_times: Callable[[int, int], Sequence[int]], T: int, steps: int) -> list[int]:
     return [int(t) for t in step_times(T, steps)]
 
 
-def _wrong_with(times: Sequence[int], T: int, steps: int) -> Mistake | str:
-    """What is wrong with these times, "" if nothing."""
+def _find_mistake(times: Sequence[int], T: int, steps: int) -> Mistake | str:
+    """Return what is wrong with the timesteps, or "" if nothing is."""
     if not times or times[0] != T:
-        return mistakes.OFF_BY_ONE if times and times[0] == T - 1 else "the times do not begin at T"
+        return mistakes.OFF_BY_ONE if times and times[0] == T - 1 else "the timesteps do not start at T"
     if min(times) < 0:
         return mistakes.WRAPAROUND
     if times[-1] != 0:
-        return "the times do not end at 0"
+        return "the timesteps do not end at 0"
     if not all(t > s for t, s in itertools.pairwise(times)):
-        return "the times do not fall strictly"
-    return "" if len(times) == steps + 1 else "n steps do not make n + 1 times"
+        return "the timesteps do not strictly decrease"
+    return "" if len(times) == steps + 1 else "n steps must have n + 1 timesteps"
