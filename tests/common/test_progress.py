@@ -1,4 +1,4 @@
-"""Progress is told in lines where there is no terminal, and not too often."""
+"""Progress: a bar in a terminal, otherwise one line every ten seconds."""
 
 import pytest
 
@@ -20,55 +20,55 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_in_a_pipe_there_is_a_line_every_ten_seconds_with_the_time_left(
+def test_without_a_terminal_a_line_appears_every_ten_seconds_with_the_time_left(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Progress() as tell:
+    with Progress() as report:
         for done in range(1, 101):
             clock.now += 1
-            tell("sampling [64]", done, 100)
+            report("sampling [64]", done, 100)
         clock.now += 30
-        tell("comparing", 0, 3)
+        report("comparing", 0, 3)
         clock.now += 30
-        tell("comparing", 1, 3)
-    heard = capsys.readouterr()
-    assert heard.out == ""
-    lines = heard.err.splitlines()
+        report("comparing", 1, 3)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
     assert lines[:3] == [
         "sampling [64]  11/100  1m29s left",
         "sampling [64]  22/100  1m18s left",
         "sampling [64]  33/100  1m07s left",
     ]
-    assert lines[9:] == ["comparing  0/3  ? left", "comparing  1/3  2m00s left"]  # it began when sampling ended
+    assert lines[9:] == ["comparing  0/3  ? left", "comparing  1/3  2m00s left"]  # its clock starts when sampling ends
 
 
-def test_what_is_quick_is_not_told(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress() as tell:
-        for what in ("sampling", "comparing"):
+def test_short_tasks_print_nothing(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress() as report:
+        for task in ("sampling", "comparing"):
             clock.now += 4
-            tell(what, 1, 1)
+            report(task, 1, 1)
     assert capsys.readouterr().err == ""
 
 
-def test_in_a_terminal_there_is_a_bar_for_everything(
+def test_in_a_terminal_every_task_has_a_bar(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
-    with Progress() as tell:
-        assert tell.console.is_terminal
-        tell("sampling", 5, 10)
+    with Progress() as report:
+        assert report.console.is_terminal
+        report("sampling", 5, 10)
         clock.now += 60
-        tell("sampling", 10, 10)
-        tell("comparing", 2, 3)
-        tasks = {task.description: (task.completed, task.total) for task in tell.bars.tasks}
+        report("sampling", 10, 10)
+        report("comparing", 2, 3)
+        tasks = {task.description: (task.completed, task.total) for task in report.bars.tasks}
     assert tasks == {"sampling": (10, 10), "comparing": (2, 3)}
-    heard = capsys.readouterr()
-    assert "2/3  0s left" in heard.err
-    assert "━" in heard.err
-    assert heard.out == ""
+    captured = capsys.readouterr()
+    assert "2/3  0s left" in captured.err
+    assert "━" in captured.err
+    assert captured.out == ""
 
 
-def test_an_error_goes_through(clock: Clock) -> None:
+def test_exceptions_propagate(clock: Clock) -> None:
     with pytest.raises(KeyError), Progress():
         raise KeyError

@@ -1,4 +1,4 @@
-"""Images kept as bytes: exact values, subsets that never change, and held-out images that are never trained on."""
+"""Images held as bytes: exact values, reproducible subsets, and no held-out image in the training set."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shapedreamer.data.arrays import MOST_HELD_OUT, Arrays, first, one_hot, split
+from shapedreamer.data.arrays import MAX_HELD_OUT, Arrays, first, one_hot, split
 
 
 def random(n: int, channels: int = 3, seed: int = 0) -> Arrays:
@@ -16,7 +16,7 @@ def random(n: int, channels: int = 3, seed: int = 0) -> Arrays:
 
 
 def numbered(n: int, copies: int = 1) -> Arrays:
-    """Images that say their number, each `copies` times; so do the labels."""
+    """n distinct images whose pixels and labels encode their number, each `copies` times."""
     number = np.arange(n * copies) % n
     images = np.stack([number // 256, number % 256], axis=1).astype(np.uint8).reshape(-1, 1, 2, 1)
     return Arrays("numbered", images, number[:, None].astype(np.float32), ("number",))
@@ -27,7 +27,7 @@ def numbers(data: Arrays) -> list[int]:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_bytes_become_numbers_from_minus_one_to_one_and_keep_their_place(channels: int) -> None:
+def test_bytes_are_scaled_to_minus_one_to_one_in_channel_first_order(channels: int) -> None:
     data = random(5, channels)
     images, labels = data.batch(torch.tensor([4, 0, 4]))
     assert images.shape == (3, channels, 4, 6)
@@ -44,44 +44,44 @@ def test_black_and_white_are_exactly_the_ends_of_the_range() -> None:
 
 
 @pytest.mark.parametrize("index", [[-1], [5], [0, 99]])
-def test_an_image_that_is_not_there_is_refused(index: list[int]) -> None:
+def test_an_index_out_of_range_is_refused(index: list[int]) -> None:
     with pytest.raises(IndexError, match=r"outside 0…4"):
         random(5).batch(torch.tensor(index))
 
 
-def test_the_fingerprint_sees_every_bit_of_images_and_labels() -> None:
-    one = random(5).spec.sha256
-    assert one == random(5).spec.sha256
+def test_the_hash_depends_on_every_bit_of_images_and_labels() -> None:
+    sha256 = random(5).spec.sha256
+    assert sha256 == random(5).spec.sha256
     changed = random(5)
     changed.images[3, 2, 1, 0] ^= 1
     relabelled = random(5).labels.copy()
     relabelled[2] = relabelled[2][::-1] + 1
     names = ("a", "b", "c")
-    assert Arrays("random", changed.images, changed.labels, names).spec.sha256 != one
-    assert Arrays("random", random(5).images, relabelled, names).spec.sha256 != one
+    assert Arrays("random", changed.images, changed.labels, names).spec.sha256 != sha256
+    assert Arrays("random", random(5).images, relabelled, names).spec.sha256 != sha256
 
 
 @given(st.integers(10, 700), st.integers(1, 4))
-def test_no_copy_of_a_held_out_image_is_trained_on_and_none_is_lost(n: int, copies: int) -> None:
+def test_no_duplicate_of_a_held_out_image_is_in_the_training_set_and_all_images_are_used(n: int, copies: int) -> None:
     training, held_out = split(numbered(n, copies))
     assert not set(numbers(training)) & set(numbers(held_out))
     assert sorted(numbers(training) + copies * numbers(held_out)) == sorted(copies * list(range(n)))
-    assert len(held_out) == min(MOST_HELD_OUT, n // 10)
+    assert len(held_out) == min(MAX_HELD_OUT, n // 10)
 
 
 @pytest.mark.parametrize("n", [1, 9])
-def test_of_a_few_images_none_is_spared(n: int) -> None:
+def test_with_fewer_than_ten_images_both_sets_are_the_whole_data_set(n: int) -> None:
     training, held_out = split(numbered(n))
     assert numbers(training) == numbers(held_out) == list(range(n))
 
 
-def test_a_subset_is_always_the_same_and_of_every_kind() -> None:
+def test_a_subset_is_reproducible_and_covers_the_whole_data_set() -> None:
     data = numbered(1000)  # in order, as sorted files are
-    some = numbers(first(data, 100))
-    assert some == numbers(first(data, 100))
-    assert some[:50] == numbers(first(data, 50))
-    assert len(set(some)) == 100
-    assert 400 < np.mean(some) < 600
+    subset = numbers(first(data, 100))
+    assert subset == numbers(first(data, 100))
+    assert subset[:50] == numbers(first(data, 50))
+    assert len(set(subset)) == 100
+    assert 400 < np.mean(subset) < 600
     assert first(data, None) is data
     assert first(data, 5000) is data
 
@@ -97,6 +97,6 @@ def test_a_subset_is_always_the_same_and_of_every_kind() -> None:
         (np.zeros((2, 4, 4, 1), np.uint8), np.zeros((2, 2))),
     ],
 )
-def test_arrays_that_do_not_go_together_are_refused(images: np.ndarray, labels: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"wrong: (images|labels) are"):
+def test_arrays_of_the_wrong_shape_or_type_are_refused(images: np.ndarray, labels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"wrong: (images|labels) must be"):
         Arrays("wrong", images, labels, ("a", "b", "c"))

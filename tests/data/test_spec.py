@@ -1,4 +1,4 @@
-"""DataSpec: it passes images that are what it says, and names what is wrong with others."""
+"""DataSpec: it accepts images and labels that match, and its errors name what is wrong with others."""
 
 from dataclasses import FrozenInstanceError, asdict
 
@@ -14,7 +14,7 @@ SPEC = DataSpec(name="test", channels=3, height=4, width=6, labels=("a", "b"))
 
 @pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_images_that_fit_come_back_as_they_are(batch: int, dtype: torch.dtype) -> None:
+def test_matching_images_are_returned_unchanged(batch: int, dtype: torch.dtype) -> None:
     images = torch.linspace(-1, 1, batch * 72).view(batch, 3, 4, 6).to(dtype)
     assert SPEC.check(images) is images
 
@@ -31,8 +31,8 @@ def test_images_that_fit_come_back_as_they_are(batch: int, dtype: torch.dtype) -
         torch.zeros(2, 3, 4, 6, dtype=torch.int64),
     ],
 )
-def test_another_shape_or_type_is_refused(images: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"test: images are .* not \(B, \*\(3, 4, 6\)\) floats"):
+def test_a_wrong_shape_or_type_is_refused(images: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"test: images must be floats of shape \(B, 3, 4, 6\), not \("):
         SPEC.check(images)
 
 
@@ -44,14 +44,14 @@ def test_values_outside_the_range_are_refused(value: float) -> None:
         SPEC.check(images)
 
 
-def test_the_range_is_the_specs_own() -> None:
+def test_the_range_comes_from_the_spec() -> None:
     spec = DataSpec(name="unit", channels=1, height=1, width=1, labels=(), low=0.0, high=1.0)
     assert spec.check(torch.ones(1, 1, 1, 1)).item() == 1
-    with pytest.raises(ValueError, match=r"values lie in \[-0.5, -0.5\] and must lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"values must lie in \[0, 1\], not in \[-0.5, -0.5\]"):
         spec.check(torch.full((1, 1, 1, 1), -0.5))
 
 
-def test_a_spec_is_a_frozen_value() -> None:
+def test_a_spec_is_immutable_and_hashable() -> None:
     assert DataSpec(**asdict(SPEC)) == SPEC
     assert hash(DataSpec(**asdict(SPEC))) == hash(SPEC)
     assert DataSpec(**{**asdict(SPEC), "width": 7}) != SPEC
@@ -79,36 +79,36 @@ FIGURES = DataSpec("figures", 3, 16, 16, labels=("human", "non-human", "food"))
         ((1, 0, 0), [1, 0, 0]),
     ],
 )
-def test_a_label_becomes_its_vector(label: Label, vector: list[float]) -> None:
+def test_a_label_becomes_a_vector(label: Label, vector: list[float]) -> None:
     assert FIGURES.vector(label) == pytest.approx(vector)
 
 
-def test_where_names_are_numbers_the_name_counts() -> None:
+def test_a_numeric_name_takes_precedence_over_an_index() -> None:
     odd = DataSpec("odd", 1, 1, 1, labels=("1", "0"))
     assert odd.vector("1") == odd.vector(1) == [1, 0]
     assert DIGITS.vector(7) == DIGITS.vector("7") == [0, 0, 0, 0, 0, 0, 0, 1, 0, 0]
 
 
 @pytest.mark.parametrize(
-    ("label", "says"),
+    ("label", "message"),
     [
         ("cat", "no label 'cat'; there are: human, non-human, food"),
         ("human=1,cat=2", "no label 'cat'"),
         (3, "no label '3'; there are: human, non-human, food"),
         (-1, "no label '-1'"),
         ("", "no label ''"),
-        ("human=much", "'human=much' is no label: write NAME or NAME=AMOUNT, with a name of human, non-human, food"),
+        ("human=much", "'human=much' is not a valid label: write NAME or NAME=AMOUNT; names: human, non-human, food"),
         ([1.0, 2.0], r"has 3 numbers \(human, non-human, food\), not 2"),
         ([1.0, 2.0, 3.0, 4.0], "not 4"),
         ("human=nan", "finite"),
         ({"food": float("inf")}, "finite"),
     ],
 )
-def test_a_label_that_is_none_is_refused_with_the_right_names(label: Label, says: str) -> None:
-    with pytest.raises(UserError, match=says):
+def test_an_invalid_label_is_refused_with_the_valid_names(label: Label, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         FIGURES.vector(label)
 
 
-def test_data_without_labels_has_none_to_ask_for() -> None:
-    with pytest.raises(UserError, match="plain has no labels"):
+def test_a_label_for_data_without_labels_is_refused() -> None:
+    with pytest.raises(UserError, match="cannot use label 'cat': the data set plain has no labels"):
         DataSpec("plain", 1, 1, 1, labels=()).vector("cat")

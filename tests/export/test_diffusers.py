@@ -1,4 +1,4 @@
-"""UNet and Diffusers' UNet2DModel are one function: weights go both ways, and t − 1 there is t here."""
+"""UNet and Diffusers' UNet2DModel compute the same function after conversion, in both directions."""
 
 import math
 import sys
@@ -81,7 +81,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 @torch.no_grad()
 def randomise(network: nn.Module) -> None:
-    """Every weight random, of a size that keeps the signal. Freshly made, all norms are alike and do nothing."""
+    """Randomise every weight at a scale that preserves the signal; freshly initialised norms would all be the same."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in network.named_parameters():
         is_gain = parameter.ndim == 1 and name.endswith("weight")
@@ -107,7 +107,7 @@ def images(channels: int, size: Size) -> Tensor:
 
 @torch.inference_mode()
 def run_model(model: Any, x: Tensor, t: Tensor, patch: int = 1) -> Tensor:
-    """The model as one of our networks: 1-based times, images that are not folded."""
+    """Call the model like one of our networks: with 1-based timesteps and images that are not pixel-unshuffled."""
     return pixel_shuffle(model(pixel_unshuffle(x, patch), t - 1).sample, patch)
 
 
@@ -117,21 +117,21 @@ def run_network(network: UNet, x: Tensor, t: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("patch", [1, 2])
-def test_labels_are_classes_and_the_one_after_the_last_is_none(patch: int) -> None:
+def test_labels_become_classes_and_the_class_after_the_last_is_unconditional(patch: int) -> None:
     network = random_network({"channels": (16, 32), "groups": 8, "attention": (1,), "context": 5, "patch": patch})
     model, x = to_diffusers(network, 16), images(1, (16, 16))
     back = from_diffusers(model, patch)
     assert back.context_size == 5
     for label in (*range(5), None):
         classes = torch.full((len(x),), 5 if label is None else label)
-        told = None if label is None else classes
+        our_label = None if label is None else classes
         with torch.inference_mode():
             theirs = pixel_shuffle(model(pixel_unshuffle(x, patch), TIMES - 1, class_labels=classes).sample, patch)
-            assert_close(theirs, network(x, TIMES, told), rtol=0, atol=1e-5)
-            assert_close(back(x, TIMES, told), network(x, TIMES, told), rtol=0, atol=1e-5)
+            assert_close(theirs, network(x, TIMES, our_label), rtol=0, atol=1e-5)
+            assert_close(back(x, TIMES, our_label), network(x, TIMES, our_label), rtol=0, atol=1e-5)
 
 
-def test_a_model_whose_every_class_means_something_keeps_them_all() -> None:
+def test_all_classes_are_kept_if_none_means_unconditional() -> None:
     model = random_model({**MODELS["attention low"], "num_class_embeds": 3})
     network, x = from_diffusers(model), images(1, (8, 8))
     assert network.context_size == 3
@@ -142,7 +142,7 @@ def test_a_model_whose_every_class_means_something_keeps_them_all() -> None:
             assert_close(network(x, TIMES, classes), theirs, rtol=0, atol=1e-5)
 
 
-def test_a_network_told_the_time_at_its_bottleneck_has_no_counterpart() -> None:
+def test_time_at_bottleneck_raises() -> None:
     with pytest.raises(ValueError, match="time_at='bottleneck'"):
         to_diffusers(UNet(time_at="bottleneck"), 16)
 
@@ -159,14 +159,14 @@ def test_exported_network_gives_the_same_output(config: dict[str, Any], size: Si
     ours = run_network(network, x, TIMES)
     assert_close(run_model(model, x, TIMES, network.patch), ours, rtol=0, atol=1e-5)
 
-    # which a network that says little, or does not listen to the time, would fulfil as well
+    # rule out a network that outputs almost nothing or ignores the timestep, which would pass trivially
     assert 0.1 < ours.std() < 10
     assert ((run_network(network, x, TIMES) - run_network(network, x, TIMES + 1)).abs().amax((1, 2, 3)) > 0.01).all()
 
 
 @every_network
 def test_export_is_exact_in_float64(config: dict[str, Any], size: Size, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is left in float32 is rounding: of t ω, up to 3e-5 at t = 1000, there and here; here both are float64."""
+    """In float32 both networks round t ω, by up to 3e-5 at t = 1000; with float64 features they agree to 1e-12."""
 
     def features(t: Tensor, dim: int, **_: Any) -> Tensor:
         frequency = torch.exp(-math.log(10000.0) * torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))
@@ -190,7 +190,7 @@ def test_imported_model_gives_the_same_output(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("dim", [8, 32, 48, 96])
-def test_time_features_are_theirs_bit_for_bit(dim: int) -> None:
+def test_time_features_equal_those_of_diffusers_bit_for_bit(dim: int) -> None:
     t = torch.arange(1001)
     theirs = diffusers.models.embeddings.get_timestep_embedding(t, dim, flip_sin_to_cos=True, downscale_freq_shift=0)
     assert torch.equal(layers.time_features(t, dim), theirs)
@@ -202,7 +202,7 @@ def test_round_trip_gives_the_same_network(config: dict[str, Any], size: Size) -
     model = to_diffusers(network, size)
     back = from_diffusers(model, patch=network.patch)
     assert_close(dict(back.state_dict()), dict(network.state_dict()), rtol=0, atol=1e-6)
-    assert str(back) == str(network)  # every option that a module shows: groups, dropout, kernel sizes
+    assert str(back) == str(network)  # every option in the modules' repr: groups, dropout, kernel sizes
     counts = [sum(p.numel() for p in n.parameters()) for n in (network, model, back)]
     assert counts[0] == counts[1] == counts[2]
 
@@ -214,7 +214,7 @@ def test_round_trip_gives_the_same_model(config: dict[str, Any]) -> None:
     assert_close(dict(back.state_dict()), dict(model.state_dict()), rtol=0, atol=1e-6)
 
 
-def test_saved_and_loaded_model_comes_back(tmp_path: Path) -> None:
+def test_a_saved_model_can_be_loaded_and_converted_back(tmp_path: Path) -> None:
     network = random_network(NETWORKS["RGB, 4 levels, not square"][0])
     to_diffusers(network, (16, 24)).save_pretrained(tmp_path)
     model = diffusers.UNet2DModel.from_pretrained(tmp_path)
@@ -235,8 +235,8 @@ def test_dtype_and_mode_are_kept_and_memory_is_not_shared(training: bool) -> Non
         assert all(p.dtype == torch.float64 and p.requires_grad for p in converted.parameters())
 
 
-def test_their_pipeline_draws_our_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DDIMPipeline counts times from 0 by itself; nobody has told it of ours."""
+def test_ddim_pipeline_generates_our_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DDIMPipeline counts timesteps from 0 and needs no adjustment."""
     network = random_network({"channels": (16, 32), "attention": (1,), "groups": 8})
     noise = Noise(5)(0, like=torch.zeros(2, 1, 8, 12))
     schedule = linear(1000)
@@ -248,11 +248,11 @@ def test_their_pipeline_draws_our_picture(monkeypatch: pytest.MonkeyPatch) -> No
     pipeline.set_progress_bar_config(disable=True)
     monkeypatch.setattr("diffusers.pipelines.ddim.pipeline_ddim.randn_tensor", lambda *_, **__: noise)
     theirs = pipeline(batch_size=2, num_inference_steps=10, output_type="pt").images
-    assert_close(theirs, (ours / 2 + 0.5).clamp(0, 1), rtol=0, atol=1e-4)  # their tables are float32
+    assert_close(theirs, (ours / 2 + 0.5).clamp(0, 1), rtol=0, atol=1e-4)  # Diffusers has float32 tables
     assert theirs.std() > 0.1
 
 
-REFUSED: dict[str, Any] = {
+UNSUPPORTED: dict[str, Any] = {
     "act_fn": "gelu",
     "add_attention": False,
     "attention_head_dim": None,
@@ -274,46 +274,46 @@ REFUSED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(("key", "value"), REFUSED.items(), ids=REFUSED)
-def test_model_that_does_something_else_is_refused(key: str, value: Any) -> None:
+@pytest.mark.parametrize(("key", "value"), UNSUPPORTED.items(), ids=UNSUPPORTED)
+def test_unsupported_options_raise(key: str, value: Any) -> None:
     model = diffusers.UNet2DModel(**MODELS["attention low"] | {key: value})
     with pytest.raises(ValueError, match=key) as error:
         from_diffusers(model)
     assert repr(value) in str(error.value)
 
 
-def test_middle_attention_without_a_norm_is_refused() -> None:
+def test_middle_attention_without_a_norm_raises() -> None:
     model = diffusers.UNet2DModel(**MODELS["scale_shift"] | {"attn_norm_num_groups": None})
     with pytest.raises(ValueError, match="attn_norm_num_groups=None"):
         from_diffusers(model)
 
 
-def test_weights_without_a_place_are_refused() -> None:
+def test_weights_without_a_counterpart_raise() -> None:
     model = diffusers.UNet2DModel(**MODELS["attention low"])
     model.down_blocks[0].extra = nn.Linear(1, 1)
     with pytest.raises(ValueError, match=r"down_blocks\.0\.extra\.bias"):
         from_diffusers(model)
 
 
-def test_heads_that_do_not_divide_the_channels_are_refused() -> None:
+def test_heads_that_do_not_divide_the_channels_raise() -> None:
     model = diffusers.UNet2DModel(**MODELS["attention low"] | {"attention_head_dim": 48})
     with pytest.raises(ValueError, match="64 channels cannot be split into heads of 48"):
         from_diffusers(model)
 
 
-def test_channels_that_are_no_patches_are_refused() -> None:
+def test_channels_not_divisible_by_the_patch_raise() -> None:
     with pytest.raises(ValueError, match="in_channels=1 "):
         from_diffusers(diffusers.UNet2DModel(**MODELS["attention low"]), patch=2)
 
 
 @pytest.mark.parametrize("size", [6, (8, 12)])
-def test_size_that_does_not_fit_is_refused(size: int | Size) -> None:
+def test_sizes_that_do_not_fit_raise(size: int | Size) -> None:
     network = UNet(channels=(16, 32), attention=(), groups=8, patch=4)
     with pytest.raises(ValueError, match="divisible by 8"):
         to_diffusers(network, size)
 
 
-def test_without_diffusers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(UserError, match=r"shapedreamer\[diffusers\]"):
         to_diffusers(UNet(), 16)

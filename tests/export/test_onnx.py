@@ -1,4 +1,4 @@
-"""What onnxruntime makes of an exported file is what the network itself gives, and a whole dream with it too."""
+"""Exported files: onnxruntime gives the same output and the same samples as the network itself."""
 
 import contextlib
 import re
@@ -16,7 +16,7 @@ from shapedreamer.common.errors import UserError
 from shapedreamer.common.names import Prediction
 from shapedreamer.common.noise import Noise
 from shapedreamer.data.spec import DataSpec
-from shapedreamer.diffusion.denoiser import Denoiser, given
+from shapedreamer.diffusion.denoiser import Denoiser, with_label
 from shapedreamer.diffusion.samplers import ddim, sample
 from shapedreamer.diffusion.schedule import Schedule, cosine, linear
 from shapedreamer.export.onnx import OnnxNetwork, to_onnx
@@ -39,7 +39,7 @@ def make_model(
     prediction: Prediction = "eps",
     memory_format: torch.memory_format = torch.channels_last,  # as models are loaded
 ) -> Model:
-    """A model with random weights; freshly made, all norms are alike and do nothing."""
+    """A model with random weights, in the norms too, which freshly initialised would all be the same."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -52,14 +52,14 @@ def make_model(
 
 
 def inputs(model: Model, batch: int) -> tuple[Tensor, Tensor]:
-    """Noise and a time of 1…T for each, the first and the last among them."""
+    """Noise and timesteps from T down to 1."""
     shape = (batch, model.spec.channels, model.spec.height, model.spec.width)
     times = torch.linspace(model.schedule.T, 1, batch).round().long()
     return Noise(1)(0, like=torch.zeros(shape)), times
 
 
 def labels_for(model: Model, batch: int) -> list[Tensor | None]:
-    """None, and for a network that is told labels vectors and classes too."""
+    """The kinds of labels to test: None and, for a class-conditional network, vectors and classes."""
     if model.labels is None:
         return [None]
     L = model.labels.shape[1]
@@ -75,12 +75,12 @@ def assert_same_network(network: OnnxNetwork, model: Model) -> None:
                 expected = model.network(x, t, label)
             assert_close(found, expected, rtol=0, atol=1e-5)
             assert torch.equal(network(x, t.float(), label), found)  # a browser has no int64
-            assert 0.1 < expected.std() < 10  # and not a network that says nothing
+            assert 0.1 < expected.std() < 10  # rule out a network that outputs almost nothing
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    """Patches, attention, labels, and the time at the bottleneck."""
+    """A model with patches, attention, labels and time_at="bottleneck"."""
     torch.manual_seed(0)
     network = UNet(**SMALL, patch=2, context=3, time_at="bottleneck", dropout=0.5)
     return make_model(network, (16, 8), cosine(60), "v")
@@ -89,7 +89,7 @@ def model() -> Model:
 @pytest.fixture(scope="module")
 def file(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "new folder" / "model.onnx"
-    model.network.train()  # which an export must not heed
+    model.network.train()  # the export must use eval mode regardless
     to_onnx(model, path)
     assert model.network.training
     model.network.eval()
@@ -107,40 +107,40 @@ def test_the_exported_network_gives_the_same_output(network: OnnxNetwork, model:
     label = torch.eye(3)
     found = network(x, t, label)
     assert torch.equal(network(x, t, torch.arange(3)), found)
-    assert not torch.allclose(found, network(x, t), atol=1e-3)  # the label is heard
-    assert not torch.allclose(found, network(x, t - 1, label), atol=1e-4)  # and so is the time
+    assert not torch.allclose(found, network(x, t), atol=1e-3)  # the label makes a difference
+    assert not torch.allclose(found, network(x, t - 1, label), atol=1e-4)  # and so does the timestep
     assert_close(network(x[1:2], t[1:2], label[1:2]), found[1:2], rtol=0, atol=1e-5)
 
 
-def test_a_whole_dream_is_the_same(network: OnnxNetwork, model: Model) -> None:
+def test_samples_are_the_same(network: OnnxNetwork, model: Model) -> None:
     x, _ = inputs(model, 3)
     for label in labels_for(model, 3):
         with torch.inference_mode():
             found, expected = (
-                sample(ddim(Denoiser(given(n, label), network.schedule, network.prediction), model.schedule, x, 5))
+                sample(ddim(Denoiser(with_label(n, label), network.schedule, network.prediction), model.schedule, x, 5))
                 for n in (network, model.network)
             )
         assert_close(found, expected, rtol=0, atol=1e-4)
 
 
-def test_images_may_lie_in_memory_as_they_like_and_belong_to_a_graph(network: OnnxNetwork, model: Model) -> None:
+def test_any_memory_format_dtype_and_autograd_state_works(network: OnnxNetwork, model: Model) -> None:
     x, t = inputs(model, 3)
     found = network(x, t)
     assert torch.equal(network(x.contiguous(memory_format=torch.channels_last).requires_grad_(), t), found)
     assert torch.equal(network(x.double(), t), found)
-    again = network(x, t)
-    again.add_(1)  # what comes out is the caller's
+    output = network(x, t)
+    output.add_(1)  # the caller owns the output
     assert torch.equal(network(x, t), found)
 
 
-def test_the_file_says_all_about_the_model(network: OnnxNetwork, model: Model) -> None:
+def test_the_file_stores_everything_needed_for_sampling(network: OnnxNetwork, model: Model) -> None:
     assert network.prediction == model.prediction == "v"
     assert torch.equal(network.schedule.alpha_bar, model.schedule.alpha_bar)
     assert network.spec == model.spec
     assert network.context_size == 3
 
 
-def test_the_file_is_one_and_whole_and_plain(file: Path) -> None:
+def test_the_export_is_a_single_file_with_named_inputs_and_metadata(file: Path) -> None:
     assert [path.name for path in file.parent.iterdir()] == ["model.onnx"]
     assert_plain(file)
     proto = onnx.load(file)
@@ -155,7 +155,7 @@ def test_the_file_is_one_and_whole_and_plain(file: Path) -> None:
 
 
 def assert_plain(file: Path) -> None:
-    """Valid, of nothing but ONNX's own operations and float32, and without a word about this machine."""
+    """Check that a file is valid, uses only standard ONNX operations and float32, and contains no paths."""
     proto = onnx.load(file, load_external_data=False)
     onnx.checker.check_model(proto, full_check=True)
     assert [entry.domain for entry in proto.opset_import] == [""]
@@ -173,14 +173,18 @@ OTHERS: dict[str, tuple[type[UNet] | type[ContextUnet], dict[str, Any], tuple[in
     "context": (ContextUnet, {"in_channels": 3, "context": 5, "features": 16, "groups": 4}, (8, 12)),
     "plain": (UNet, {**SMALL, "attention": ()}, (8, 8)),
     "scale_shift, 2 blocks, context": (UNet, {**SMALL, "blocks": 2, "scale_shift": True, "context": 4}, (8, 8)),
-    "attention everywhere, more pixels than plain products are for": (UNet, {**SMALL, "attention": (0, 1)}, (20, 20)),
+    "attention everywhere, too many pixels for plain products": (
+        UNet,
+        {**SMALL, "attention": (0, 1)},
+        (20, 20),
+    ),
     "RGBA, 3 levels, patch 4": (UNet, {**SMALL, "in_channels": 4, "channels": (8, 16, 16), "patch": 4}, (32, 16)),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
-def test_every_kind_of_network_is_exported_in_silence(
+def test_every_kind_of_network_is_exported_without_output(
     name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     kind, options, size = OTHERS[name]
@@ -188,7 +192,7 @@ def test_every_kind_of_network_is_exported_in_silence(
     model = make_model(kind(**options), size, linear(1000), memory_format=torch.contiguous_format)
     before = {key: value.clone() for key, value in model.network.state_dict().items()}
     file = tmp_path / "model.onnx"
-    with torch.autocast("cpu", torch.bfloat16):  # it is float32 that is written, whatever goes on around
+    with torch.autocast("cpu", torch.bfloat16):  # the export is float32, even under autocast
         to_onnx(model, file)
     assert capfd.readouterr() == ("", "")
     assert all(torch.equal(value, before[key]) for key, value in model.network.state_dict().items())
@@ -196,37 +200,39 @@ def test_every_kind_of_network_is_exported_in_silence(
     assert_same_network(OnnxNetwork(file), model)
 
 
-# what can be wrong
+# errors
 
 
-def test_images_and_labels_of_another_size_are_refused(network: OnnxNetwork, model: Model) -> None:
+def test_wrong_image_and_label_sizes_raise(network: OnnxNetwork, model: Model) -> None:
     x, t = inputs(model, 2)
-    with pytest.raises(ValueError, match=re.escape("images are (2, 1, 8, 16), and must be (B, *(1, 16, 8))")):
+    with pytest.raises(
+        ValueError, match=re.escape("images have shape (2, 1, 8, 16); this network was exported for (B, 1, 16, 8)")
+    ):
         network(x.transpose(2, 3), t)
     with pytest.raises(ValueError, match=re.escape("labels are (2, 4) torch.float32, and must be (2, 3) vectors")):
         network(x, t, torch.zeros(2, 4))
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_raises(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.onnx"):
-        with pytest.raises(UserError, match=f"there is no ONNX file {re.escape(str(path))}$"):
+        with pytest.raises(UserError, match=f"there is no ONNX file at {re.escape(str(path))}$"):
             OnnxNetwork(path)
 
 
-def test_a_file_cut_short_or_changed_is_refused(file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_truncated_or_modified_file_raises(file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     content = file.read_bytes()
     damaged = tmp_path / "damaged.onnx"
     cuts = [content[:size] for size in (0, 1, 100, len(content) // 2, len(content) - 1)]
     for wrong in (*cuts, b"\0" * 5000, b"<html>not found</html>", content.replace(b"Conv", b"Xonv")):
         damaged.write_bytes(wrong)
-        with pytest.raises(UserError, match=re.escape(f"{damaged} is damaged or no ONNX file")):
+        with pytest.raises(UserError, match=re.escape(f"{damaged} is damaged or not an ONNX file")):
             OnnxNetwork(damaged)
     assert capfd.readouterr() == ("", "")
 
 
 @contextlib.contextmanager
 def metadata_of(file: Path, copy: Path) -> Iterator[dict[str, str]]:
-    """Change them, and `copy` will be the file with these."""
+    """Yield the metadata of `file`; on exit, write `copy` with the metadata as changed in the block."""
     proto = onnx.load(file)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     yield metadata
@@ -248,24 +254,26 @@ def metadata_of(file: Path, copy: Path) -> Iterator[dict[str, str]]:
         ("data", '{"name": "a", "channels": 1, "height": "x", "width": 8, "labels": []}'),
     ],
 )
-def test_a_file_with_wrong_metadata_is_not_ours(file: Path, tmp_path: Path, key: str, value: str | None) -> None:
-    with metadata_of(file, tmp_path / "theirs.onnx") as metadata:
+def test_missing_or_invalid_metadata_raises(file: Path, tmp_path: Path, key: str, value: str | None) -> None:
+    with metadata_of(file, tmp_path / "other.onnx") as metadata:
         del metadata[key]
         if value is not None:
             metadata[key] = value
-    with pytest.raises(UserError, match=r"theirs.onnx is not a model of shapedreamer: its metadata prediction, alpha"):
-        OnnxNetwork(tmp_path / "theirs.onnx")
+    with pytest.raises(
+        UserError, match=r"other.onnx was not written by to_onnx: its metadata lacks a valid prediction, alpha"
+    ):
+        OnnxNetwork(tmp_path / "other.onnx")
 
 
-def test_metadata_are_all_that_makes_a_file_ours(file: Path, tmp_path: Path, model: Model) -> None:
-    """Which the test before takes for granted."""
+def test_additional_metadata_is_ignored(file: Path, tmp_path: Path, model: Model) -> None:
+    """This also shows that rewriting the metadata, as the previous test does, leaves a file readable."""
     with metadata_of(file, tmp_path / "ours.onnx") as metadata:
         metadata["remark"] = "hello"
     assert OnnxNetwork(tmp_path / "ours.onnx").spec == model.spec
 
 
 @pytest.mark.parametrize("missing", ["onnxscript", "onnxruntime"])
-def test_without_the_extra_it_is_named(missing: str, file: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named(missing: str, file: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(UserError, match=r"shapedreamer\[export\]"):
         to_onnx(model, file) if missing == "onnxscript" else OnnxNetwork(file)

@@ -1,1 +1,11 @@
-"""What every package uses: errors, names of choices, devices, counter-based noise, atomic files, progress."""
+"""Small tools that every other package uses; this package imports nothing else from shapedreamer.
+
+Read them in this order:
+
+    errors      UserError: what the command line prints instead of a traceback
+    names       the names of samplers, schedules and other choices
+    device      CPU, CUDA or MPS, and the precision
+    noise       noise as a function of (seed, step, image index, pixel); docs/noise.md is its specification
+    files       atomic writes, and clear messages when the disk refuses
+    progress    progress bars and status lines
+"""

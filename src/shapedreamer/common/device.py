@@ -1,4 +1,4 @@
-"""Where to compute and in which precision, chosen by what the machine has."""
+"""Choose the device and the precision to compute in."""
 
 import torch
 
@@ -7,18 +7,21 @@ from .names import DeviceName, Precision
 
 
 def pick_device(name: DeviceName = "auto") -> torch.device:
-    """The device asked for, or the best there is: CUDA, Apple's MPS, the CPU. UserError if it is not there."""
+    """Return the requested device; "auto" takes the first available of CUDA, Apple's MPS and the CPU.
+
+    UserError if the device is not available.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(device for device, there in available.items() if there))
+        return torch.device(next(device for device, is_available in available.items() if is_available))
     if not available[name]:
-        there = ", ".join(device for device, is_there in available.items() if is_there)
-        raise UserError(f"device {name} is not available on this machine; there is: {there}")
+        choices = ", ".join(device for device, is_available in available.items() if is_available)
+        raise UserError(f"device {name} is not available on this machine; choose one of: {choices}")
     return torch.device(name)
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the device has bfloat16 instructions, which make products 2 (AVX-512) to 8 (AMX) times as fast."""
+    """Whether the device has bfloat16 instructions, which make matrix products 2 (AVX-512) to 8 (AMX) times as fast."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
@@ -27,5 +30,8 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: Precision = "auto") -> torch.autocast:
-    """A context in which products run in bfloat16 where that is fast, unless the precision is "float32"."""
+    """Return a context that runs matrix products in bfloat16 if that is fast on the device.
+
+    With precision "float32" the context changes nothing.
+    """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "auto" and has_fast_bf16(device))

@@ -1,15 +1,15 @@
-"""Errors that are the user's to mend: the command line prints their message, without a traceback, and exits with 2."""
+"""Errors that the user can fix: the command line prints the message without a traceback and exits with status 2."""
 
 import importlib
 from types import ModuleType
 
 
 class UserError(Exception):
-    """The message names the thing that is wrong, its value, and what would be right."""
+    """An error that the user can fix. The message says what is wrong, gives the value and says what to do."""
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import a module that only an extra installs; UserError names the extra when it is missing."""
+    """Import a module that comes with an optional extra; UserError names the extra if it is not installed."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

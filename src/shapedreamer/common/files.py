@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and a disk that refuses says so in words."""
+"""Write files atomically, and turn disk errors into messages that say what to do."""
 
 import contextlib
 import errno
@@ -10,9 +10,9 @@ from .errors import UserError
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that, whatever happens, there is the old one or the new one and never a part of one.
+    """Write a file atomically: after a crash, `path` holds the old content or the new content, never part of it.
 
-    UserError on a full disk or a folder that cannot be written to.
+    Creates missing parent folders. UserError if the disk is full or the folder is not writable.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -31,19 +31,24 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def naming_disk_errors(path: Path, size: int = 0) -> Iterator[None]:
-    """Turn the system's refusal to write into an error that says what to do."""
+    """Turn an OSError inside the `with` block into a UserError that names `path` and says what to do.
+
+    size: how many bytes the block writes; the message mentions it when the disk is full.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise UserError(f"no room on the disk for {path} ({size / 1e6:.1f} MB): free some, then go on") from error
+            raise UserError(
+                f"no room on the disk for {path} ({size / 1e6:.1f} MB); free some space and retry"
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(f"cannot write {path}: {error.strerror}; choose another folder with --out") from error
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power failure; Windows has no such call and needs none."""
+    """Sync a folder, so that a rename in it survives a power failure; Windows neither has nor needs this call."""
     if hasattr(os, "O_DIRECTORY"):
         handle = os.open(folder, os.O_DIRECTORY)
         try:

@@ -1,4 +1,4 @@
-"""The choices that have names, apart from the code they choose, so that the command line's help needs no torch."""
+"""Names of the choices that options offer, kept apart from the code they select so that --help loads without torch."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ ScheduleName = Literal["linear", "cosine", "linear_zero_snr"]
 Weight = Literal["simple", "min_snr"]
 OptimizerName = Literal["adamw", "muon"]
 SamplerName = Literal["ddpm", "ddim", "heun", "dpmpp_2m"]
-WITH_ETA: tuple[SamplerName, ...] = ("ddim", "dpmpp_2m")  # those that add as much noise as one likes
+WITH_ETA: tuple[SamplerName, ...] = ("ddim", "dpmpp_2m")  # samplers with an eta parameter
 Spacing = Literal["even", "cubic", "log_snr"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32"]

@@ -1,1 +1,1 @@
-"""Data sets: (seed, index) or a file -> images (B, C, H, W) in [−1, 1] and labels. A DataSpec describes any."""
+"""Data sets, drawn or read from files: images (B, C, H, W) in [−1, 1], labels, and a DataSpec that describes them."""

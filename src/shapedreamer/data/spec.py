@@ -1,4 +1,4 @@
-"""DataSpec: what a model must know about the images it was trained on. It is stored in every run's config.json."""
+"""DataSpec: the size, range and labels of the images that a model is trained on. Every run stores it in config.json."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,9 @@ Label = str | int | Mapping[str, float] | Sequence[float]
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Images of `channels` x `height` x `width` with values in [low, high]; labels are vectors, a number per name.
+    """Images (channels, height, width) with values in [low, high], and the names of the entries of a label vector.
 
-    sha256: of all images and labels, where they come from files, so that a run notices when they have changed
+    sha256: the hash of all images and labels if they come from files, so that a run can detect changed data
     """
 
     name: str
@@ -30,26 +30,27 @@ class DataSpec:
     sha256: str = ""
 
     def check(self, images: "Tensor") -> "Tensor":
-        """The images, if they are what this says; ValueError otherwise."""
-        shape = (self.channels, self.height, self.width)
-        if tuple(images.shape[1:]) != shape or not images.is_floating_point():
-            raise ValueError(f"{self.name}: images are {tuple(images.shape)} {images.dtype}, not (B, *{shape}) floats")
+        """Return `images` unchanged. ValueError if their shape, type or range does not match."""
+        C, H, W = self.channels, self.height, self.width
+        if tuple(images.shape[1:]) != (C, H, W) or not images.is_floating_point():
+            found = f"{tuple(images.shape)} {images.dtype}"
+            raise ValueError(f"{self.name}: images must be floats of shape (B, {C}, {H}, {W}), not {found}")
         low, high = images.min().item(), images.max().item()
         if not (self.low <= low and high <= self.high):
             raise ValueError(
-                f"{self.name}: values lie in [{low:g}, {high:g}] and must lie in [{self.low:g}, {self.high:g}]"
+                f"{self.name}: values must lie in [{self.low:g}, {self.high:g}], not in [{low:g}, {high:g}]"
             )
         return images
 
     def vector(self, label: Label) -> list[float]:
-        """A label as the vector that networks are told: a number for each of `labels`.
+        """The label vector that a network is conditioned on: one number for each of `labels`.
 
-        label: a name ("boot"), its place (7), names with amounts ("circle=2,line=1" or {"human": 1, "food": 0.6}), or
-               the whole vector. UserError, listing the right names, for any other.
+        label: a name ("boot"), an index (7), names with amounts ("circle=2,line=1" or {"human": 1, "food": 0.6}), or
+               the whole vector. UserError, with the valid names, for anything else.
         """
         names = ", ".join(self.labels)
         if not self.labels:
-            raise UserError(f"the data set {self.name} has no labels, so there is none to ask for")
+            raise UserError(f"cannot use label {label!r}: the data set {self.name} has no labels")
         if isinstance(label, str):
             label = dict(_name_and_amount(part, names) for part in label.split(","))
         if isinstance(label, int):
@@ -57,17 +58,17 @@ class DataSpec:
         if isinstance(label, Mapping):
             vector = [0.0] * len(self.labels)
             for name, amount in label.items():
-                vector[self._place(name)] = float(amount)
+                vector[self._index(name)] = float(amount)
         else:
             vector = [float(amount) for amount in label]
             if len(vector) != len(self.labels):
-                raise UserError(f"a label has {len(self.labels)} numbers ({names}), not {len(vector)}")
+                raise UserError(f"a label vector has {len(self.labels)} numbers ({names}), not {len(vector)}")
         if not all(map(math.isfinite, vector)):
             raise UserError(f"the amounts of a label must be finite, not {vector}")
         return vector
 
-    def _place(self, name: str) -> int:
-        """Where a label stands, by its name or, if no name is like that, by its number."""
+    def _index(self, name: str) -> int:
+        """The index of a label. A name takes precedence over an index written as a string."""
         if name in self.labels:
             return self.labels.index(name)
         if name.isdecimal() and int(name) < len(self.labels):
@@ -80,11 +81,11 @@ def _name_and_amount(part: str, names: str) -> tuple[str, float]:
     try:
         return name.strip(), float(amount) if equals else 1.0
     except ValueError:
-        raise UserError(f"{part.strip()!r} is no label: write NAME or NAME=AMOUNT, with a name of {names}") from None
+        raise UserError(f"{part.strip()!r} is not a valid label: write NAME or NAME=AMOUNT; names: {names}") from None
 
 
 class Dataset(Protocol):
-    """A data set is its spec, its length, and a function from indices to images and labels."""
+    """A data set: a spec, a length, and a function from indices to images and labels."""
 
     spec: DataSpec
 

@@ -1,9 +1,14 @@
-"""Weights to and from UNet2DModel of Hugging Face Diffusers: another spelling of the same network.
+"""Convert a UNet to UNet2DModel of Hugging Face Diffusers, and back.
 
-Names and numbering are all that differs. Diffusers counts times 0…T−1, we count 1…T, and the difference is folded into
-the weights here, so that with x' = pixel_unshuffle(x, patch), which is x itself for patch = 1,
+    model = to_diffusers(sd.load("digits").network, size=28)    # a UNet2DModel
+    model.save_pretrained("digits-diffusers")
+    network = from_diffusers(model, patch=4)                    # the UNet again
 
-    model(x', t − 1).sample == pixel_unshuffle(unet(x, t), patch).
+This needs `pip install 'shapedreamer[diffusers]'`. Both classes are the same network, but the parameters have other
+names and the timesteps other numbers: Diffusers counts 0…T−1, this package counts 1…T. The conversion folds this shift
+into the weights of the time embedding. With x' = pixel_unshuffle(x, patch), which is x for patch = 1,
+
+    model(x', t − 1).sample == pixel_unshuffle(network(x, t), patch).
 """
 
 import math
@@ -18,10 +23,10 @@ from ..networks.layers import Attention, ResBlock
 from ..networks.unet import Block, UNet
 
 if TYPE_CHECKING:
-    UNet2DModel = Any  # a type checker sees stand-ins without attributes in diffusers, so its types are of no use
+    UNet2DModel = Any  # type checkers see only placeholders without attributes in diffusers
 
-# Options of UNet2DModel for which our UNet has no counterpart, each at the value that means what our UNet does.
-FIXED: dict[str, Any] = {
+# Options of UNet2DModel that our UNet lacks, with the values at which both networks compute the same function.
+FIXED_OPTIONS: dict[str, Any] = {
     "center_input_sample": False,
     "time_embedding_type": "positional",
     "time_embedding_dim": None,  # 4 * block_out_channels[0]
@@ -38,7 +43,7 @@ FIXED: dict[str, Any] = {
     "class_embed_type": None,
 }
 
-# Our modules, their modules. In a block's, {i} counts the blocks of one resolution. The fused qkv is three of theirs.
+# Our module names -> theirs. {i} numbers the blocks of one resolution. Our fused qkv is three of their modules.
 MODULES = {
     "time.linear1": ["time_embedding.linear_1"],
     "time.linear2": ["time_embedding.linear_2"],
@@ -62,27 +67,29 @@ LABEL_WEIGHT, CLASS_WEIGHT = "context.weight", "class_embedding.weight"
 
 
 def to_diffusers(network: UNet, size: int | tuple[int, int]) -> "UNet2DModel":
-    """A UNet2DModel with the weights of `network`, on the same device, of the same dtype and mode (training or not).
+    """Return a UNet2DModel with the weights of `network`, on the same device, with the same dtype and training mode.
 
-    size: height and width (an int: both) of the images, in pixels; Diffusers' pipelines draw images of this size.
+    size: (height, width) of the images in pixels, or an int for square ones; Diffusers' pipelines generate this size.
 
-    Diffusers has no `patch`: for patch > 1 its network lives on images of in_channels * patch² channels and 1/patch of
-    the size. Noise is the same either way, so a pipeline draws such an image, and pixel_shuffle makes it a picture.
+    Diffusers has no `patch`. For patch > 1 the model works on pixel-unshuffled images, with in_channels · patch²
+    channels and 1/patch of the height and width. Unshuffled noise is noise too, so a pipeline generates such an image,
+    and pixel_shuffle turns it into the picture.
 
-    A network that is told labels becomes a model with `class_labels`: 0, 1, … are our labels, one of them at a time,
-    and the number after the last is no label.
-    Raises ValueError for a size that does not fit the network, or one that is told the time at its bottleneck only;
-    UserError where diffusers is not installed.
+    For a class-conditional network, pass `class_labels` to the model: 0, 1, … are our labels, one per image, and the
+    number after the last label means unconditional.
+
+    ValueError if `size` does not fit the network, or if the network has time_at="bottleneck"; UserError if diffusers is
+    not installed.
     """
     diffusers = require("diffusers", "diffusers")
     height, width = (size, size) if isinstance(size, int) else size
     if height % network.divisor or width % network.divisor:
         raise ValueError(f"size {height}x{width} must be divisible by {network.divisor} for this network")
     if network.time_at == "bottleneck":
-        raise ValueError("UNet2DModel tells every block the time; it has no counterpart of time_at='bottleneck'")
+        raise ValueError("UNet2DModel has no time_at='bottleneck': all its blocks are conditioned on the timestep")
 
     sample_size = (height // network.patch, width // network.patch)
-    model = diffusers.UNet2DModel(sample_size=sample_size, **_config(network), **FIXED)
+    model = diffusers.UNet2DModel(sample_size=sample_size, **_model_config(network), **FIXED_OPTIONS)
     state = network.state_dict()
     state[TIME_WEIGHT] = _shift_time(state[TIME_WEIGHT], by=1)
     weights: dict[str, Tensor] = {}
@@ -92,26 +99,26 @@ def to_diffusers(network: UNet, size: int | tuple[int, int]) -> "UNet2DModel":
     for ours, theirs in _parameters(network):
         pieces = state[ours].chunk(len(theirs))
         weights |= {name: piece.clone() for name, piece in zip(theirs, pieces, strict=True)}
-    model.load_state_dict(weights, assign=True)  # assigned, not copied into float32 on the CPU
+    model.load_state_dict(weights, assign=True)  # copying would convert the weights to float32 on the CPU
     return model.train(network.training)
 
 
 def from_diffusers(model: "UNet2DModel", patch: int = 1) -> UNet:
-    """A UNet with the weights of `model`, on the same device, of the same dtype and mode (training or not).
+    """Return a UNet with the weights of `model`, on the same device, with the same dtype and training mode.
 
-    patch: the patch of the network that to_diffusers made `model` from; it cannot be read off a UNet2DModel.
+    patch: the `patch` of the network that to_diffusers converted to `model`; a UNet2DModel does not store it.
 
-    Raises ValueError for a model that does what our UNet cannot; the message names the key of its config.
+    ValueError if the model uses an option that our UNet lacks; the message names the key in the model's config.
     """
     state = model.state_dict()
     classes = state.pop(CLASS_WEIGHT, None)
     if classes is not None and not classes[-1].any():
-        classes = classes[:-1]  # the class that adds nothing to the time is no label
-    network = UNet(**_options(model.config, patch), context=0 if classes is None else len(classes))
+        classes = classes[:-1]  # a last row of zeros means unconditional, which our UNet does without a label
+    network = UNet(**_unet_options(model.config, patch), context=0 if classes is None else len(classes))
     parameters = dict(_parameters(network))
     unknown = state.keys() - {name for theirs in parameters.values() for name in theirs}
     if unknown:
-        raise ValueError(f"the model has weights that a UNet has no place for: {sorted(unknown)}")
+        raise ValueError(f"the model has weights without a counterpart in UNet: {sorted(unknown)}")
 
     weights = {ours: torch.cat([state[name] for name in theirs]) for ours, theirs in parameters.items()}
     weights[TIME_WEIGHT] = _shift_time(weights[TIME_WEIGHT], by=-1)
@@ -122,21 +129,23 @@ def from_diffusers(model: "UNet2DModel", patch: int = 1) -> UNet:
 
 
 def _shift_time(weight: Tensor, by: int) -> Tensor:
-    """The weight W' of the time embedding's first layer for which W' f(t) = W f(t + by), f the sinusoidal features.
+    """Return W' with W' f(t) = W f(t + by), where W is `weight` and f(t) the sinusoidal features of the timestep.
 
-    weight is (out, dim). Features are cosines, then sines, of the angles t ω, and later means further round the circle:
+    weight: (out, dim), of the time embedding's first layer. f(t) holds the cosines, then the sines, of the angles t ω.
+    The angle addition formulas give W':
+
         cos((t + by) ω) = cos tω cos(by ω) − sin tω sin(by ω)
         sin((t + by) ω) = cos tω sin(by ω) + sin tω cos(by ω)
     """
     half = weight.shape[1] // 2
     angle = by * torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float64) / half)
     w_cos, w_sin = weight.cpu().double().chunk(2, dim=1)  # Apple's GPU has no float64
-    turned = [w_cos * angle.cos() + w_sin * angle.sin(), w_sin * angle.cos() - w_cos * angle.sin()]
-    return torch.cat(turned, dim=1).to(weight)
+    rotated = [w_cos * angle.cos() + w_sin * angle.sin(), w_sin * angle.cos() - w_cos * angle.sin()]
+    return torch.cat(rotated, dim=1).to(weight)
 
 
 def _parameters(network: UNet) -> Iterator[tuple[str, list[str]]]:
-    """(our name, their names) of every parameter: one name, or three that stacked along dimension 0 make ours."""
+    """Yield (our name, their names) for every parameter; several of theirs, stacked along dimension 0, give ours."""
     modules = dict(MODULES)
 
     def add_block(ours: str, stage: str, i: int) -> None:
@@ -157,13 +166,13 @@ def _parameters(network: UNet) -> Iterator[tuple[str, list[str]]]:
 
     for parameter in network.state_dict():
         if parameter == LABEL_WEIGHT:
-            continue  # as a table of classes it lies on its side
+            continue  # theirs is a table of classes, the transpose of ours
         module, _, kind = parameter.rpartition(".")  # kind: weight or bias
         yield parameter, [f"{name}.{kind}" for name in modules[module]]
 
 
-def _config(network: UNet) -> dict[str, Any]:
-    """The options of UNet2DModel that say what `network` is."""
+def _model_config(network: UNet) -> dict[str, Any]:
+    """Return the options with which UNet2DModel has the architecture of `network`."""
     levels: list[list[Block]] = [[]]
     for part in network.down:
         if isinstance(part, Block):
@@ -182,20 +191,24 @@ def _config(network: UNet) -> dict[str, Any]:
         "up_block_types": _block_types("Up", attends[::-1]),
         "attention_head_dim": attention.out.in_features // attention.heads,
         "norm_num_groups": res.norm1.num_groups,
-        "attn_norm_num_groups": res.norm1.num_groups,  # if None, the middle attention has no norm under scale_shift
+        "attn_norm_num_groups": res.norm1.num_groups,  # if None, scale_shift removes the middle attention's norm
         "resnet_time_scale_shift": "scale_shift" if res.scale_shift else "default",
         "dropout": res.dropout.p,
         "num_class_embeds": network.context_size + 1 if network.context_size else None,
     }
 
 
-def _options(config: Mapping[str, Any], patch: int) -> dict[str, Any]:
-    """The arguments of UNet that say what a UNet2DModel of this config is; ValueError if none can."""
-    config = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}  # from JSON
+def _unet_options(config: Mapping[str, Any], patch: int) -> dict[str, Any]:
+    """Return the arguments with which UNet has the architecture of a UNet2DModel with this config.
+
+    ValueError if UNet does not support an option.
+    """
+    # a config read from JSON has lists
+    config = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
     in_channels, groups = config["in_channels"], config["norm_num_groups"]
     scale_shift = config["resnet_time_scale_shift"] == "scale_shift"
     attends = [name.startswith("Attn") for name in config["down_block_types"]]
-    supported = {key: [value] for key, value in FIXED.items()} | {
+    supported = {key: [value] for key, value in FIXED_OPTIONS.items()} | {
         "out_channels": [in_channels],
         "attn_norm_num_groups": [groups] if scale_shift else [groups, None],
         "down_block_types": [_block_types("Down", attends)],
@@ -204,12 +217,12 @@ def _options(config: Mapping[str, Any], patch: int) -> dict[str, Any]:
     for key, values in supported.items():
         if config[key] not in values:
             raise ValueError(
-                f"UNet has no counterpart of {key}={config[key]!r}; it must be {' or '.join(map(repr, values))}"
+                f"UNet does not support {key}={config[key]!r}; it must be {' or '.join(map(repr, values))}"
             )
     if config["attention_head_dim"] is None:
-        raise ValueError("UNet has no counterpart of attention_head_dim=None (one head); it must be a number")
+        raise ValueError("UNet does not support attention_head_dim=None (a single head); it must be a number")
     if in_channels % patch**2:
-        raise ValueError(f"in_channels={in_channels} are not patches of {patch}x{patch} pixels")
+        raise ValueError(f"in_channels={in_channels} is not divisible by patch² = {patch**2}")
     return {
         "in_channels": in_channels // patch**2,
         "channels": config["block_out_channels"],

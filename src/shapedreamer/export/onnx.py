@@ -1,14 +1,19 @@
-"""A model's network as one ONNX file, for programs without torch: onnxruntime here, onnxruntime-web in a browser.
+"""Export a network to one ONNX file, and run it without torch: with onnxruntime, or onnxruntime-web in a browser.
 
-The file maps
+    to_onnx(sd.load("digits"), Path("digits.onnx"))
+    network = OnnxNetwork(Path("digits.onnx"))
+    denoise = sd.Denoiser(with_label(network, None), network.schedule, network.prediction)
+
+This needs `pip install 'shapedreamer[export]'`. OnnxNetwork runs the file on the CPU and is called like the original
+network, so `denoise` works with every sampler. Other programs read the file directly. Its inputs are
 
     x      (B, C, H, W) float32    the noisy images
-    t      (B,) float32            their times 1…T: whole numbers, as floats for the sake of JavaScript
-    label  (B, L) float32          only where the network is told labels; zeros are no label
+    t      (B,) float32            their timesteps 1…T: whole numbers, but floats are simpler in JavaScript
+    label  (B, L) float32          label vectors, in class-conditional networks only; zeros mean unconditional
 
-to `prediction` (B, C, H, W) float32, of what the network was trained to predict. B is free. Its metadata hold all else
-that sampling needs: "prediction" (eps, x0 or v), "T", "alpha_bar" (T + 1 numbers, as JSON) and "data" (the DataSpec, as
-JSON). What the exporter would add, such as lines of source code and their paths on this machine, is left out.
+and its output is `prediction` (B, C, H, W) float32. The batch size B is free. The file's metadata holds everything else
+needed for sampling: "prediction" (what the network predicts: eps, x0 or v), "T", "alpha_bar" (T + 1 numbers, as JSON)
+and "data" (the DataSpec, as JSON). What the exporter adds, such as source lines and paths on this machine, is removed.
 """
 
 import contextlib
@@ -31,28 +36,28 @@ from ..diffusion.schedule import Schedule
 from ..models.model import Model
 from ..networks.layers import as_context
 
-# From 21 on a GroupNorm is one operation of ONNX instead of an InstanceNormalization between two Reshapes; onnxruntime
-# takes that one apart into more, and is 6 to 10% slower for it (measured on a CPU, batch 1 and 16).
+# Opset 20 exports a GroupNorm as an InstanceNormalization between two Reshapes. From opset 21 on it is one operation,
+# but onnxruntime splits that into more parts and runs 6 to 10% slower (measured on a CPU, batch sizes 1 and 16).
 OPSET = 20
 
 _ALPHA_BAR, _DATA, _PREDICTION = TypeAdapter(list[float]), TypeAdapter(DataSpec), TypeAdapter[Prediction](Prediction)
 
 
 def to_onnx(model: Model, path: Path) -> None:
-    """Write the network of `model`, in float32, as one ONNX file; see above for what it maps to what.
+    """Write the network of `model`, in float32, as one ONNX file; the top of this module describes the format.
 
-    UserError where the extra `export` is not installed, or the file cannot be written.
+    UserError if the extra `export` is not installed or the file cannot be written.
     """
     require("onnxscript", "export")
     network = copy.deepcopy(model.network).eval().to("cpu", torch.float32)
-    x = torch.zeros(2, model.spec.channels, model.spec.height, model.spec.width)  # a batch of 1 would stay 1
+    x = torch.zeros(2, model.spec.channels, model.spec.height, model.spec.width)  # a batch of 1 would become a constant
     inputs = {"x": x, "t": torch.ones(2)}
     if model.labels is not None:
         inputs["label"] = torch.zeros(2, model.labels.shape[1])
     batch = torch.export.Dim("batch")
     shapes = tuple({0: batch} for _ in inputs)
-    with _silence(), torch.autocast("cpu", enabled=False):
-        # in two calls: given a module, torch.onnx writes a fixed batch where it cannot write a free one
+    with _quiet_exporter(), torch.autocast("cpu", enabled=False):
+        # two calls: given a module, torch.onnx.export silently makes the batch size constant if it cannot keep it free
         exported = torch.export.export(network, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
         program = torch.onnx.export(
             exported,
@@ -61,15 +66,15 @@ def to_onnx(model: Model, path: Path) -> None:
             opset_version=OPSET,
             input_names=list(inputs),
             output_names=["prediction"],
-            dynamic_shapes=shapes,  # for the name of B alone
+            dynamic_shapes=shapes,  # only to name the batch dimension
             verbose=False,
         )
-    assert program is not None  # it is None only for the older exporter
+    assert program is not None  # only the older exporter returns None
     proto = program.model_proto
     graph = proto.graph
     for part in (graph, *graph.node, *graph.input, *graph.output):
-        part.ClearField("metadata_props")  # which line of which source file it comes from
-    graph.ClearField("value_info")  # shapes in between, which every reader infers
+        part.ClearField("metadata_props")  # source files and line numbers
+    graph.ClearField("value_info")  # shapes of intermediate results, which readers infer anyway
     for key, value in {
         "prediction": model.prediction,
         "T": str(model.schedule.T),
@@ -81,26 +86,27 @@ def to_onnx(model: Model, path: Path) -> None:
 
 
 class OnnxNetwork:
-    """The network in a file that to_onnx wrote, run by onnxruntime on the CPU; called as the network itself is.
+    """A network loaded from a file that to_onnx wrote. onnxruntime runs it on the CPU; call it like the original.
 
-    schedule, prediction, spec:  what the file says of the model, so that
-                                 Denoiser(given(network, label), network.schedule, network.prediction) is its denoiser
+    threads: number of threads; None for one per core
 
-    threads: how many to compute with; None for as many as there are cores.
-    UserError where the extra `export` is not installed, and for a file that is missing, damaged, or not of ours.
+    The attributes `schedule`, `prediction` and `spec` come from the file. To get a denoiser, write
+    `Denoiser(with_label(network, label), network.schedule, network.prediction)`.
+
+    UserError if the extra `export` is not installed, or if the file is missing, damaged or not written by to_onnx.
     """
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         runtime = require("onnxruntime", "export")
         if not path.is_file():
-            raise UserError(f"there is no ONNX file {path}")
+            raise UserError(f"there is no ONNX file at {path}")
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads or 0  # 0 is its own choice
-        options.log_severity_level = 4  # what is wrong with a file is said below
+        options.intra_op_num_threads = threads or 0  # 0: onnxruntime decides
+        options.log_severity_level = 4  # fatal errors only; the exceptions below report the rest
         try:
             self._session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own, which share no type
-            raise UserError(f"{path} is damaged or no ONNX file ({error}); export the model again") from None
+        except Exception as error:  # onnxruntime's exceptions have no common base class
+            raise UserError(f"{path} is damaged or not an ONNX file ({error}); export the model again") from None
         metadata = self._session.get_modelmeta().custom_metadata_map
         try:
             self.prediction = _PREDICTION.validate_python(metadata["prediction"])
@@ -108,31 +114,32 @@ class OnnxNetwork:
             self.spec = _DATA.validate_json(metadata["data"])
         except (KeyError, ValueError):
             raise UserError(
-                f"{path} is not a model of shapedreamer: its metadata prediction, alpha_bar or data is missing or wrong"
+                f"{path} was not written by to_onnx: its metadata lacks a valid prediction, alpha_bar or data"
             ) from None
         shapes = {node.name: node.shape for node in self._session.get_inputs()}
         self.context_size: int = shapes["label"][1] if "label" in shapes else 0
 
     def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W), t (B,), label (B, L), classes (B,) int64 or None -> the prediction, on the device of x.
+        """Return the prediction (B, C, H, W), on the device of x.
 
-        ValueError for images or labels of another size than the network's.
+        x: (B, C, H, W); t: (B,); label: (B, L) vectors, (B,) int64 classes, or None for unconditional.
+        ValueError if the images or labels do not have the size that the network was exported with.
         """
-        size = (self.spec.channels, self.spec.height, self.spec.width)
-        if x.shape[1:] != size:
-            raise ValueError(f"images are {tuple(x.shape)}, and must be (B, *{size}), as when the file was written")
+        C, H, W = self.spec.channels, self.spec.height, self.spec.width
+        if x.shape[1:] != (C, H, W):
+            raise ValueError(f"images have shape {tuple(x.shape)}; this network was exported for (B, {C}, {H}, {W})")
         inputs = {"x": x, "t": t}
         if self.context_size:
             inputs["label"] = as_context(label, x, self.context_size)
         elif label is not None:
-            raise ValueError("this network was exported without labels: give it none")
+            raise ValueError("this network is unconditional: call it without a label")
         arrays = {name: value.float().numpy(force=True) for name, value in inputs.items()}
         return torch.from_numpy(self._session.run(None, arrays)[0]).to(x.device)
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Without what the exporter says about itself, such as that torchvision is not installed."""
+def _quiet_exporter() -> Iterator[None]:
+    """Suppress the exporter's messages about itself, such as that torchvision is not installed."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,6 +1,7 @@
-"""The shapes: a pure function of (seed, index), every shape whole and within its limits, labels that count them."""
+"""Shapes: a pure function of (seed, index); every shape is complete and within its size limits; labels count them."""
 
 import hashlib
+import itertools
 import math
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ from shapedreamer.data.drawn.shapes import (
     LINE_DIRECTIONS,
     LINE_LENGTH,
     LINE_WIDTH,
-    MOST_SHAPES,
+    MAX_SHAPES,
     RECTANGLE_SIDE,
     SIZE,
     SPEC,
@@ -29,15 +30,15 @@ from shapedreamer.data.drawn.shapes import (
     triangle,
 )
 
-MOST = 2**32 - 1
+MAX_WORD = 2**32 - 1
 MIDDLE = 2**31
 Draw = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 DRAW: dict[str, Draw] = {"circle": circle, "rectangle": rectangle, "triangle": triangle, "line": line}
-WORD = st.one_of(st.sampled_from([0, 1, MIDDLE, MOST - 1, MOST]), st.integers(0, MOST))
+WORD = st.one_of(st.sampled_from([0, 1, MIDDLE, MAX_WORD - 1, MAX_WORD]), st.integers(0, MAX_WORD))
 
 
 def word_for(value: int, low: int, high: int) -> int:
-    """The lowest random word that means `value` among low…high."""
+    """The lowest random word that `integers` maps to `value` in low…high."""
     return -(-(value - low) * 2**32 // (high - low + 1))
 
 
@@ -46,7 +47,7 @@ def draw(function: Draw, *words: int) -> Tensor:
 
 
 def box(mask: Tensor) -> tuple[int, int, int, int]:
-    """left, top, right, bottom of the white pixels; right and bottom are the first outside."""
+    """The bounding box (left, top, right, bottom) of the white pixels; right and bottom are exclusive."""
     columns, rows = mask.any(0).nonzero().flatten(), mask.any(1).nonzero().flatten()
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
@@ -56,24 +57,24 @@ def crop(mask: Tensor) -> Tensor:
     return mask[top:bottom, left:right]
 
 
-def through(low: int, high: int) -> range:
+def inclusive(low: int, high: int) -> range:
     return range(low, high + 1)
 
 
 # each shape
 
 
-def test_words_mean_every_size_equally_often() -> None:
+def test_every_size_has_an_equal_share_of_the_random_words() -> None:
     low, high = CIRCLE_RADIUS
-    for radius in through(low, high):
-        first = word_for(radius, low, high)
-        assert box(draw(circle, first, 0, 0, 0))[2] == 2 * radius
+    for radius in inclusive(low, high):
+        lowest_word = word_for(radius, low, high)
+        assert box(draw(circle, lowest_word, 0, 0, 0))[2] == 2 * radius
         if radius > low:
-            assert box(draw(circle, first - 1, 0, 0, 0))[2] == 2 * radius - 2
-    assert box(draw(circle, MOST, 0, 0, 0))[2] == 2 * high
+            assert box(draw(circle, lowest_word - 1, 0, 0, 0))[2] == 2 * radius - 2
+    assert box(draw(circle, MAX_WORD, 0, 0, 0))[2] == 2 * high
 
 
-@pytest.mark.parametrize("radius", through(*CIRCLE_RADIUS))
+@pytest.mark.parametrize("radius", inclusive(*CIRCLE_RADIUS))
 def test_circle(radius: int) -> None:
     size = word_for(radius, *CIRCLE_RADIUS)
     mask = draw(circle, size, 0, MIDDLE, MIDDLE)
@@ -81,42 +82,42 @@ def test_circle(radius: int) -> None:
     assert right - left == bottom - top == 2 * radius
     assert mask.sum().item() == pytest.approx(math.pi * radius**2, rel=0.14 if radius == 3 else 0.04)
     whole = crop(mask)
-    for same in (whole.flip(0), whole.flip(1), whole.T):
-        assert torch.equal(whole, same)
-    assert torch.equal(draw(circle, size, MOST, MIDDLE, MIDDLE), mask)  # the second word has no meaning
-    for x, y, corner in ((0, 0, (0, 0)), (MOST, 0, (SIZE - 2 * radius, 0)), (0, MOST, (0, SIZE - 2 * radius))):
+    for mirrored in (whole.flip(0), whole.flip(1), whole.T):
+        assert torch.equal(whole, mirrored)
+    assert torch.equal(draw(circle, size, MAX_WORD, MIDDLE, MIDDLE), mask)  # the second word is unused
+    for x, y, corner in ((0, 0, (0, 0)), (MAX_WORD, 0, (SIZE - 2 * radius, 0)), (0, MAX_WORD, (0, SIZE - 2 * radius))):
         at_the_border = draw(circle, size, 0, x, y)
         assert box(at_the_border)[:2] == corner
         assert torch.equal(crop(at_the_border), whole)
 
 
-@pytest.mark.parametrize("width", through(*RECTANGLE_SIDE))
+@pytest.mark.parametrize("width", inclusive(*RECTANGLE_SIDE))
 def test_rectangle(width: int) -> None:
-    for height in through(*RECTANGLE_SIDE):
+    for height in inclusive(*RECTANGLE_SIDE):
         words = word_for(width, *RECTANGLE_SIDE), word_for(height, *RECTANGLE_SIDE)
-        for x, left in ((0, 0), (MOST, SIZE - width), (MIDDLE, (SIZE - width + 1) // 2)):
-            for y, top in ((0, 0), (MOST, SIZE - height), (MIDDLE, (SIZE - height + 1) // 2)):
+        for x, left in ((0, 0), (MAX_WORD, SIZE - width), (MIDDLE, (SIZE - width + 1) // 2)):
+            for y, top in ((0, 0), (MAX_WORD, SIZE - height), (MIDDLE, (SIZE - height + 1) // 2)):
                 expected = torch.zeros(SIZE, SIZE, dtype=torch.bool)
                 expected[top : top + height, left : left + width] = True
                 assert torch.equal(draw(rectangle, *words, x, y), expected)
 
 
-@pytest.mark.parametrize("base", through(*TRIANGLE_SIDE))
+@pytest.mark.parametrize("base", inclusive(*TRIANGLE_SIDE))
 def test_triangle(base: int) -> None:
-    for height in through(*TRIANGLE_SIDE):
+    for height in inclusive(*TRIANGLE_SIDE):
         words = word_for(base, *TRIANGLE_SIDE), word_for(height, *TRIANGLE_SIDE)
         whole = crop(draw(triangle, *words, MIDDLE, MIDDLE))
         assert torch.equal(whole, whole.flip(1))
         rows = whole.sum(1)
-        assert (rows[1:] >= rows[:-1]).all()  # the tip points up
+        assert (rows[1:] >= rows[:-1]).all()  # the apex is at the top
         assert whole.sum().item() == pytest.approx(base * height / 2, rel=0.17)
         at_the_origin = draw(triangle, *words, 0, 0)
         for y in range(height):
-            for x in range(base):  # |x + ½ − base/2| ≤ base/2 · (y + ½)/height, in whole numbers
+            for x in range(base):  # |x + ½ − base/2| ≤ base/2 · (y + ½)/height, in integers
                 inside = abs(2 * x + 1 - base) * 2 * height <= base * (2 * y + 1)
                 assert at_the_origin[y, x].item() == inside
-        for x, left in ((0, 0), (MOST, SIZE - base)):
-            for y, top in ((0, 0), (MOST, SIZE - height)):
+        for x, left in ((0, 0), (MAX_WORD, SIZE - base)):
+            for y, top in ((0, 0), (MAX_WORD, SIZE - height)):
                 mask = draw(triangle, *words, x, y)
                 found = box(mask)
                 assert found[0] >= left
@@ -129,26 +130,26 @@ def test_triangle(base: int) -> None:
 @pytest.mark.parametrize("direction", range(LINE_DIRECTIONS))
 def test_line(direction: int) -> None:
     angle = direction * math.pi / LINE_DIRECTIONS
-    for length in through(*LINE_LENGTH):
+    for length in inclusive(*LINE_LENGTH):
         words = word_for(length, *LINE_LENGTH), word_for(direction, 0, LINE_DIRECTIONS - 1)
         mask = draw(line, *words, MIDDLE, MIDDLE)
         y, x = mask.nonzero().double().unbind(1)
         along = x * math.cos(angle) + y * math.sin(angle)
         across = y * math.cos(angle) - x * math.sin(angle)
-        assert length - 1.5 < along.max() - along.min() <= length + 1e-6  # centres, so up to a diagonal less
+        assert length - 1.5 < along.max() - along.min() <= length + 1e-6  # between pixel centres
         assert 1 - 1e-6 <= across.max() - across.min() < LINE_WIDTH
         assert mask.sum().item() == pytest.approx(LINE_WIDTH * length, rel=0.17)
-        if length >= 12:  # its axis, from its moments: a short thick line has none to speak of
+        if length >= 12:  # the axis from second moments, which is imprecise for short thick lines
             dx, dy = x - x.mean(), y - y.mean()
             found = 0.5 * math.atan2(2 * (dx * dy).sum().item(), (dx**2 - dy**2).sum().item())
             assert math.sin(found - angle) == pytest.approx(0, abs=0.03)
-        for corner in ((0, 0), (MOST, 0), (0, MOST), (MOST, MOST)):  # nothing of it is cut off anywhere
+        for corner in ((0, 0), (MAX_WORD, 0), (0, MAX_WORD), (MAX_WORD, MAX_WORD)):  # never clipped by the frame
             assert torch.equal(crop(draw(line, *words, *corner)), crop(mask))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(words=st.tuples(WORD, WORD, WORD, WORD))
-def test_whatever_the_words_a_shape_is_whole(kind: str, words: tuple[int, int, int, int]) -> None:
+def test_a_shape_is_complete_for_any_random_words(kind: str, words: tuple[int, int, int, int]) -> None:
     mask = draw(DRAW[kind], *words)
     assert mask.shape == (SIZE, SIZE)
     assert mask.dtype == torch.bool
@@ -156,7 +157,7 @@ def test_whatever_the_words_a_shape_is_whole(kind: str, words: tuple[int, int, i
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_shapes_are_drawn_side_by_side_as_they_are_alone(kind: str) -> None:
+def test_shapes_drawn_in_a_batch_equal_shapes_drawn_alone(kind: str) -> None:
     words = bits(1, torch.arange(20), 4)
     together = DRAW[kind](*words.unbind(1))
     assert together.shape == (20, SIZE, SIZE)
@@ -164,7 +165,7 @@ def test_shapes_are_drawn_side_by_side_as_they_are_alone(kind: str) -> None:
         assert torch.equal(together[i], draw(DRAW[kind], *words[i].tolist()))
 
 
-def test_shapes_reach_every_row_and_column_of_the_frame() -> None:
+def test_shapes_reach_all_of_the_frame() -> None:
     words = bits(2, torch.arange(3000), 4)
     for kind in KINDS:
         reached = DRAW[kind](*words.unbind(1)).any(0)
@@ -175,22 +176,22 @@ def test_shapes_reach_every_row_and_column_of_the_frame() -> None:
 # the images
 
 
-def test_an_image_is_the_union_of_the_shapes_that_its_words_say_and_the_label_counts_them() -> None:
+def test_an_image_is_the_union_of_the_shapes_of_its_random_words_and_the_label_counts_them() -> None:
     data = Shapes(samples=200, seed=5)
     images, labels = data.batch(torch.arange(200))
-    words = bits(fold(5, Shapes.purpose, 0), torch.arange(200), 1 + 5 * MOST_SHAPES).tolist()
-    for i, (count, *rest) in enumerate(words):
-        white, number = torch.zeros(SIZE, SIZE, dtype=torch.bool), [0] * len(KINDS)
-        for shape in range(1 + (count * MOST_SHAPES >> 32)):
-            kind, *four = rest[5 * shape : 5 * shape + 5]
+    words = bits(fold(5, Shapes.purpose, 0), torch.arange(200), 1 + 5 * MAX_SHAPES).tolist()
+    for i, (count, *shape_words) in enumerate(words):
+        white, counts = torch.zeros(SIZE, SIZE, dtype=torch.bool), [0] * len(KINDS)
+        for shape in range(1 + (count * MAX_SHAPES >> 32)):
+            kind, *parameters = shape_words[5 * shape : 5 * shape + 5]
             kind = kind * len(KINDS) >> 32
-            white |= draw(DRAW[KINDS[kind]], *four)
-            number[kind] += 1
+            white |= draw(DRAW[KINDS[kind]], *parameters)
+            counts[kind] += 1
         assert torch.equal(images[i, 0] > 0, white)
-        assert labels[i].tolist() == number
+        assert labels[i].tolist() == counts
 
 
-def test_images_with_one_shape_show_what_the_label_says() -> None:
+def test_images_with_one_shape_match_their_label() -> None:
     images, labels = Shapes(samples=600).batch(torch.arange(600))
     single = labels.sum(1) == 1
     seen = torch.zeros(len(KINDS))
@@ -233,7 +234,7 @@ def test_an_image_is_a_pure_function_of_seed_and_index() -> None:
     assert torch.equal(data.batch(torch.arange(999, -1, -1))[0].flip(0), whole)
 
 
-def test_images_are_what_the_spec_says() -> None:
+def test_images_match_the_spec() -> None:
     data = Shapes(samples=300)
     images, labels = data.batch(torch.arange(300))
     assert data.spec is SPEC
@@ -252,28 +253,27 @@ def test_an_empty_batch_is_empty() -> None:
     assert labels.shape == (0, len(KINDS))
 
 
-def test_numbers_and_kinds_of_shapes_are_equally_frequent() -> None:
+def test_counts_and_kinds_of_shapes_are_uniform() -> None:
     n = 4000
     labels = Shapes(samples=n, seed=1).batch(torch.arange(n))[1]
-    number = labels.sum(1).long().bincount(minlength=4)[1:] / n
-    assert number.tolist() == pytest.approx([1 / 3] * 3, abs=4 * math.sqrt(2 / 9 / n))
+    counts = labels.sum(1).long().bincount(minlength=4)[1:] / n
+    assert counts.tolist() == pytest.approx([1 / 3] * 3, abs=4 * math.sqrt(2 / 9 / n))
     shapes = labels.sum().item()
     kinds = (labels.sum(0) / shapes).tolist()
     assert kinds == pytest.approx([1 / 4] * 4, abs=4 * math.sqrt(3 / 16 / shapes))
 
 
-def test_seeds_give_other_sets() -> None:
+def test_other_seeds_give_other_images() -> None:
     index = torch.arange(50)
     sets = [Shapes(samples=50, seed=seed).batch(index)[0] for seed in (0, 1, 2**64 - 1)]
-    for i, one in enumerate(sets):
-        for other in sets[:i]:
-            assert ((one == other).flatten(1).all(1)).sum() <= 1
+    for first, second in itertools.combinations(sets, 2):
+        assert ((first == second).flatten(1).all(1)).sum() <= 1
 
 
-def test_held_out_images_share_no_random_number_with_the_others() -> None:
+def test_the_held_out_set_shares_no_random_numbers_with_the_training_set() -> None:
     train, held_out = Shapes(samples=500, seed=4), Shapes(samples=500, seed=4, held_out=True)
     index = torch.arange(500)
-    words = [bits(data.seed, index, 1 + 5 * MOST_SHAPES).flatten() for data in (train, held_out)]
+    words = [bits(data.seed, index, 1 + 5 * MAX_SHAPES).flatten() for data in (train, held_out)]
     assert not torch.isin(words[0], words[1]).any()
     assert ((train.batch(index)[0] == held_out.batch(index)[0]).flatten(1).all(1)).sum() <= 1
     labels = held_out.batch(index)[1]
@@ -281,30 +281,30 @@ def test_held_out_images_share_no_random_number_with_the_others() -> None:
 
 
 @pytest.mark.parametrize("samples", [0, -1, 2**32 + 1])
-def test_impossible_numbers_of_images_are_refused(samples: int) -> None:
+def test_an_invalid_number_of_samples_is_refused(samples: int) -> None:
     with pytest.raises(ValueError, match=f"samples must be between 1 and 2³², not {samples}"):
         Shapes(samples=samples)
 
 
-def test_impossible_seeds_are_refused() -> None:
+def test_an_invalid_seed_is_refused() -> None:
     with pytest.raises(ValueError, match="a seed must be between"):
         Shapes(seed=-1)
 
 
 @pytest.mark.parametrize("index", [[-1], [10], [0, 10], [3, -1, 5]])
-def test_indices_outside_are_refused(index: list[int]) -> None:
+def test_an_index_out_of_range_is_refused(index: list[int]) -> None:
     with pytest.raises(IndexError, match=r"is outside 0…9"):
         Shapes(samples=10).batch(torch.tensor(index))
 
 
 def test_the_largest_data_set_has_a_last_image() -> None:
-    images, _ = Shapes(samples=2**32).batch(torch.tensor([MOST]))
+    images, _ = Shapes(samples=2**32).batch(torch.tensor([MAX_WORD]))
     assert images.max() == 1
 
 
 def test_the_first_images_never_change() -> None:
-    # Models are published with the seed of their data: "image 7 of seed 0" must stay the picture that they were trained
-    # on. Any change of the drawing, of the order of the random words or of the seed's folding changes this number.
+    # Published models refer to their data by seed, so "image 7 of seed 0" must stay the same image. Any change to the
+    # drawing, the order of the random words or the folding of the seed changes this hash.
     images, labels = Shapes(seed=0).batch(torch.arange(12))
-    picture = hashlib.sha256((images > 0).byte().numpy().tobytes() + labels.byte().numpy().tobytes()).hexdigest()
-    assert picture == "84845ca3c4f92b16195a2ea809d7b1bcbb2adb5110c0db68f7ac6802cd7b39f9"
+    digest = hashlib.sha256((images > 0).byte().numpy().tobytes() + labels.byte().numpy().tobytes()).hexdigest()
+    assert digest == "84845ca3c4f92b16195a2ea809d7b1bcbb2adb5110c0db68f7ac6802cd7b39f9"

@@ -1,24 +1,44 @@
-"""The sprites: a pure function of (seed, index), whole figures with dark outlines on white, parts that fit together."""
+"""Sprites: a pure function of (seed, index); complete figures with dark outlines on white."""
 
 import hashlib
+import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
 from shapedreamer.common.noise import bits, fold
-from shapedreamer.data.drawn import sprite_parts as parts
 from shapedreamer.data.drawn import sprites
-from shapedreamer.data.drawn.sprite_parts import BASE, GLINT, INK, LIGHT, RAMPS, SHADOW, Part, glowing, part, shaded
-from shapedreamer.data.drawn.sprites import COLOURS, DRAW, FIRST_SHADE, KINDS, SIZE, SPEC, WORDS, Dice, Layer, Sprites
+from shapedreamer.data.drawn.sprite_files import load_colours, load_sheets
+from shapedreamer.data.drawn.sprite_parts import (
+    BASE,
+    FIRST_MATERIAL,
+    GLINT,
+    INK,
+    LIGHT,
+    make_part,
+)
+from shapedreamer.data.drawn.sprites import (
+    COLOURS,
+    DRAW,
+    FIRST_SHADE,
+    KINDS,
+    RAMPS,
+    SIZE,
+    SPEC,
+    WORDS,
+    Dice,
+    Layer,
+    Sprites,
+)
 
-MOST = 2**32 - 1
+MAX_WORD = 2**32 - 1
 HUMAN, NON_HUMAN, FOOD, SPELL, SIDE_FACING = range(len(KINDS))
-MOST_PIECES = {SPELL: 8}  # four sparks, and a spell in four pieces; all else is in one
-SMALLEST, LARGEST = 50, 230  # pixels of a sprite with its outlines
+MAX_PIECES = {SPELL: 8}  # four sparks and a spell in four pieces; the other kinds have one piece
+MIN_AREA, MAX_AREA = 50, 230  # pixels of a sprite with its outlines
 
 
 @pytest.fixture(scope="module")
@@ -30,22 +50,23 @@ def many() -> tuple[np.ndarray, np.ndarray]:
 
 
 def brightness(colours: np.ndarray) -> np.ndarray:
-    """0…255, of colours (..., 3), as the eye weighs red, green and blue."""
+    """The luma, 0…255, of colours (..., 3)."""
     return colours @ np.array([0.299, 0.587, 0.114])
 
 
 def figure(images: np.ndarray) -> np.ndarray:
+    """The pixels that are not background: (..., H, W) bool."""
     return (images != 255).any(-1)
 
 
 def neighbours(mask: np.ndarray) -> np.ndarray:
-    """The pixels (..., H, W) that share a side with one of the mask."""
-    wide = np.pad(mask, [(0, 0)] * (mask.ndim - 2) + [(1, 1), (1, 1)])
-    return wide[..., 2:, 1:-1] | wide[..., :-2, 1:-1] | wide[..., 1:-1, 2:] | wide[..., 1:-1, :-2]
+    """The pixels (..., H, W) that share a side with a pixel of the mask."""
+    padded = np.pad(mask, [(0, 0)] * (mask.ndim - 2) + [(1, 1), (1, 1)])
+    return padded[..., 2:, 1:-1] | padded[..., :-2, 1:-1] | padded[..., 1:-1, 2:] | padded[..., 1:-1, :-2]
 
 
-def flooded(mask: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """The pixels of a mask that can be reached from `start`, from side to side."""
+def flood_fill(mask: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """The pixels of a mask that are 4-connected to `start`."""
     reached = start & mask
     while True:
         more = reached | (neighbours(reached) & mask)
@@ -54,17 +75,18 @@ def flooded(mask: np.ndarray, start: np.ndarray) -> np.ndarray:
         reached = more
 
 
-def pieces(mask: np.ndarray) -> int:
+def count_pieces(mask: np.ndarray) -> int:
+    """The number of 4-connected components."""
     count = 0
     while mask.any():
         first = np.zeros_like(mask)
         first[np.unravel_index(mask.argmax(), mask.shape)] = True
-        mask = mask & ~flooded(mask, first)
+        mask = mask & ~flood_fill(mask, first)
         count += 1
     return count
 
 
-def dice(n: int, seed: int = 3) -> Iterator[Dice]:
+def all_dice(n: int, seed: int = 3) -> Iterator[Dice]:
     return map(Dice, bits(seed, torch.arange(n), WORDS).tolist())
 
 
@@ -86,15 +108,15 @@ def test_an_image_is_a_pure_function_of_seed_and_index() -> None:
 
 
 def test_the_first_images_never_change() -> None:
-    # Models are published with the seed of their data: "image 7 of seed 0" must stay the picture that they were trained
-    # on. Any change of a part, a colour, the order of the random words or the seed's folding changes this number.
+    # Published models refer to their data by seed, so "image 7 of seed 0" must stay the same image. Any change to a
+    # part, a colour, the order of the random words or the folding of the seed changes this hash.
     images, labels = Sprites(seed=0).batch(torch.arange(256))
     pixels = ((images + 1) * 127.5).round().byte()
-    picture = hashlib.sha256(pixels.numpy().tobytes() + labels.byte().numpy().tobytes()).hexdigest()
-    assert picture == "e3e00aec5c192af932723c402902ecee2911b939e0e6496b44bbcf2da7b90d5c"
+    digest = hashlib.sha256(pixels.numpy().tobytes() + labels.byte().numpy().tobytes()).hexdigest()
+    assert digest == "e3e00aec5c192af932723c402902ecee2911b939e0e6496b44bbcf2da7b90d5c"
 
 
-def test_images_are_what_the_spec_says() -> None:
+def test_images_match_the_spec() -> None:
     data = Sprites(samples=200)
     images, labels = data.batch(torch.arange(200))
     assert data.spec is SPEC
@@ -104,8 +126,8 @@ def test_images_are_what_the_spec_says() -> None:
     assert labels.shape == (200, 5)
     assert len(data) == 200
     assert images.max() == 1
-    steps = (images + 1) * 127.5  # every value is that of a byte
-    assert torch.equal(steps.round() / 127.5 - 1, images)
+    levels = (images + 1) * 127.5  # every value is an 8-bit level
+    assert torch.equal(levels.round() / 127.5 - 1, images)
 
 
 def test_an_empty_batch_is_empty() -> None:
@@ -115,7 +137,7 @@ def test_an_empty_batch_is_empty() -> None:
     assert labels.shape == (0, 5)
 
 
-def test_labels_are_one_hot_and_kinds_equally_frequent(many: tuple[np.ndarray, np.ndarray]) -> None:
+def test_labels_are_one_hot_and_all_kinds_equally_frequent(many: tuple[np.ndarray, np.ndarray]) -> None:
     labels = Sprites(seed=9).batch(torch.arange(500))[1]
     assert (labels.sum(1) == 1).all()
     assert (labels.max(1).values == 1).all()
@@ -124,54 +146,53 @@ def test_labels_are_one_hot_and_kinds_equally_frequent(many: tuple[np.ndarray, n
     assert frequency == pytest.approx([1 / 5] * 5, abs=4 * math.sqrt(4 / 25 / n))
 
 
-def test_the_first_word_is_the_kind_and_the_others_draw_it() -> None:
+def test_the_first_word_selects_the_kind_and_the_others_draw_it() -> None:
     words = bits(fold(5, Sprites.purpose, 0), torch.arange(60), WORDS).tolist()
     images, labels = Sprites(seed=5).batch(torch.arange(60))
-    for i, (first, *rest) in enumerate(words):
-        kind = first * len(KINDS) >> 32
+    for i, (first_word, *other_words) in enumerate(words):
+        kind = first_word * len(KINDS) >> 32
         assert labels[i, kind] == 1
-        alone = COLOURS[sprites.flattened([DRAW[kind](Dice(rest))])][0]
-        assert torch.equal(torch.from_numpy(alone).permute(2, 0, 1).float() / 127.5 - 1, images[i])
+        expected = COLOURS[sprites.flatten([DRAW[kind](Dice(other_words))])][0]
+        assert torch.equal(torch.from_numpy(expected).permute(2, 0, 1).float() / 127.5 - 1, images[i])
 
 
 def test_almost_all_images_are_distinct(many: tuple[np.ndarray, np.ndarray]) -> None:
     images, kinds = many
     for kind in range(len(KINDS)):
-        mine = [image.tobytes() for image in images[kinds == kind]]
-        assert len(set(mine)) >= 0.97 * len(mine), KINDS[kind]
+        of_kind = [image.tobytes() for image in images[kinds == kind]]
+        assert len(set(of_kind)) >= 0.97 * len(of_kind), KINDS[kind]
     assert len({image.tobytes() for image in images}) >= 0.98 * len(images)
 
 
-def test_seeds_give_other_sets_and_held_out_images_are_others() -> None:
+def test_other_seeds_and_the_held_out_set_give_other_images() -> None:
     index = torch.arange(400)
     sets = [Sprites(seed=0), Sprites(seed=1), Sprites(seed=2**64 - 1), Sprites(seed=0, held_out=True)]
     images = [{image.numpy().tobytes() for image in data.batch(index)[0]} for data in sets]
-    for i, one in enumerate(images):
-        for other in images[:i]:
-            assert len(one & other) <= 2  # the set of all sprites is finite
+    for first, second in itertools.combinations(images, 2):
+        assert len(first & second) <= 2  # the set of all sprites is finite
     words = [bits(data.seed, index[:50], WORDS).flatten() for data in (sets[0], sets[3])]
     assert not torch.isin(words[0], words[1]).any()
 
 
 @pytest.mark.parametrize("samples", [0, -1, 2**32 + 1])
-def test_impossible_numbers_of_images_are_refused(samples: int) -> None:
+def test_an_invalid_number_of_samples_is_refused(samples: int) -> None:
     with pytest.raises(ValueError, match=f"samples must be between 1 and 2³², not {samples}"):
         Sprites(samples=samples)
 
 
-def test_impossible_seeds_are_refused() -> None:
+def test_an_invalid_seed_is_refused() -> None:
     with pytest.raises(ValueError, match="a seed must be between"):
         Sprites(seed=-1)
 
 
 @pytest.mark.parametrize("index", [[-1], [10], [0, 10], [3, -1, 5]])
-def test_indices_outside_are_refused(index: list[int]) -> None:
+def test_an_index_out_of_range_is_refused(index: list[int]) -> None:
     with pytest.raises(IndexError, match=r"is outside 0…9"):
         Sprites(samples=10).batch(torch.tensor(index))
 
 
 def test_the_largest_data_set_has_a_last_image() -> None:
-    images, _ = Sprites(samples=2**32).batch(torch.tensor([MOST]))
+    images, _ = Sprites(samples=2**32).batch(torch.tensor([MAX_WORD]))
     assert images.min() < 0
 
 
@@ -181,12 +202,12 @@ def test_the_largest_data_set_has_a_last_image() -> None:
 def test_the_background_is_white_and_surrounds_the_figure(many: tuple[np.ndarray, np.ndarray]) -> None:
     inside = figure(many[0])
     area = inside.sum((1, 2))
-    assert area.min() >= SMALLEST
-    assert area.max() <= LARGEST
+    assert area.min() >= MIN_AREA
+    assert area.max() <= MAX_AREA
     border = np.ones((SIZE, SIZE), bool)
     border[1:-1, 1:-1] = False
     assert (~inside & border).any((1, 2)).all()
-    assert (inside & border).any()  # and figures go as far as the border
+    assert (inside & border).any()  # some figures reach the border
 
 
 def test_outlines_are_dark_and_closed(many: tuple[np.ndarray, np.ndarray]) -> None:
@@ -197,40 +218,41 @@ def test_outlines_are_dark_and_closed(many: tuple[np.ndarray, np.ndarray]) -> No
     assert bright[edge].max() < 80
     border = np.ones((SIZE, SIZE), bool)
     border[1:-1, 1:-1] = False
-    assert bright[inside & border].max() < 80  # nothing is cut off
-    for one, dark, light in zip(inside & ~edge, edge, bright, strict=True):
-        assert light[dark].mean() < light[one].mean()
+    assert bright[inside & border].max() < 80  # only outlines are on the border, so nothing is cut off
+    for interior, outline, luma in zip(inside & ~edge, edge, bright, strict=True):
+        assert luma[outline].mean() < luma[interior].mean()
 
 
-def test_figures_are_in_one_piece(many: tuple[np.ndarray, np.ndarray]) -> None:
+def test_a_figure_is_in_one_piece(many: tuple[np.ndarray, np.ndarray]) -> None:
     seen: Counter[int] = Counter()
     for mask, kind in zip(figure(many[0]), many[1].tolist(), strict=True):
-        count = pieces(mask)
-        assert count <= MOST_PIECES.get(kind, 1), KINDS[kind]
+        count = count_pieces(mask)
+        assert count <= MAX_PIECES.get(kind, 1), KINDS[kind]
         seen[count] += 1
     assert seen[2] > 0  # sparks
 
 
-def test_creatures_are_mirrored_and_walkers_are_not(many: tuple[np.ndarray, np.ndarray]) -> None:
+def test_creatures_are_symmetric_and_walkers_are_not(many: tuple[np.ndarray, np.ndarray]) -> None:
     inside = figure(many[0])
-    mirrored = (inside == inside[:, :, ::-1]).all((1, 2))
-    assert mirrored[many[1] == NON_HUMAN].all()
-    assert not mirrored[many[1] == SIDE_FACING].any()
+    symmetric = (inside == inside[:, :, ::-1]).all((1, 2))
+    assert symmetric[many[1] == NON_HUMAN].all()
+    assert not symmetric[many[1] == SIDE_FACING].any()
 
 
-def test_people_are_mirrored_apart_from_what_they_hold() -> None:
-    for each in dice(300):
-        body = max((layer.pixels > 0 for layer in sprites.human(each)), key=np.sum)
+def test_people_are_symmetric_except_for_what_they_hold() -> None:
+    for dice in all_dice(300):
+        body = max((layer.pixels > 0 for layer in sprites.human(dice)), key=np.sum)
         columns = np.flatnonzero(body.any(0))
         body = body[:, columns[0] : columns[-1] + 1]
         assert (body == body[:, ::-1]).all()
 
 
-def test_those_who_walk_look_to_the_right() -> None:
-    for art in parts.SIDE_HEADS.values():
+def test_side_facing_figures_look_to_the_right() -> None:
+    sheets = load_sheets()
+    for art in sheets["side_heads"].values():
         assert np.argwhere(art.pixel == INK)[:, 1].mean() > (art.pixel.shape[1] - 1) / 2
-    for art in (*parts.BEAST_HEADS.values(), *parts.BEASTS.values()):
-        eye = parts.FIRST_MATERIAL + art.materials.index("e")
+    for art in (*sheets["beast_heads"].values(), *sheets["beasts"].values()):
+        eye = FIRST_MATERIAL + art.materials.index("e")
         assert np.argwhere(art.pixel == eye)[:, 1].mean() >= (art.pixel.shape[1] - 1) / 2
 
 
@@ -239,9 +261,9 @@ def test_light_comes_from_the_top_left(many: tuple[np.ndarray, np.ndarray]) -> N
     lit = kinds != SPELL
     bright = brightness(images[lit].astype(float))
     inner = figure(images[lit]) & ~neighbours(~figure(images[lit]))
-    place = np.add.outer(np.arange(SIZE), np.arange(SIZE))
-    left, right = inner & (place < SIZE - 3), inner & (place > SIZE + 1)
-    assert bright[left].mean() > bright[right].mean() + 10
+    diagonal = np.add.outer(np.arange(SIZE), np.arange(SIZE))
+    top_left, bottom_right = inner & (diagonal < SIZE - 3), inner & (diagonal > SIZE + 1)
+    assert bright[top_left].mean() > bright[bottom_right].mean() + 10
 
 
 # colours
@@ -266,41 +288,40 @@ def test_only_the_background_is_white() -> None:
 
 
 def test_every_material_of_every_part_has_a_colour() -> None:
-    clothes = sprites.clothes(next(dice(1)))[0]
-    furs = sprites.furs(next(dice(1)))
-    hat = clothes | sprites.hat_colours(next(dice(1)), clothes, "steel")
+    clothes = sprites.clothes(next(all_dice(1)))[0]
+    furs = sprites.furs(next(all_dice(1)))
+    hat = clothes | sprites.hat_colours(next(all_dice(1)), clothes, "steel")
     fruit = {"w": "brown", "l": "green"}
     creature = set("abewcryl")
-    painted: list[tuple[Mapping[str, Part], set[str]]] = [
-        *((sheet, set(clothes)) for sheet in (parts.HEADS, parts.EYES, parts.HAIR, parts.BEARDS, parts.TORSOS)),
-        *((sheet, set(clothes)) for sheet in (parts.LEGS, parts.CAPES, parts.WEAPONS, parts.BACKS)),
-        *((sheet, set(clothes)) for sheet in (parts.SIDE_HEADS, parts.SIDE_HAIR, parts.SIDE_BEARDS, parts.SIDE_LEGS)),
-        *((sheet, set(clothes)) for sheet in (parts.SIDE_TORSOS, parts.SIDE_WEAPONS)),
-        *((sheet, set(hat)) for sheet in (parts.HATS, parts.SIDE_HATS)),
-        *(
-            (sheet, set(furs))
-            for sheet in (parts.BEASTS, parts.BEAST_HEADS, parts.BEAST_LEGS, parts.TRUNKS, parts.TAILS)
-        ),
-        *((sheet, creature) for sheet in (parts.CREATURES, parts.EARS, parts.FACES, parts.MUZZLES, parts.BODIES)),
-        *((sheet, creature) for sheet in (parts.MONSTER_EYES, parts.MOUTHS, parts.TOPS, parts.SIDES, parts.FEET)),
-        (parts.SHIELDS, set("abw")),
-        (parts.FRUIT, set("a")),
-        (parts.STALKS, set(fruit)),
-        (parts.GLINTS, set()),
-        (parts.RITES, set("abc")),
-        (parts.MISSILES, set("abc")),
+    painted: list[tuple[str, set[str]]] = [
+        *((sheet, set(clothes)) for sheet in ("heads", "eyes", "hair", "beards", "torsos")),
+        *((sheet, set(clothes)) for sheet in ("legs", "capes", "weapons", "back_items")),
+        *((sheet, set(clothes)) for sheet in ("side_heads", "side_hair", "side_beards", "side_legs")),
+        *((sheet, set(clothes)) for sheet in ("side_torsos", "side_weapons")),
+        *((sheet, set(hat)) for sheet in ("hats", "side_hats")),
+        *((sheet, set(furs)) for sheet in ("beasts", "beast_heads", "beast_legs", "trunks", "tails")),
+        *((sheet, creature) for sheet in ("creatures", "ears", "faces", "muzzles", "bodies")),
+        *((sheet, creature) for sheet in ("creature_eyes", "mouths", "tops", "sides", "feet")),
+        ("shields", set("abw")),
+        ("fruit", set("a")),
+        ("stalks", set(fruit)),
+        ("glints", set()),
+        ("upright_spells", set("abc")),
+        ("flying_spells", set("abc")),
     ]
+    assert {sheet for sheet, _ in painted} == load_sheets().keys() - {"food", "markings"}
     for sheet, materials in painted:
-        assert len(sheet) >= 3
-        for name, art in sheet.items():
+        assert len(load_sheets()[sheet]) >= 3
+        for name, art in load_sheets()[sheet].items():
             assert set(art.materials) <= materials, name
             assert max(art.pixel.shape) <= SIZE, name
 
 
 def test_every_material_of_every_food_has_colours() -> None:
-    assert set(parts.FOOD) == set(parts.FOOD_COLOURS)
-    for name, art in parts.FOOD.items():
-        choices = parts.FOOD_COLOURS[name]
+    foods, colours_of = load_sheets()["food"], load_colours().food
+    assert set(foods) == set(colours_of)
+    for name, art in foods.items():
+        choices = colours_of[name]
         assert set(art.materials) == set(choices), name
         known = set(RAMPS)
         for material, colours in choices.items():
@@ -308,93 +329,16 @@ def test_every_material_of_every_food_has_colours() -> None:
             known.add(material)
 
 
-def test_a_choice_may_be_the_colour_of_another_material() -> None:
+def test_a_food_colour_can_refer_to_an_earlier_material() -> None:
     table = {"a": ("red", "blue"), "b": ("a",), "c": ("b", "gold")}
-    seen = {tuple(sprites.chosen(each, table).values()) for each in dice(100)}
+    seen = {tuple(sprites.food_colours(dice, table).values()) for dice in all_dice(100)}
     assert seen == {(a, a, c) for a in ("red", "blue") for c in (a, "gold")}
-
-
-# parts
-
-
-def test_a_part_is_what_its_text_says() -> None:
-    art = parts.sheet("""
-        one two
-        aB. #*
-        bb. .c
-    """)
-    assert list(art) == ["one", "two"]
-    assert art["one"].materials == "ab"
-    assert art["one"].pixel.tolist() == [[3, 4, 0], [4, 4, 0]]
-    assert art["one"].shade[0, 1] == SHADOW
-    assert art["two"].pixel.tolist() == [[INK, GLINT], [0, 3]]
-    assert art["two"].shade.tolist() == [[0, 0], [0, BASE]]
-    assert (art["one"].shade[art["one"].pixel > 0] > 0).all()
-
-
-def test_halves_are_mirrored() -> None:
-    art = parts.halves("name\n.a#\nab.")["name"]
-    assert art.rows == (".a##a.", "ab..ba")
-    for sheet in (parts.HEADS, parts.HAIR, parts.TORSOS, parts.CREATURES, parts.FACES, parts.PATTERNS):
-        for each in sheet.values():
-            assert (each.pixel == each.pixel[:, ::-1]).all()
-            assert each.pixel.shape[1] == SIZE
-
-
-def test_a_flipped_part_is_lit_from_the_left_as_well() -> None:
-    art = parts.FOOD["drumstick"]
-    flipped = art.flipped()
-    assert (flipped.pixel == art.pixel[:, ::-1]).all()
-    assert (flipped.shade != art.shade[:, ::-1]).any()
-    for each in (art, flipped):
-        y, x = np.nonzero(each.shade == LIGHT)
-        dark_y, dark_x = np.nonzero(each.shade == SHADOW)
-        assert y.mean() < dark_y.mean()
-        assert x.mean() < dark_x.mean()
-    assert flipped.flipped() is art
-
-
-def test_ragged_art_is_refused() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        parts.sheet("one two\naa bb\naa")
-
-
-@pytest.mark.parametrize(("width", "height"), [(1, 1), (2, 5), (8, 8), (5, 2), (10, 3)])
-def test_shades_of_a_rectangle(width: int, height: int) -> None:
-    mask = np.zeros((12, 12), bool)
-    mask[1 : 1 + height, 1 : 1 + width] = True
-    shade = shaded(mask)
-    for y in range(height):
-        for x in range(width):
-            across = (x + 0.5) / width + (y + 0.5) / height
-            expected = LIGHT if across < 0.5 else SHADOW if across > 1.35 else BASE
-            assert shade[1 + y, 1 + x] == expected, (x, y)
-
-
-def test_each_row_and_column_of_a_thing_is_shaded_by_its_own_length() -> None:
-    mask = np.array([list(row) for row in ("..##....", ".######.", "########", ".######.")]) == "#"
-    assert (shaded(mask.T) == shaded(mask).T).all()
-    apart = np.zeros((4, 9), bool)  # two legs are two things
-    apart[:, [1, 2, 6, 7]] = True
-    shade = shaded(apart)
-    assert (shade[:, 1:3] == shade[:, 6:8]).all()
-    assert shade[0, 1] == LIGHT
-    assert shade[-1, 2] == SHADOW
-
-
-def test_a_glow_is_brighter_the_deeper() -> None:
-    mask = np.zeros((11, 11), bool)
-    mask[1:-1, 1:-1] = True
-    y, x = np.mgrid[:11, :11]
-    depth = np.minimum(np.minimum(x, 10 - x), np.minimum(y, 10 - y))
-    assert (glowing(mask) == np.minimum(depth, LIGHT)).all()
-    assert glowing(np.ones((5, 5), bool))[0, 0] == SHADOW  # beyond the frame there is nothing
 
 
 # layers
 
 
-def test_outlines_lie_around_a_layer_in_its_darkest_shade() -> None:
+def test_a_layer_is_outlined_in_the_darkest_shade_of_its_ramps() -> None:
     layer = Layer()
     layer.pixels[5, 5] = FIRST_SHADE["red"] + LIGHT
     layer.pixels[9, 9], layer.pixels[9, 12] = INK, GLINT
@@ -402,33 +346,33 @@ def test_outlines_lie_around_a_layer_in_its_darkest_shade() -> None:
     for y, x, dark in ((5, 5, FIRST_SHADE["red"]), (9, 9, INK), (9, 12, INK)):
         for side in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
             expected[side] = dark
-    assert (sprites.flattened([[layer]])[0] == expected).all()
+    assert (sprites.flatten([[layer]])[0] == expected).all()
 
 
-def test_layers_cover_one_another_with_their_outlines() -> None:
+def test_a_front_layer_and_its_outline_cover_the_layers_behind() -> None:
     back, front = Layer(), Layer()
     back.pixels[4:12, 4:12] = FIRST_SHADE["red"] + BASE
     front.pixels[6:8, 6:8] = FIRST_SHADE["blue"] + BASE
-    flat = sprites.flattened([[back, front], [front], []])
+    flat = sprites.flatten([[back, front], [front], []])
     assert flat[0, 7, 7] == FIRST_SHADE["blue"] + BASE
     assert flat[0, 5, 6] == flat[0, 8, 7] == FIRST_SHADE["blue"]
     assert flat[0, 5, 5] == FIRST_SHADE["red"] + BASE
     assert flat[0, 3, 5] == FIRST_SHADE["red"]
-    assert (flat[1] == sprites.flattened([[front]])[0]).all()
+    assert (flat[1] == sprites.flatten([[front]])[0]).all()
     assert not flat[2].any()
 
 
-def test_the_border_is_for_outlines() -> None:
+def test_the_border_is_reserved_for_outlines() -> None:
     layer = Layer()
     layer.pixels[:] = FIRST_SHADE["red"] + BASE
-    flat = sprites.flattened([[layer]])[0]
+    flat = sprites.flatten([[layer]])[0]
     assert (flat[1:-1, 1:-1] == FIRST_SHADE["red"] + BASE).all()
     assert (flat[0, 1:-1] == FIRST_SHADE["red"]).all()
     assert not flat[0, 0]
 
 
-def test_paint_goes_where_it_should_and_what_is_outside_is_cut_off() -> None:
-    art = part(("aab", "a.b"))
+def test_a_part_is_painted_at_its_position_and_clipped_to_the_frame() -> None:
+    art = make_part(("aab", "a.b"))
     colours = {"a": "red", "b": "blue"}
     for top in range(-2, SIZE + 1):
         for left in range(-3, SIZE + 1):
@@ -442,7 +386,7 @@ def test_paint_goes_where_it_should_and_what_is_outside_is_cut_off() -> None:
                     assert pixels[y, x] // 4 * 4 == ramp
 
 
-def test_recolouring_keeps_the_shades_and_spares_other_ramps() -> None:
+def test_recolouring_keeps_the_shades_and_leaves_other_ramps_alone() -> None:
     layer = Layer()
     layer.pixels[0, :4] = FIRST_SHADE["red"] + np.arange(4)
     layer.pixels[1, :4] = FIRST_SHADE["gold"] + np.arange(4)
@@ -458,41 +402,41 @@ def test_recolouring_keeps_the_shades_and_spares_other_ramps() -> None:
 # dice and shapes
 
 
-def test_dice_are_fair_and_go_through_the_words_in_order() -> None:
-    assert [Dice([word]).roll(6) for word in (0, MOST // 6, MOST // 6 + 1, MOST)] == [0, 0, 1, 5]
-    each = Dice([0, 2**31, MOST])
-    assert [each.roll(10) for _ in range(3)] == [0, 5, 9]
+def test_dice_are_uniform_and_use_the_words_in_order() -> None:
+    assert [Dice([word]).roll(6) for word in (0, MAX_WORD // 6, MAX_WORD // 6 + 1, MAX_WORD)] == [0, 0, 1, 5]
+    dice = Dice([0, 2**31, MAX_WORD])
+    assert [dice.roll(10) for _ in range(3)] == [0, 5, 9]
     assert Dice([0]).chance(1)
-    assert not Dice([MOST]).chance(99)
+    assert not Dice([MAX_WORD]).chance(99)
     assert Dice([2**31]).pick("abcd") == "c"
-    assert all(len(set(each.some("abcde", 4))) == 4 for each in dice(50))
-    assert Counter("".join(sorted(each.some("abc", 2))) for each in dice(600)).keys() == {"ab", "ac", "bc"}
+    assert all(len(set(dice.pick_distinct("abcde", 4))) == 4 for dice in all_dice(50))
+    assert Counter("".join(sorted(dice.pick_distinct("abc", 2))) for dice in all_dice(600)).keys() == {"ab", "ac", "bc"}
 
 
-def test_there_are_words_enough() -> None:
-    extremes = [[0] * WORDS, [MOST] * WORDS, [2**31] * WORDS]
-    for words in (*extremes, *bits(8, torch.arange(1500), WORDS).tolist()):
+def test_there_are_enough_random_words() -> None:
+    extreme_words = [[0] * WORDS, [MAX_WORD] * WORDS, [2**31] * WORDS]
+    for words in (*extreme_words, *bits(8, torch.arange(1500), WORDS).tolist()):
         for draw in DRAW:
             assert draw(Dice(words[1:]))
 
 
-def test_grown_bodies_are_mirrored_and_have_room_for_eyes() -> None:
-    for each in dice(100):
-        body = sprites.grown_body(each)
+def test_random_bodies_are_symmetric_and_have_space_for_eyes() -> None:
+    for dice in all_dice(100):
+        body = sprites.random_body(dice)
         assert (body == body[:, ::-1]).all()
         assert body[4:13].any(1).all()
         assert not body[:4].any()
         assert not body[13:].any()
         assert body[6:10, 4:12].all()
-        assert pieces(body) == 1
+        assert count_pieces(body) == 1
 
 
-def test_squeezing_leaves_out_rows_and_columns_and_stays_in_the_middle() -> None:
+def test_squeezing_removes_rows_and_columns_and_keeps_the_figure_centred() -> None:
     pixels = np.zeros((SIZE, SIZE), np.uint8)
-    pixels[1:-1, 1:-1] = [*range(1, 8), *range(7, 0, -1)]  # mirrored, and each row the same
+    pixels[1:-1, 1:-1] = [*range(1, 8), *range(7, 0, -1)]  # symmetric, all rows equal
     sizes = set()
-    for each in dice(200):
-        small = sprites.squeezed(pixels, each)
+    for dice in all_dice(200):
+        small = sprites.squeeze(pixels, dice)
         rows, columns = np.flatnonzero(small.any(1)), np.flatnonzero(small.any(0))
         assert (small == small[:, ::-1]).all()
         assert (small[rows] == small[rows[0]]).all()
@@ -502,34 +446,34 @@ def test_squeezing_leaves_out_rows_and_columns_and_stays_in_the_middle() -> None
     assert sizes == {(height, width) for height in (12, 13, 14) for width in (12, 14)}
 
 
-def test_a_square_is_turned_in_eight_ways() -> None:
+def test_rotate_or_flip_reaches_all_eight_symmetries_of_the_square() -> None:
     pixels = np.arange(SIZE * SIZE).reshape(SIZE, SIZE)
-    ways = {sprites.turned(pixels, each).tobytes() for each in dice(200)}
+    results = {sprites.rotate_or_flip(pixels, dice).tobytes() for dice in all_dice(200)}
     flips = (pixels, pixels[::-1], pixels[:, ::-1], pixels[::-1, ::-1])
-    assert ways == {way.tobytes() for flip in flips for way in (flip, flip.T)}
+    assert results == {image.tobytes() for flip in flips for image in (flip, flip.T)}
 
 
-def test_rays_are_the_same_in_every_mirror_and_whirls_after_half_a_turn() -> None:
-    # Four arms that bend the same way, and no mirror, would be a swastika.
-    for each in dice(200):
+def test_bursts_and_stars_have_every_mirror_symmetry_and_whirls_only_a_half_turn() -> None:
+    # Four arms bent the same way, without mirror symmetry, would be a swastika.
+    for dice in all_dice(200):
         for draw in (sprites.burst, sprites.star):
-            mask = draw(each)
-            for same in (mask[::-1], mask[:, ::-1], mask.T):
-                assert (mask == same).all()
-            assert pieces(mask | neighbours(mask)) == 1
-        whirl = sprites.whirl(each)
+            mask = draw(dice)
+            for mirrored in (mask[::-1], mask[:, ::-1], mask.T):
+                assert (mask == mirrored).all()
+            assert count_pieces(mask | neighbours(mask)) == 1
+        whirl = sprites.whirl(dice)
         assert (whirl == whirl[::-1, ::-1]).all()
         assert (whirl != np.rot90(whirl)).any()
 
 
-def test_orbs_and_signs_lie_inside_one_another() -> None:
-    for each in dice(200):
-        _, ball, core = sprites.orb(each)
+def test_a_core_lies_in_its_orb_and_a_sign_in_its_ring() -> None:
+    for dice in all_dice(200):
+        _, ball, core = sprites.orb(dice)
         assert not (core & ~ball).any()
         assert core.any()
-        ring, sign = sprites.sigil(each)
+        ring, sign = sprites.sigil(dice)
         assert not (ring & sign).any()
         outside = np.zeros((SIZE, SIZE), bool)
         outside[0, 0] = True
-        assert not flooded(~ring, outside)[7, 7]  # the ring is closed
+        assert not flood_fill(~ring, outside)[7, 7]  # the ring is closed
         assert sign[7, 7]

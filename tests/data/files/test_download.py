@@ -1,4 +1,4 @@
-"""Downloads against a server that misbehaves in every way: a file comes whole and right, or not at all."""
+"""Downloads from a server that misbehaves in every way: a file arrives complete and correct, or not at all."""
 
 import hashlib
 import io
@@ -22,35 +22,35 @@ from shapedreamer.data.files.download import RemoteFile, cache_folder, fetch
 CONTENT = np.random.default_rng(0).bytes(700_000)  # more than two blocks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 OTHER = CONTENT[::-1]
-SOME = 300_000
+PARTIAL = 300_000
 
 
-class Asked(NamedTuple):
-    """A request, and how much of a file it was answered with."""
+class ReceivedRequest(NamedTuple):
+    """A request, and how many bytes of the file the server sent in reply."""
 
-    way: str
+    behaviour: str
     range: str | None
     sent: int
 
 
 class Server(ThreadingHTTPServer):
-    """What it does with a request is the first part of the path: http://127.0.0.1:PORT/WAY/NAME."""
+    """A server whose behaviour depends on the first part of the path: http://127.0.0.1:PORT/BEHAVIOUR/NAME."""
 
-    daemon_threads = False  # so that server_close() waits for them all
+    daemon_threads = False  # so that server_close() waits for all threads
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[Asked] = []
+        self.requests: list[ReceivedRequest] = []
         self.over = threading.Event()
 
-    def url(self, way: str, name: str = "file.bin") -> str:
-        return f"http://127.0.0.1:{self.server_port}/{way}/{name}"
+    def url(self, behaviour: str, name: str = "file.bin") -> str:
+        return f"http://127.0.0.1:{self.server_port}/{behaviour}/{name}"
 
-    def file(self, *ways: str, name: str = "file.bin", sha256: str = SHA256) -> RemoteFile:
-        return RemoteFile(name, sha256, tuple(self.url(way, name) for way in ways))
+    def file(self, *behaviours: str, name: str = "file.bin", sha256: str = SHA256) -> RemoteFile:
+        return RemoteFile(name, sha256, tuple(self.url(behaviour, name) for behaviour in behaviours))
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is no error."""
+        """Ignore clients that close the connection."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             raise
 
@@ -61,38 +61,38 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.close_connection = True
-        _, way, name = self.path.split("/")
-        asked = self.headers["Range"]
-        getattr(self, way)(int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0, name)
+        _, behaviour, name = self.path.split("/")
+        requested = self.headers["Range"]
+        getattr(self, behaviour)(int(requested.removeprefix("bytes=").removesuffix("-")) if requested else 0, name)
 
     def note(self, sent: int) -> None:
-        """To be called before anything is sent: a test looks as soon as it has its answer."""
-        self.server.asked.append(Asked(self.path.split("/")[1], self.headers["Range"], sent))
+        """Record the request. Call this before sending anything: a test may check it as soon as it has the reply."""
+        self.server.requests.append(ReceivedRequest(self.path.split("/")[1], self.headers["Range"], sent))
 
     def log_message(self, *_: object) -> None:
         pass
 
-    def reply(self, status: int, body: bytes = b"", *, announced: int | None = -1, **headers: str) -> None:
-        """announced: the Content-Length; −1 for the true one, None for none."""
+    def reply(self, status: int, body: bytes = b"", *, length: int | None = -1, **headers: str) -> None:
+        """length: the Content-Length header; −1 for the true length, None for no header."""
         self.note(len(body))
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
-        if announced is not None:
-            self.send_header("Content-Length", str(len(body) if announced < 0 else announced))
+        if length is not None:
+            self.send_header("Content-Length", str(len(body) if length < 0 else length))
         self.end_headers()
         self.wfile.write(body)
 
     def with_range(self, content: bytes, start: int, cut: int | None = None) -> None:
-        """`content` from `start` on; cut: how much of it is really sent."""
+        """Send `content` from `start` on; cut: the number of bytes to send before closing the connection."""
         rest = content[start:]
         if start and not rest:
             self.reply(416, Content_Range=f"bytes */{len(content)}")
         elif start:
             whole = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            self.reply(206, rest[:cut], announced=len(rest), Content_Range=whole)
+            self.reply(206, rest[:cut], length=len(rest), Content_Range=whole)
         else:
-            self.reply(200, rest[:cut], announced=len(rest))
+            self.reply(200, rest[:cut], length=len(rest))
 
     def good(self, start: int, name: str) -> None:
         assert self.headers["User-Agent"] == "shapedreamer"
@@ -105,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(200, CONTENT)
 
     def shifted(self, start: int, name: str) -> None:
-        """Goes on elsewhere than it was asked to."""
+        """Resume at another position than the requested one."""
         if start:
             self.reply(206, CONTENT[start - 1 :], Content_Range=f"bytes {start - 1}-{len(CONTENT) - 1}/{len(CONTENT)}")
         else:
@@ -118,20 +118,20 @@ class Handler(BaseHTTPRequestHandler):
         self.with_range(OTHER, start)
 
     def truncated(self, start: int, name: str) -> None:
-        self.with_range(CONTENT, start, cut=SOME)
+        self.with_range(CONTENT, start, cut=PARTIAL)
 
     def chunked(self, start: int, name: str) -> None:
-        self.reply(200, self.chunks() + b"0\r\n\r\n", announced=None, Transfer_Encoding="chunked")
+        self.reply(200, self.chunks() + b"0\r\n\r\n", length=None, Transfer_Encoding="chunked")
 
     def cut_chunks(self, start: int, name: str) -> None:
-        self.reply(200, self.chunks()[:-1000], announced=None, Transfer_Encoding="chunked")
+        self.reply(200, self.chunks()[:-1000], length=None, Transfer_Encoding="chunked")
 
     def chunks(self) -> bytes:
         pieces = [CONTENT[i : i + 99_999] for i in range(0, len(CONTENT), 99_999)]
         return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
 
     def no_length(self, start: int, name: str) -> None:
-        self.reply(200, CONTENT, announced=None, Connection="close")
+        self.reply(200, CONTENT, length=None, Connection="close")
 
     def missing(self, start: int, name: str) -> None:
         self.reply(404)
@@ -139,21 +139,21 @@ class Handler(BaseHTTPRequestHandler):
     def broken(self, start: int, name: str) -> None:
         self.reply(500)
 
-    def moved(self, start: int, name: str) -> None:
+    def redirected(self, start: int, name: str) -> None:
         self.reply(302, Location=f"/good/{name}")
 
-    def moved_to_a_secret(self, start: int, name: str) -> None:
+    def redirected_to_a_local_file(self, start: int, name: str) -> None:
         self.reply(302, Location=f"file://{Path(__file__).resolve()}")
 
-    def moved_in_a_circle(self, start: int, name: str) -> None:
-        self.reply(302, Location=f"/moved_in_a_circle/{name}")
+    def redirected_in_a_loop(self, start: int, name: str) -> None:
+        self.reply(302, Location=f"/redirected_in_a_loop/{name}")
 
     def silent(self, start: int, name: str) -> None:
         self.note(0)
         self.server.over.wait()
 
     def dripping(self, start: int, name: str) -> None:
-        self.reply(200, CONTENT[:1000], announced=len(CONTENT))
+        self.reply(200, CONTENT[:1000], length=len(CONTENT))
         self.server.over.wait()
 
     def kept_open(self, start: int, name: str) -> None:
@@ -161,7 +161,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.over.wait()
 
     def stalled(self, start: int, name: str) -> None:
-        self.reply(200, CONTENT[:SOME], announced=len(CONTENT))
+        self.reply(200, CONTENT[:PARTIAL], length=len(CONTENT))
         self.server.over.wait()
 
     def closed(self, start: int, name: str) -> None:
@@ -186,7 +186,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def refusing() -> Iterator[str]:
-    """A URL at which nothing listens: the port is taken, so that nobody else can listen there."""
+    """A URL at which no server listens: the port is bound, so that no other process can listen on it."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}/file.bin"
@@ -196,36 +196,34 @@ def listing(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# what goes well
+# success
 
 
-@pytest.mark.parametrize("way", ["good", "no_range", "chunked", "no_length", "kept_open", "moved"])
-def test_a_file_comes_whole(server: Server, tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize("behaviour", ["good", "no_range", "chunked", "no_length", "kept_open", "redirected"])
+def test_a_file_is_downloaded_completely(server: Server, tmp_path: Path, behaviour: str) -> None:
     folder = tmp_path / "not" / "yet" / "there"
-    assert fetch([server.file(way)], folder) == [folder / "file.bin"]
+    assert fetch([server.file(behaviour)], folder) == [folder / "file.bin"]
     assert (folder / "file.bin").read_bytes() == CONTENT
     assert listing(folder) == ["file.bin"]
-    assert [asked.range for asked in server.asked] == [None] * (2 if way == "moved" else 1)
+    assert [request.range for request in server.requests] == [None] * (2 if behaviour == "redirected" else 1)
 
 
-def test_only_what_is_not_there_is_downloaded(
-    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_only_missing_files_are_downloaded(server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     files = [server.file("good", name=name) for name in ("b", "a", "c")]
     files.append(server.file("missing", name="changing", sha256=""))
     (tmp_path / "a").write_bytes(CONTENT)
-    (tmp_path / "changing").write_bytes(b"without a checksum, whatever is there is right")
+    (tmp_path / "changing").write_bytes(b"without a checksum, any content is accepted")
     paths = [tmp_path / name for name in ("b", "a", "c", "changing")]
     assert fetch(files, tmp_path) == paths
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
     assert all(path.read_bytes() == CONTENT for path in paths[:3])
     assert capfd.readouterr().err != ""
     assert fetch(files, tmp_path) == paths
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_file_gets_its_name_when_all_of_it_is_on_the_disk(
+def test_a_file_is_synced_to_disk_before_it_is_renamed(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced = []
@@ -238,68 +236,66 @@ def test_a_file_gets_its_name_when_all_of_it_is_on_the_disk(
     assert synced == [(100, ["file.bin.part"])]
 
 
-# going on
+# resuming
 
 
-@pytest.mark.parametrize("there", [1, SOME, len(CONTENT) - 1])
-def test_a_download_goes_on_where_it_was_broken_off(server: Server, tmp_path: Path, there: int) -> None:
-    (tmp_path / "file.bin.part").write_bytes(CONTENT[:there])
+@pytest.mark.parametrize("received", [1, PARTIAL, len(CONTENT) - 1])
+def test_an_interrupted_download_resumes(server: Server, tmp_path: Path, received: int) -> None:
+    (tmp_path / "file.bin.part").write_bytes(CONTENT[:received])
     fetch([server.file("good")], tmp_path)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
-    assert server.asked == [("good", f"bytes={there}-", len(CONTENT) - there)]
+    assert server.requests == [("good", f"bytes={received}-", len(CONTENT) - received)]
     assert listing(tmp_path) == ["file.bin"]
 
 
-def test_an_empty_part_is_nothing_to_go_on_from(server: Server, tmp_path: Path) -> None:
+def test_an_empty_part_is_not_resumed(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file.bin.part").touch()
     fetch([server.file("good")], tmp_path)
-    assert server.asked == [("good", None, len(CONTENT))]
+    assert server.requests == [("good", None, len(CONTENT))]
 
 
-def test_a_redirect_goes_on_too(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "file.bin.part").write_bytes(CONTENT[:SOME])
-    fetch([server.file("moved")], tmp_path)
+def test_a_redirected_download_resumes_too(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.bin.part").write_bytes(CONTENT[:PARTIAL])
+    fetch([server.file("redirected")], tmp_path)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
-    assert server.asked[-1] == ("good", f"bytes={SOME}-", len(CONTENT) - SOME)
+    assert server.requests[-1] == ("good", f"bytes={PARTIAL}-", len(CONTENT) - PARTIAL)
 
 
-def test_a_server_that_knows_no_ranges_sends_it_all(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "file.bin.part").write_bytes(CONTENT[:SOME])
+def test_a_server_without_range_support_sends_the_whole_file(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.bin.part").write_bytes(CONTENT[:PARTIAL])
     fetch([server.file("no_range")], tmp_path)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
-    assert server.asked == [("no_range", f"bytes={SOME}-", len(CONTENT))]
+    assert server.requests == [("no_range", f"bytes={PARTIAL}-", len(CONTENT))]
 
 
 @pytest.mark.parametrize(
-    ("way", "part"),
+    ("behaviour", "part"),
     [
-        ("good", CONTENT),  # whole, and was only not renamed: 416
+        ("good", CONTENT),  # complete but not yet renamed: the server replies 416
         ("good", CONTENT + b"more"),
-        ("good", OTHER[:SOME]),
-        ("shifted", CONTENT[:SOME]),
+        ("good", OTHER[:PARTIAL]),
+        ("shifted", CONTENT[:PARTIAL]),
     ],
 )
-def test_a_part_that_cannot_be_gone_on_from_is_begun_again(
-    server: Server, tmp_path: Path, way: str, part: bytes
-) -> None:
+def test_an_unusable_part_is_downloaded_again(server: Server, tmp_path: Path, behaviour: str, part: bytes) -> None:
     (tmp_path / "file.bin.part").write_bytes(part)
-    fetch([server.file(way)], tmp_path)
+    fetch([server.file(behaviour)], tmp_path)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
-    assert [asked.range for asked in server.asked] == [f"bytes={len(part)}-", None]
+    assert [request.range for request in server.requests] == [f"bytes={len(part)}-", None]
     assert listing(tmp_path) == ["file.bin"]
 
 
-def test_a_file_without_a_checksum_is_begun_again(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "file.bin.part").write_bytes(OTHER[:SOME])
+def test_a_file_without_a_checksum_is_downloaded_from_the_start(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.bin.part").write_bytes(OTHER[:PARTIAL])
     fetch([server.file("truncated", "good", sha256="")], tmp_path)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
-    assert server.asked == [("truncated", None, SOME), ("good", None, len(CONTENT))]
+    assert server.requests == [("truncated", None, PARTIAL), ("good", None, len(CONTENT))]
 
 
-def test_whoever_stops_it_finds_it_where_it_was(
+def test_a_download_stopped_by_the_user_resumes(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    times = iter([0.0, 0.0, 0.0])  # as it begins, before the first block, and before the second
+    times = iter([0.0, 0.0, 0.0])  # at the start, before the first block and before the second
 
     def monotonic() -> float:
         for time in times:
@@ -310,13 +306,13 @@ def test_whoever_stops_it_finds_it_where_it_was(
         patch.setattr(download, "monotonic", monotonic)
         with pytest.raises(KeyboardInterrupt):
             fetch([server.file("good")], tmp_path)
-    there = (tmp_path / "file.bin.part").read_bytes()
-    assert 0 < len(there) < len(CONTENT)
-    assert CONTENT.startswith(there)
+    received = (tmp_path / "file.bin.part").read_bytes()
+    assert 0 < len(received) < len(CONTENT)
+    assert CONTENT.startswith(received)
     assert listing(tmp_path) == ["file.bin.part"]
     fetch([server.file("good")], tmp_path)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
-    assert server.asked[-1] == ("good", f"bytes={len(there)}-", len(CONTENT) - len(there))
+    assert server.requests[-1] == ("good", f"bytes={len(received)}-", len(CONTENT) - len(received))
 
 
 # mirrors that fail
@@ -325,105 +321,106 @@ FAILURES = {
     "missing": "HTTP 404 Not Found",
     "broken": "HTTP 500 Internal Server Error",
     "unsatisfied": "HTTP 416 Requested Range Not Satisfiable",
-    "wrong": f"wrong content, of sha256 {hashlib.sha256(OTHER).hexdigest()}",
+    "wrong": f"wrong content: its sha256 is {hashlib.sha256(OTHER).hexdigest()}",
     "cut_chunks": "IncompleteRead",
-    "moved_to_a_secret": "HTTP 302 Found - Redirection to url",
-    "moved_in_a_circle": "HTTP 302 The HTTP server returned a redirect error",
+    "redirected_to_a_local_file": "HTTP 302 Found - Redirection to url",
+    "redirected_in_a_loop": "HTTP 302 The HTTP server returned a redirect error",
     "closed": "Remote end closed connection without response",
     "garbled": "this is not HTTP",
-    "truncated": f"it stopped after {SOME} of {len(CONTENT)} bytes",
+    "truncated": f"connection closed after {PARTIAL} of {len(CONTENT)} bytes",
 }
 
 
-@pytest.mark.parametrize("way", FAILURES)
-def test_where_a_mirror_fails_the_next_one_is_asked(server: Server, tmp_path: Path, way: str) -> None:
-    fetch([server.file(way, "good")], tmp_path)
+@pytest.mark.parametrize("behaviour", FAILURES)
+def test_if_a_mirror_fails_the_next_one_is_used(server: Server, tmp_path: Path, behaviour: str) -> None:
+    fetch([server.file(behaviour, "good")], tmp_path)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
     assert listing(tmp_path) == ["file.bin"]
-    assert server.asked[0].way == way
-    assert sum(asked.way == "good" for asked in server.asked) == 1
+    assert server.requests[0].behaviour == behaviour
+    assert sum(request.behaviour == "good" for request in server.requests) == 1
 
 
-@pytest.mark.parametrize(("way", "reason"), FAILURES.items())
-def test_why_a_mirror_failed_is_said(server: Server, tmp_path: Path, way: str, reason: str) -> None:
+@pytest.mark.parametrize(("behaviour", "reason"), FAILURES.items())
+def test_the_error_says_why_a_mirror_failed(server: Server, tmp_path: Path, behaviour: str, reason: str) -> None:
     with pytest.raises(UserError) as caught:
-        fetch([server.file(way)], tmp_path)
-    line = next(line for line in str(caught.value).splitlines() if line.startswith(f"  {server.url(way)}: "))
+        fetch([server.file(behaviour)], tmp_path)
+    line = next(line for line in str(caught.value).splitlines() if line.startswith(f"  {server.url(behaviour)}: "))
     assert reason in line
     assert len(str(caught.value).splitlines()) == 4
     assert len(line) < 300
     assert not (tmp_path / "file.bin").exists()
 
 
-def test_where_nobody_listens_the_next_mirror_is_asked(server: Server, tmp_path: Path, refusing: str) -> None:
+def test_if_no_server_listens_the_next_mirror_is_used(server: Server, tmp_path: Path, refusing: str) -> None:
     with pytest.raises(UserError, match=f"{refusing}: .*refused"):
         fetch([RemoteFile("file.bin", SHA256, (refusing,))], tmp_path)
     fetch([RemoteFile("file.bin", SHA256, (refusing, server.url("good")))], tmp_path)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("way", ["silent", "stalled"])
-def test_a_mirror_that_falls_silent_is_given_up(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+@pytest.mark.parametrize("behaviour", ["silent", "stalled"])
+def test_a_mirror_that_stops_sending_times_out(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behaviour: str
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(download, "PATIENCE", 0.2)
-        patch.setattr(download, "LEAST", 0)
-        with pytest.raises(UserError, match=f"{server.url(way)}: .*timed out"):
-            fetch([server.file(way)], tmp_path)
+        patch.setattr(download, "TIMEOUT", 0.2)
+        patch.setattr(download, "MIN_BYTES", 0)
+        with pytest.raises(UserError, match=f"{server.url(behaviour)}: .*timed out"):
+            fetch([server.file(behaviour)], tmp_path)
     assert not (tmp_path / "file.bin").exists()
     fetch([server.file("good")], tmp_path)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
-def test_a_mirror_that_drips_is_left_for_the_next_which_goes_on(
+def test_the_next_mirror_resumes_after_one_that_is_too_slow(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    times = iter([0.0, 0.0, 31.0])  # by this clock what comes first takes 31 s, and all else no time at all
+    times = iter([0.0, 0.0, 31.0])  # by this clock the first block takes 31 s and the others no time
     monkeypatch.setattr(download, "monotonic", lambda: next(times, 31.0))
     fetch([server.file("dripping", "good")], tmp_path)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
-    assert server.asked[1] == ("good", "bytes=1000-", len(CONTENT) - 1000)
+    assert server.requests[1] == ("good", "bytes=1000-", len(CONTENT) - 1000)
 
 
-@pytest.mark.parametrize("way", ["missing", "broken", "closed", "garbled"])
-def test_a_mirror_that_has_nothing_costs_nothing_of_what_has_come(server: Server, tmp_path: Path, way: str) -> None:
-    (tmp_path / "file.bin.part").write_bytes(CONTENT[:SOME])
-    fetch([server.file(way, "good")], tmp_path)
-    assert server.asked == [(way, f"bytes={SOME}-", 0), ("good", f"bytes={SOME}-", len(CONTENT) - SOME)]
+@pytest.mark.parametrize("behaviour", ["missing", "broken", "closed", "garbled"])
+def test_a_mirror_that_sends_nothing_leaves_the_part_intact(server: Server, tmp_path: Path, behaviour: str) -> None:
+    (tmp_path / "file.bin.part").write_bytes(CONTENT[:PARTIAL])
+    fetch([server.file(behaviour, "good")], tmp_path)
+    assert server.requests == [
+        (behaviour, f"bytes={PARTIAL}-", 0),
+        ("good", f"bytes={PARTIAL}-", len(CONTENT) - PARTIAL),
+    ]
 
 
-def test_what_a_mirror_that_stopped_has_sent_is_not_sent_again(server: Server, tmp_path: Path) -> None:
+def test_the_next_mirror_resumes_after_a_closed_connection(server: Server, tmp_path: Path) -> None:
     fetch([server.file("truncated", "good")], tmp_path)
-    assert server.asked == [("truncated", None, SOME), ("good", f"bytes={SOME}-", len(CONTENT) - SOME)]
+    assert server.requests == [("truncated", None, PARTIAL), ("good", f"bytes={PARTIAL}-", len(CONTENT) - PARTIAL)]
 
 
-def test_what_the_last_mirror_has_sent_is_kept_for_the_next_call(server: Server, tmp_path: Path) -> None:
-    for there in (SOME, 2 * SOME):
-        with pytest.raises(UserError, match=f"it stopped after {there} of {len(CONTENT)} bytes"):
+def test_the_next_call_resumes_after_the_last_mirror_failed(server: Server, tmp_path: Path) -> None:
+    for received in (PARTIAL, 2 * PARTIAL):
+        with pytest.raises(UserError, match=f"connection closed after {received} of {len(CONTENT)} bytes"):
             fetch([server.file("truncated")], tmp_path)
-        assert (tmp_path / "file.bin.part").read_bytes() == CONTENT[:there]
+        assert (tmp_path / "file.bin.part").read_bytes() == CONTENT[:received]
     fetch([server.file("truncated")], tmp_path)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
-    assert [asked.range for asked in server.asked] == [None, f"bytes={SOME}-", f"bytes={2 * SOME}-"]
+    assert [request.range for request in server.requests] == [None, f"bytes={PARTIAL}-", f"bytes={2 * PARTIAL}-"]
 
 
-def test_wrong_content_is_thrown_away(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "file.bin.part").write_bytes(OTHER[:SOME])
+def test_wrong_content_is_deleted(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.bin.part").write_bytes(OTHER[:PARTIAL])
     with pytest.raises(UserError):
         fetch([server.file("wrong")], tmp_path)
     assert listing(tmp_path) == []
     fetch([server.file("wrong", "good")], tmp_path)
-    assert [asked.range for asked in server.asked[-2:]] == [None, None]
+    assert [request.range for request in server.requests[-2:]] == [None, None]
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
-def test_when_all_fail_one_error_says_why_and_how_to_get_what_is_missing_by_hand(
-    server: Server, tmp_path: Path
-) -> None:
-    (tmp_path / "there").write_bytes(CONTENT)
+def test_if_all_mirrors_fail_the_error_says_why_and_how_to_download_by_hand(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "present").write_bytes(CONTENT)
     files = [
-        server.file("missing", name="there"),
+        server.file("missing", name="present"),
         server.file("good", name="first"),
         server.file("missing", "broken", name="second"),
         server.file("good", "missing", name="third", sha256=""),
@@ -434,17 +431,17 @@ def test_when_all_fail_one_error_says_why_and_how_to_get_what_is_missing_by_hand
         "could not download second:",
         f"  {server.url('missing', 'second')}: HTTP 404 Not Found",
         f"  {server.url('broken', 'second')}: HTTP 500 Internal Server Error",
-        f"try again later, or put these files into {tmp_path}, or into a folder that you name with --data PATH:",
+        f"try again later, or put these files into {tmp_path}, or into another folder and pass --data PATH:",
         f"  {server.url('missing', 'second')}  sha256 {SHA256}",
         f"  {server.url('good', 'third')}",
     ]
-    assert listing(tmp_path) == ["first", "there"]
+    assert listing(tmp_path) == ["first", "present"]
 
 
-# the user's own disk
+# the local disk
 
 
-def test_a_file_that_is_there_and_is_another_one_is_left_as_it_is(server: Server, tmp_path: Path) -> None:
+def test_an_existing_file_with_the_wrong_checksum_is_left_unchanged(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
     path.write_bytes(OTHER)
     with pytest.raises(UserError) as caught:
@@ -453,44 +450,44 @@ def test_a_file_that_is_there_and_is_another_one_is_left_as_it_is(server: Server
     assert SHA256 in str(caught.value)
     assert hashlib.sha256(OTHER).hexdigest() in str(caught.value)
     assert path.read_bytes() == OTHER
-    assert server.asked == []
+    assert server.requests == []
 
 
-def test_a_folder_that_cannot_be_is_named(server: Server, tmp_path: Path) -> None:
+def test_an_impossible_folder_raises(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UserError, match=f"cannot keep files in {folder}: .*SHAPEDREAMER_DATA"):
+        with pytest.raises(UserError, match=f"cannot store files in {folder}: .*SHAPEDREAMER_DATA"):
             fetch([server.file("good")], folder)
-    assert server.asked == []
+    assert server.requests == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_a_full_disk_is_said_and_no_other_mirror_asked(server: Server, tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_raises_without_trying_another_mirror(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file.bin.part").symlink_to("/dev/full")
-    with pytest.raises(UserError, match=f"cannot keep files in {tmp_path}: No space left on device"):
+    with pytest.raises(UserError, match=f"cannot store files in {tmp_path}: No space left on device"):
         fetch([server.file("good", "no_range")], tmp_path)
-    assert [asked.way for asked in server.asked] == ["good"]
+    assert [request.behaviour for request in server.requests] == ["good"]
     assert not (tmp_path / "file.bin").exists()
 
 
-# what it says
+# progress
 
 
-def test_without_a_terminal_it_says_lines(
+def test_without_a_terminal_progress_is_printed_as_lines(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    times = iter([0.0, 0.0, 100.0])  # the first block takes 100 s by this clock and the others no time at all
+    times = iter([0.0, 0.0, 100.0])  # by this clock the first block takes 100 s and the others no time
     monkeypatch.setattr(download, "monotonic", lambda: next(times, 100.0))
-    monkeypatch.setattr(download, "LEAST", 1)
+    monkeypatch.setattr(download, "MIN_BYTES", 1)
     fetch([server.file("missing", "good")], tmp_path)
     first, second, third = capfd.readouterr().err.splitlines()
     assert first == second == "downloading file.bin from 127.0.0.1"
     assert re.fullmatch(r"0\.\d of 0\.7 MB  0\.00 MB/s  \d+ s left", third)
 
 
-def test_lines_say_how_far_it_is_and_how_long_it_will_take() -> None:
-    assert download._line(1_000_000, 26_000_000, 500_000) == "1.0 of 26.0 MB  0.50 MB/s  50 s left"
-    assert download._line(1_000_000, None, 500_000) == "1.0 MB  0.50 MB/s"
+def test_status_lines_show_size_speed_and_time_left() -> None:
+    assert download._status(1_000_000, 26_000_000, 500_000) == "1.0 of 26.0 MB  0.50 MB/s  50 s left"
+    assert download._status(1_000_000, None, 500_000) == "1.0 MB  0.50 MB/s"
 
 
 class Terminal(io.StringIO):
@@ -498,17 +495,19 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize("there", [False, True])
-def test_a_terminal_gets_a_bar(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+@pytest.mark.parametrize("present", [False, True])
+def test_in_a_terminal_a_bar_is_shown(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, present: bool
+) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    if there:
+    if present:
         (tmp_path / "file.bin").write_bytes(CONTENT)
     fetch([server.file("good")], tmp_path)
     shown = terminal.getvalue()
-    if there:
+    if present:
         assert shown == ""
     else:
         assert "file.bin from 127.0.0.1" in shown

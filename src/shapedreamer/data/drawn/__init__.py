@@ -1,1 +1,1 @@
-"""Images drawn by a program, as a function of (seed, index): shapes, patterns, sprites."""
+"""Procedurally drawn data sets, each image a function of (seed, index): shapes, patterns, sprites."""

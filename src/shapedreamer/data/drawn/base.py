@@ -1,4 +1,4 @@
-"""What all data sets that a program draws have in common: image i of a seed is always the same one."""
+"""The base class of procedurally drawn data sets."""
 
 from typing import ClassVar
 
@@ -8,13 +8,13 @@ from ...common.noise import fold
 from ..spec import DataSpec
 
 
-class Drawn:
-    """`samples` images, a pure function of (seed, index), from no file: a subclass says how in its `batch`.
+class DrawnDataset:
+    """`samples` images, each a pure function of (seed, index). A subclass draws them in its method `batch`.
 
-    purpose:  what the seed is folded with, so that images share no random word with the noise of the same seed
-    held_out: another set from the same distribution, which shares no random number with the first
+    purpose:  folded into the seed, so that images and sampling noise of the same seed use different random numbers
+    held_out: select a second set from the same distribution that shares no random numbers with the first
 
-    ValueError for a number of samples that cannot be.
+    ValueError if `samples` or `seed` is out of range.
     """
 
     spec: DataSpec
@@ -29,7 +29,7 @@ class Drawn:
     def __len__(self) -> int:
         return self.samples
 
-    def check(self, index: Tensor) -> None:
-        """IndexError unless all of index (B,) int64 is within 0…samples−1."""
+    def check_index(self, index: Tensor) -> None:
+        """IndexError unless every element of index (B,) int64 is in 0…samples−1."""
         if len(index) and not 0 <= int(index.min()) <= int(index.max()) < self.samples:
             raise IndexError(f"index {int(index.min())}…{int(index.max())} is outside 0…{self.samples - 1}")

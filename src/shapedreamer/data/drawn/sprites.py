@@ -1,8 +1,8 @@
 """Sprites, 16x16 in colour on white: people, creatures, food, spells, walkers; a pure function of (seed, index).
 
-A sprite is a few layers, from the back to the front: a cape, the figure, what it holds. Each layer is painted with
-parts from sprite_parts.py in colours that random words choose, and gets a dark outline. Only whole numbers decide what
-a pixel is, so an image is the same on every machine, alone or in any batch.
+A sprite has a few layers, from back to front: for example a cape, the figure, a shield. Each layer is painted with
+parts from art/ in randomly chosen colours and gets a dark outline. Pixels are computed with integers only, so an image
+is the same on every machine and in every batch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,21 +15,23 @@ from torch import Tensor
 from ...common.noise import bits
 from ..arrays import one_hot
 from ..spec import DataSpec
-from . import sprite_parts as parts
-from .base import Drawn
-from .sprite_parts import BASE, FIRST_MATERIAL, GLINT, INK, LIGHT, Part, glowing, shaded
+from .base import DrawnDataset
+from .sprite_files import load_colours, load_sheets
+from .sprite_parts import BASE, FIRST_MATERIAL, GLINT, INK, LIGHT, Part, shade_as_glow, shade_from_top_left
 
 SIZE = 16
 KINDS = ("human", "non-human", "food", "spell", "side-facing")
-WORDS = 40  # random words an image; none needs more
+WORDS = 40  # random words per image; no sprite needs more
 
 SPEC = DataSpec(name="sprites", channels=3, height=SIZE, width=SIZE, labels=KINDS)
 
-# A pixel is a place in this table: 0 is the background, then INK and GLINT, and from 4 on the ramps, four shades each.
+# The palette. A pixel is an index into it: 0 is the background, INK and GLINT follow, 3 is unused, and from 4 on each
+# ramp has four shades.
+RAMPS = load_colours().ramps
 COLOURS = np.concatenate(
-    [np.array([[255, 255, 255], [26, 20, 36], [255, 254, 250], [0, 0, 0]], np.uint8), *parts.RAMPS.values()]
+    [np.array([[255, 255, 255], [26, 20, 36], [255, 254, 250], [0, 0, 0]], np.uint8), *RAMPS.values()]
 )
-FIRST_SHADE = {name: 4 * place for place, name in enumerate(parts.RAMPS, start=1)}
+FIRST_SHADE = {name: 4 * position for position, name in enumerate(RAMPS, start=1)}
 
 SKINS = ("porcelain", "peach", "olive", "umber", "ebony")
 HAIR_COLOURS = ("brunette", "charcoal", "gold", "orange", "white", "grey", "red", "teal", "pink", "purple")
@@ -42,16 +44,17 @@ HIDES = (*CLOTHS, "brown")
 FURS = ("brown", "tan", "orange", "grey", "white", "charcoal", "brunette", "gold", "bone")
 FRUITS = ("red", "orange", "gold", "lime", "green", "purple", "pink", "navy")
 LEAVES = ("green", "lime", "teal")
-ELEMENTS = ("curse", "fire", "thunder", "holy", "poison", "wind", "ice", "water", "arcane", "shadow")  # once around
+ELEMENTS = ("curse", "fire", "thunder", "holy", "poison", "wind", "ice", "water", "arcane", "shadow")  # a colour wheel
 
 T = TypeVar("T")
 
 
-class Sprites(Drawn):
-    """`samples` sprites. The label is which of KINDS it is, one-hot: (5,). All kinds are equally likely.
+class Sprites(DrawnDataset):
+    """`samples` sprites. Labels are one-hot vectors (5,) over KINDS; all kinds are equally likely.
 
-    `held_out` gives another set from the same distribution, which shares no random number with the first. Chance still
-    draws simple sprites twice: of 10,000, 59 are copies of others, and 1.2 % of those held out are among them.
+    `held_out` selects a second set from the same distribution that shares no random numbers with the first. Simple
+    sprites can still occur more than once: 59 of 10,000 are duplicates, and 1.2% of the held-out images also occur in
+    the first set.
     """
 
     spec = SPEC
@@ -59,238 +62,245 @@ class Sprites(Drawn):
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, 16, 16) float32 in [−1, 1] and labels (B, 5) float32, for indices (B,) within 0…samples−1."""
-        self.check(index)
-        kinds, drawn = [], []
+        self.check_index(index)
+        kinds, sprites = [], []
         for words in bits(self.seed, index, WORDS).tolist():
             dice = Dice(words)
             kinds.append(dice.roll(len(KINDS)))
-            drawn.append(DRAW[kinds[-1]](dice))
-        images = torch.from_numpy(COLOURS[flattened(drawn)]).permute(0, 3, 1, 2)
+            sprites.append(DRAW[kinds[-1]](dice))
+        images = torch.from_numpy(COLOURS[flatten(sprites)]).permute(0, 3, 1, 2)
         return images.float() / 127.5 - 1, torch.from_numpy(one_hot(np.array(kinds, int), len(KINDS)))
 
 
 class Dice:
-    """The random words of one image, used one after another."""
+    """Random choices from the random words of one image; each choice uses the next word."""
 
     def __init__(self, words: Sequence[int]) -> None:
         self._words = iter(words)
 
     def roll(self, sides: int) -> int:
-        """0…sides−1, equally likely."""
+        """An integer in 0…sides−1, uniformly distributed."""
         return next(self._words) * sides >> 32
 
     def chance(self, percent: int) -> bool:
+        """True with this probability."""
         return self.roll(100) < percent
 
     def pick(self, choices: Sequence[T]) -> T:
+        """One of the choices, all equally likely."""
         return choices[self.roll(len(choices))]
 
-    def part(self, choices: Mapping[str, Part]) -> Part:
-        return self.pick(list(choices.values()))
+    def pick_distinct(self, choices: Sequence[T], count: int) -> list[T]:
+        """`count` choices without replacement."""
+        remaining = list(choices)
+        return [remaining.pop(self.roll(len(remaining))) for _ in range(count)]
 
-    def some(self, choices: Sequence[T], count: int) -> list[T]:
-        """`count` different ones."""
-        left = list(choices)
-        return [left.pop(self.roll(len(left))) for _ in range(count)]
+    def part(self, sheet: str) -> Part:
+        """A part from the sheet of this name."""
+        return self.pick(list(load_sheets()[sheet].values()))
 
 
 class Layer:
-    """16x16 pixels, each a place in COLOURS; 0 where there is nothing. What is painted outside is cut off."""
+    """16x16 pixels, each an index into COLOURS; 0 is transparent. Painting outside the frame is clipped."""
 
     def __init__(self) -> None:
         self.pixels = np.zeros((SIZE, SIZE), np.uint8)
 
     def paint(self, part: Part, colours: Mapping[str, str], top: int = 0, left: int = 0) -> "Layer":
-        """Put a part on top, each of its materials in the ramp that `colours` names."""
+        """Paint a part over the layer, each material in the ramp that `colours` names for it. Returns the layer."""
         first = np.array([0, INK, GLINT, *(FIRST_SHADE[colours[letter]] for letter in part.materials)], np.uint8)
-        above, aside = max(0, -top), max(0, -left)
-        new = (first[part.pixel] + part.shade)[above : SIZE - top, aside : SIZE - left]
+        skip_rows, skip_columns = max(0, -top), max(0, -left)
+        new = (first[part.pixel] + part.shade)[skip_rows : SIZE - top, skip_columns : SIZE - left]
         height, width = new.shape
-        old = self.pixels[top + above : top + above + height, left + aside : left + aside + width]
+        top, left = top + skip_rows, left + skip_columns
+        old = self.pixels[top : top + height, left : left + width]
         np.copyto(old, new, where=new > 0)
         return self
 
     def fill(self, mask: np.ndarray, shade: np.ndarray, colour: str) -> None:
-        """Paint a mask (16, 16) bool with a shade for each of its pixels."""
+        """Paint a mask (16, 16) bool in a ramp, each pixel in its own shade (16, 16)."""
         self.pixels[mask] = FIRST_SHADE[colour] + shade[mask]
 
     def recolour(self, mask: np.ndarray, old: str, new: str) -> None:
-        """Change one ramp into another within a mask; the shades stay."""
+        """Replace one ramp by another within a mask (16, 16) bool and keep the shades."""
         mask = mask & (self.pixels & ~np.uint8(3) == FIRST_SHADE[old])
         self.pixels[mask] = FIRST_SHADE[new] + (self.pixels[mask] & 3)
 
 
-def flattened(drawn: Sequence[Sequence[Layer]]) -> np.ndarray:
-    """The layers of each image, outlined and put over one another: (B, 16, 16) places in COLOURS.
+def flatten(sprites: Sequence[Sequence[Layer]]) -> np.ndarray:
+    """Outline the layers of each sprite and merge them, back to front: (B, 16, 16) indices into COLOURS.
 
-    An outline lies around a layer, on the pixels that touch it with a side, in the darkest shade of what it touches.
-    The outermost pixels of the image are for outlines alone: what a layer has there is left out.
+    The outline of a layer is on the pixels that share a side with it, in the darkest shade of the pixel they touch. The
+    border of the image is reserved for outlines: pixels of a layer there are dropped.
     """
-    most = max(map(len, drawn), default=0)
-    stack = np.zeros((most, len(drawn), SIZE + 2, SIZE + 2), np.uint8)
-    for i, layers in enumerate(drawn):
-        for place, layer in enumerate(layers):
-            stack[place, i, 2:-2, 2:-2] = layer.pixels[1:-1, 1:-1]
+    depth = max(map(len, sprites), default=0)
+    stack = np.zeros((depth, len(sprites), SIZE + 2, SIZE + 2), np.uint8)
+    for i, layers in enumerate(sprites):
+        for position, layer in enumerate(layers):
+            stack[position, i, 2:-2, 2:-2] = layer.pixels[1:-1, 1:-1]
     inside = stack[..., 1:-1, 1:-1]
     dark = np.where(stack > GLINT, stack & ~np.uint8(3), (stack > 0).astype(np.uint8) * np.uint8(INK))
     outlined = inside
     for side in (dark[..., 2:, 1:-1], dark[..., 1:-1, 2:], dark[..., :-2, 1:-1], dark[..., 1:-1, :-2]):
         outlined = np.where(outlined > 0, outlined, side)
     flat = np.zeros(inside.shape[1:], np.uint8)
-    for layer_of_each in outlined:
-        flat = np.where(layer_of_each > 0, layer_of_each, flat)
+    for layer_pixels in outlined:
+        flat = np.where(layer_pixels > 0, layer_pixels, flat)
     return flat
 
 
-# Each function below draws a kind: it takes the dice and returns the layers, from the back to the front.
+# Each function below draws one kind of sprite and returns its layers, from back to front.
 
 
 def human(dice: Dice) -> list[Layer]:
-    """A person who looks at us."""
+    """A person facing the viewer."""
     colours, metal = clothes(dice)
     armed = dice.chance(55)
-    left = 1 if armed else 0  # a step aside makes room for what the hand holds
-    hat = dice.part(parts.HATS) if dice.chance(55) else None
+    left = 1 if armed else 0  # one column to the right makes room for the weapon
+    hat = dice.part("hats") if dice.chance(55) else None
     head = dice.pick((2, 2, 2, 3, 3, 4)) if hat is None or not hat.pixel[0].any() else dice.pick((3, 3, 4))
-    figure = Layer().paint(dice.part(parts.LEGS), colours, 8, left)
-    figure.paint(dice.part(parts.TORSOS), colours, head + 6, left)
-    figure.paint(dice.part(parts.HEADS), colours, head, left)
-    figure.paint(dice.part(parts.EYES), colours, head + 3, left)
+    figure = Layer().paint(dice.part("legs"), colours, 8, left)
+    figure.paint(dice.part("torsos"), colours, head + 6, left)
+    figure.paint(dice.part("heads"), colours, head, left)
+    figure.paint(dice.part("eyes"), colours, head + 3, left)
     if dice.chance(35):
-        figure.paint(dice.part(parts.BEARDS), colours, head + 3, left)
-    figure.paint(dice.part(parts.HAIR), colours, head - 2, left)
+        figure.paint(dice.part("beards"), colours, head + 3, left)
+    figure.paint(dice.part("hair"), colours, head - 2, left)
     if hat:
         figure.paint(hat, colours | hat_colours(dice, colours, metal), head - 2, left)
     layers = [figure]
     if dice.chance(20):
-        layers.insert(0, Layer().paint(dice.part(parts.CAPES), colours, head + 5, left))
+        layers.insert(0, Layer().paint(dice.part("capes"), colours, head + 5, left))
     if armed:
-        layers.insert(0, Layer().paint(dice.part(parts.WEAPONS), colours, head + 2, left))
+        layers.insert(0, Layer().paint(dice.part("weapons"), colours, head + 2, left))
     if dice.chance(35):
         front = {"a": dice.pick((colours["b"], metal, "brown")), "b": colours["a"], "w": "brown"}
-        layers.append(Layer().paint(dice.part(parts.SHIELDS), front, head + 7, 10))
+        layers.append(Layer().paint(dice.part("shields"), front, head + 7, 10))
     return layers
 
 
 def side_facing(dice: Dice) -> list[Layer]:
-    """Someone who walks to the right."""
+    """A person or an animal facing right."""
     return dice.pick((walker, walker, walker, quadruped, beast))(dice)
 
 
 def walker(dice: Dice) -> list[Layer]:
-    """A person, or almost."""
+    """A person, goblin or undead."""
     colours, metal = clothes(dice)
     if dice.chance(15):
-        colours["s"] = dice.pick(("lime", "bone", "green"))  # goblins and the undead walk as well
+        colours["s"] = dice.pick(("lime", "bone", "green"))  # the skin of goblins and the undead
     armed = dice.chance(65)
-    hat = dice.part(parts.SIDE_HATS) if dice.chance(50) else None
+    hat = dice.part("side_hats") if dice.chance(50) else None
     head = dice.pick((2, 2, 3)) if hat is None or not hat.pixel[0].any() else 3
     left = 2 if armed else 3
-    figure = Layer().paint(dice.part(parts.SIDE_LEGS), colours, 8, left)
-    figure.paint(dice.part(parts.SIDE_TORSOS), colours, head + 6, left)
-    figure.paint(dice.part(parts.SIDE_HEADS), colours, head, left + 1)
+    figure = Layer().paint(dice.part("side_legs"), colours, 8, left)
+    figure.paint(dice.part("side_torsos"), colours, head + 6, left)
+    figure.paint(dice.part("side_heads"), colours, head, left + 1)
     if dice.chance(30):
-        figure.paint(dice.part(parts.SIDE_BEARDS), colours, head + 4, left + 1)
-    figure.paint(dice.part(parts.SIDE_HAIR), colours, head - 2, left - 1)
+        figure.paint(dice.part("side_beards"), colours, head + 4, left + 1)
+    figure.paint(dice.part("side_hair"), colours, head - 2, left - 1)
     if hat:
         figure.paint(hat, colours | hat_colours(dice, colours, metal), head - 2, left - 1)
     layers = [figure]
     if dice.chance(40):
-        layers.insert(0, Layer().paint(dice.part(parts.BACKS), colours, head + 5, left - 1))
+        layers.insert(0, Layer().paint(dice.part("back_items"), colours, head + 5, left - 1))
     if armed:
-        layers.append(Layer().paint(dice.part(parts.SIDE_WEAPONS), colours, head + 1, left + 9))
+        layers.append(Layer().paint(dice.part("side_weapons"), colours, head + 1, left + 9))
     return layers
 
 
 def quadruped(dice: Dice) -> list[Layer]:
-    """A beast put together from legs, a trunk, a tail and a head."""
+    """An animal assembled from legs, a trunk, a tail and a head."""
     colours = furs(dice)
-    body = Layer().paint(dice.part(parts.BEAST_LEGS), colours, 11, 2)
-    body.paint(dice.part(parts.TRUNKS), colours, 6, 2)
-    body.recolour(dice.part(parts.PATTERNS).pixel > 0, colours["a"], colours["b"])
-    tail = Layer().paint(dice.part(parts.TAILS), colours, 4, 1)
-    return [tail, body, Layer().paint(dice.part(parts.BEAST_HEADS), colours, 2, 8)]
+    body = Layer().paint(dice.part("beast_legs"), colours, 11, 2)
+    body.paint(dice.part("trunks"), colours, 6, 2)
+    body.recolour(dice.part("markings").pixel > 0, colours["a"], colours["b"])
+    tail = Layer().paint(dice.part("tails"), colours, 4, 1)
+    return [tail, body, Layer().paint(dice.part("beast_heads"), colours, 2, 8)]
 
 
 def beast(dice: Dice) -> list[Layer]:
-    """A beast drawn whole."""
+    """An animal drawn in one piece."""
     colours = furs(dice)
-    body = Layer().paint(dice.part(parts.BEASTS), colours, 1, 1)
-    body.recolour(dice.part(parts.PATTERNS).pixel > 0, colours["a"], colours["b"])
+    body = Layer().paint(dice.part("beasts"), colours, 1, 1)
+    body.recolour(dice.part("markings").pixel > 0, colours["a"], colours["b"])
     return [body]
 
 
 def non_human(dice: Dice) -> list[Layer]:
-    """A mirrored creature: drawn whole, or the face of an animal, or put together from a body, eyes and limbs."""
-    a, b = dice.some(HIDES, 2)
+    """A symmetric creature: drawn in one piece, an animal's face, or assembled from a body, eyes and limbs."""
+    a, b = dice.pick_distinct(HIDES, 2)
     eyes, claws = dice.pick(("red", "gold", "lime", "pink")), dice.pick(("bone", "steel", "white"))
     colours = {"a": a, "b": b, "e": eyes, "w": claws, "c": "steel", "r": "red", "y": "orange", "l": "green"}
     body, layers = Layer(), []
     style = dice.roll(10)
     if style < 4:
-        body.paint(dice.part(parts.CREATURES), colours, 1)
+        body.paint(dice.part("creatures"), colours, 1)
     elif style < 6:
-        layers.append(Layer().paint(dice.part(parts.EARS), colours, 1))
-        body.paint(dice.part(parts.FACES), colours, 4)
-        body.paint(dice.part(parts.MONSTER_EYES), colours, 6)
-        body.paint(dice.part(parts.MUZZLES), colours, 9)
+        layers.append(Layer().paint(dice.part("ears"), colours, 1))
+        body.paint(dice.part("faces"), colours, 4)
+        body.paint(dice.part("creature_eyes"), colours, 6)
+        body.paint(dice.part("muzzles"), colours, 9)
     else:
-        for limbs, top in ((parts.SIDES, 4), (parts.TOPS, 1), (parts.FEET, 12)):
-            layers.append(Layer().paint(dice.part(limbs), colours, top))
+        for sheet, top in (("sides", 4), ("tops", 1), ("feet", 12)):
+            layers.append(Layer().paint(dice.part(sheet), colours, top))
         if style < 8:
-            body.paint(dice.part(parts.BODIES), colours, 4)
+            body.paint(dice.part("bodies"), colours, 4)
         else:
-            mask = grown_body(dice)
-            body.fill(mask, shaded(mask), a)
-        body.paint(dice.part(parts.MONSTER_EYES), colours, 6)
-        body.paint(dice.part(parts.MOUTHS), colours, 10)
-    body.recolour(dice.part(parts.PATTERNS).pixel > 0, a, b)
+            mask = random_body(dice)
+            body.fill(mask, shade_from_top_left(mask), a)
+        body.paint(dice.part("creature_eyes"), colours, 6)
+        body.paint(dice.part("mouths"), colours, 10)
+    body.recolour(dice.part("markings").pixel > 0, a, b)
     return [*layers, body]
 
 
 def food(dice: Dice) -> list[Layer]:
-    """Something to eat or drink: drawn whole and squeezed, or a round fruit with a stalk."""
-    place = dice.roll(len(parts.FOOD) + 6)
-    if place < len(parts.FOOD):
-        name, art = list(parts.FOOD.items())[place]
+    """Something to eat or drink: drawn in one piece and squeezed, or a round fruit with a stalk."""
+    foods = list(load_sheets()["food"].items())
+    number = dice.roll(len(foods) + 6)  # the six numbers beyond the list mean round fruit
+    if number < len(foods):
+        name, art = foods[number]
         art = art.flipped() if dice.chance(50) else art
-        whole = Layer().paint(art, chosen(dice, parts.FOOD_COLOURS[name]), 1, (SIZE - art.pixel.shape[1]) // 2)
-        whole.pixels = squeezed(whole.pixels, dice)
-        return [whole]
-    skin, blush = dice.some(FRUITS, 2)
-    fruit = Layer().paint(dice.part(parts.FRUIT), {"a": skin}, 2)
-    fruit.recolour(dice.part(parts.PATTERNS).pixel > 0, skin, dice.pick((skin, blush)))
-    fruit.paint(dice.part(parts.GLINTS), {}, 5, 3)
-    stalk = dice.part(parts.STALKS)
+        colours = food_colours(dice, load_colours().food[name])
+        layer = Layer().paint(art, colours, 1, (SIZE - art.pixel.shape[1]) // 2)
+        layer.pixels = squeeze(layer.pixels, dice)
+        return [layer]
+    skin, blush = dice.pick_distinct(FRUITS, 2)
+    fruit = Layer().paint(dice.part("fruit"), {"a": skin}, 2)
+    fruit.recolour(dice.part("markings").pixel > 0, skin, dice.pick((skin, blush)))
+    fruit.paint(dice.part("glints"), {}, 5, 3)
+    stalk = dice.part("stalks")
     stalk = stalk.flipped() if dice.chance(50) else stalk
     return [fruit, Layer().paint(stalk, {"w": "brown", "l": dice.pick(LEAVES)}, 1, 1)]
 
 
 def spell(dice: Dice) -> list[Layer]:
-    """Something that glows: drawn, or all rays, or an orb with rays, or a sign in a ring."""
+    """A glowing spell: from a drawing, all rays, an orb with rays, or a sign in a ring."""
     first = dice.roll(len(ELEMENTS))
-    near, far = dice.pick((-2, -1, 1, 2)), 3 + dice.roll(5)  # neighbours go together, and some contrast
+    near, far = dice.pick((-2, -1, 1, 2)), 3 + dice.roll(5)  # neighbours on the wheel match, distant ones contrast
     colours = [ELEMENTS[(first + step) % len(ELEMENTS)] for step in (0, near, far)]
     layer = Layer()
     style = dice.roll(10)
     if style < 5:
         flies = style < 3
-        art = dice.part(parts.MISSILES if flies else parts.RITES)
-        drawn = np.zeros((SIZE, SIZE), np.uint8)
-        drawn[1:-1, 1:-1] = art.pixel
-        drawn = turned(squeezed(drawn, dice), dice) if flies else squeezed(drawn, dice)[:, :: dice.pick((1, -1))]
-        for place, colour in enumerate(colours[: len(art.materials)], start=FIRST_MATERIAL):
-            layer.fill(drawn == place, glowing(drawn == place), colour)
-        layer.recolour(glowing(drawn > 0) == LIGHT, colours[0], dice.pick(colours))
-        layer.pixels[drawn == INK], layer.pixels[drawn == GLINT] = INK, GLINT
+        art = dice.part("flying_spells" if flies else "upright_spells")
+        pixel = np.zeros((SIZE, SIZE), np.uint8)
+        pixel[1:-1, 1:-1] = art.pixel
+        pixel = squeeze(pixel, dice)
+        pixel = rotate_or_flip(pixel, dice) if flies else pixel[:, :: dice.pick((1, -1))]
+        for material, colour in enumerate(colours[: len(art.materials)], start=FIRST_MATERIAL):
+            layer.fill(pixel == material, shade_as_glow(pixel == material), colour)
+        layer.recolour(shade_as_glow(pixel > 0) == LIGHT, colours[0], dice.pick(colours))
+        layer.pixels[pixel == INK], layer.pixels[pixel == GLINT] = INK, GLINT
     elif style < 8:
         mask = dice.pick((burst, burst, star, star, whirl))(dice)
-        layer.fill(mask, glowing(mask), colours[0])
+        layer.fill(mask, shade_as_glow(mask), colours[0])
         layer.recolour(DISTANCE < dice.pick((0, 12, 36, 60)), colours[0], colours[1])
     else:
         for mask, colour in zip(dice.pick((orb, sigil))(dice), colours, strict=False):
-            layer.fill(mask, dice.pick((shaded, glowing))(mask), colour)
-    for _ in range(dice.roll(5)):  # sparks, where there is room
+            layer.fill(mask, dice.pick((shade_from_top_left, shade_as_glow))(mask), colour)
+    for _ in range(dice.roll(5)):  # sparks, where there is space
         y, x = dice.roll(SIZE - 2) + 1, dice.roll(SIZE - 2) + 1
         if not layer.pixels[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3].any():
             layer.pixels[y, x] = FIRST_SHADE[colours[1]] + BASE
@@ -300,34 +310,34 @@ def spell(dice: Dice) -> list[Layer]:
 DRAW: tuple[Callable[[Dice], list[Layer]], ...] = (human, non_human, food, spell, side_facing)
 
 
-# The functions below choose colours.
+# The functions below choose colours: a ramp for each material.
 
 
 def clothes(dice: Dice) -> tuple[dict[str, str], str]:
-    """The colours of a person's materials, and what their metal is."""
-    cloth, trim, trousers = dice.some(CLOTHS, 3)
+    """The colours of a person's materials, and the ramp of their metal."""
+    cloth, trim, trousers = dice.pick_distinct(CLOTHS, 3)
     metal = dice.pick(METALS)
     people = {"s": dice.pick(SKINS), "h": dice.pick(HAIR_COLOURS), "e": dice.pick(("blue", "green", "purple"))}
-    worn = {"a": cloth, "b": trim, "l": trousers, "f": dice.pick((*LEATHERS, trim)), "m": metal}
-    held = {"w": "brown", "g": dice.pick(("gold", "red", "blue", "lime")), "y": "orange"}
-    return people | worn | held, metal
+    clothing = {"a": cloth, "b": trim, "l": trousers, "f": dice.pick((*LEATHERS, trim)), "m": metal}
+    equipment = {"w": "brown", "g": dice.pick(("gold", "red", "blue", "lime")), "y": "orange"}
+    return people | clothing | equipment, metal
 
 
 def hat_colours(dice: Dice, colours: Mapping[str, str], metal: str) -> dict[str, str]:
-    """A hat is made of metal or of what else is worn."""
+    """The colours of a hat: metal, or those of the clothes."""
     return {"a": dice.pick((metal, colours["a"])), "b": dice.pick((colours["b"], metal)), "w": "bone"}
 
 
 def furs(dice: Dice) -> dict[str, str]:
-    """The colours of a beast: those of nature, mostly."""
-    a, b = dice.some(FURS if dice.chance(70) else HIDES, 2)
+    """The colours of an animal's materials, natural ones most of the time."""
+    a, b = dice.pick_distinct(FURS if dice.chance(70) else HIDES, 2)
     eye = "gold" if a in ("charcoal", "brunette", "navy") else "charcoal"
     hoof = dice.pick(("charcoal", "tan", "brunette", a))
     return {"a": a, "b": b, "c": hoof, "e": eye, "w": "bone", "r": "red", "y": "orange"}
 
 
-def chosen(dice: Dice, choices: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """A colour for each material. A choice that is itself a material, chosen before, stands for the colour of that."""
+def food_colours(dice: Dice, choices: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """A ramp for each material. A choice that is the letter of an earlier material means the ramp of that material."""
     colours: dict[str, str] = {}
     for material, names in choices.items():
         name = dice.pick(names)
@@ -335,19 +345,19 @@ def chosen(dice: Dice, choices: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return colours
 
 
-# And these make or change shapes, (16, 16).
+# The functions below make or transform masks and pixels, (16, 16).
 
 _Y, _X = np.mgrid[:SIZE, :SIZE]
-ACROSS, DOWN = abs(2 * _X + 1 - SIZE), abs(2 * _Y + 1 - SIZE)  # from the centre, in half pixels
-DISTANCE = ACROSS**2 + DOWN**2  # and squared
+ACROSS, DOWN = abs(2 * _X + 1 - SIZE), abs(2 * _Y + 1 - SIZE)  # distance from the centre lines, in half pixels
+DISTANCE = ACROSS**2 + DOWN**2  # squared distance from the centre
 COMPASS = (
     *((16, 0), (15, 6), (11, 11), (6, 15), (0, 16), (-6, 15), (-11, 11), (-15, 6)),
     *((-16, 0), (-15, -6), (-11, -11), (-6, -15), (0, -16), (6, -15), (11, -11), (15, -6)),
-)  # sixteen directions, and how far 16 steps take us in each
+)  # vectors of length 16, rounded, in sixteen directions
 
 
-def grown_body(dice: Dice) -> np.ndarray:
-    """A mirrored blob, nine rows high: each row is a little wider or narrower than the last, and wide at the eyes."""
+def random_body(dice: Dice) -> np.ndarray:
+    """A symmetric blob, nine rows high. The width changes a little from row to row and leaves space for the eyes."""
     mask = np.zeros((SIZE, SIZE), bool)
     half = dice.roll(3) + 1
     for row in range(4, 13):
@@ -356,8 +366,8 @@ def grown_body(dice: Dice) -> np.ndarray:
     return mask
 
 
-def squeezed(pixels: np.ndarray, dice: Dice) -> np.ndarray:
-    """Smaller by up to two rows, and by two columns that mirror each other, and in the middle again."""
+def squeeze(pixels: np.ndarray, dice: Dice) -> np.ndarray:
+    """Remove up to two rows and, in 60% of cases, a column and its mirror image, and centre the result."""
     rows, columns = set(range(SIZE)), set(range(SIZE))
     rows -= {dice.roll(12) + 2 for _ in range(dice.roll(3))}
     if dice.chance(60):
@@ -365,19 +375,19 @@ def squeezed(pixels: np.ndarray, dice: Dice) -> np.ndarray:
         columns -= {column, SIZE - 1 - column}
     small = pixels[np.ix_(sorted(rows), sorted(columns))]
     top, left = (SIZE - len(rows)) // 2, (SIZE - len(columns)) // 2
-    middle = np.zeros_like(pixels)
-    middle[top : top + len(rows), left : left + len(columns)] = small
-    return middle
+    centred = np.zeros_like(pixels)
+    centred[top : top + len(rows), left : left + len(columns)] = small
+    return centred
 
 
-def turned(pixels: np.ndarray, dice: Dice) -> np.ndarray:
-    """In one of the eight ways to turn a square."""
-    quarter = np.rot90(pixels, dice.roll(4))
-    return quarter.T if dice.chance(50) else quarter
+def rotate_or_flip(pixels: np.ndarray, dice: Dice) -> np.ndarray:
+    """One of the eight rotations and reflections of a square."""
+    rotated = np.rot90(pixels, dice.roll(4))
+    return rotated.T if dice.chance(50) else rotated
 
 
 def branch(dice: Dice) -> np.ndarray:
-    """An arm from the centre to the right, and what grows out of it, to its right and below, pixel by pixel."""
+    """A ray from the centre to the right, with pixels that grow from it at random, downwards and to the right."""
     mask = np.zeros((SIZE, SIZE), bool)
     centre, end = SIZE // 2, SIZE // 2 + 4 + dice.roll(4)
     mask[centre - 1 : centre + 1, centre - 1 : end] = True
@@ -390,7 +400,7 @@ def branch(dice: Dice) -> np.ndarray:
 
 
 def burst(dice: Dice) -> np.ndarray:
-    """The same in every mirror: left and right, top and bottom, and both diagonals."""
+    """Random rays, symmetric about both axes and both diagonals."""
     arm = branch(dice)
     quarter = arm | arm.T
     half = quarter | quarter[::-1]
@@ -398,15 +408,15 @@ def burst(dice: Dice) -> np.ndarray:
 
 
 def star(dice: Dice) -> np.ndarray:
-    """Four pointed rays, upright, and four slanted ones."""
+    """Four pointed rays along the axes and four along the diagonals."""
     reach = np.maximum(ACROSS, DOWN)
-    upright = (ACROSS * DOWN <= dice.pick((9, 15, 25, 35))) & (reach <= 13 - 2 * dice.roll(2))
-    slanted = (abs(ACROSS - DOWN) <= 2 * dice.roll(2)) & (reach <= 1 + 2 * dice.roll(6))
-    return upright | slanted
+    axes = (ACROSS * DOWN <= dice.pick((9, 15, 25, 35))) & (reach <= 13 - 2 * dice.roll(2))
+    diagonals = (abs(ACROSS - DOWN) <= 2 * dice.roll(2)) & (reach <= 1 + 2 * dice.roll(6))
+    return axes | diagonals
 
 
 def whirl(dice: Dice) -> np.ndarray:
-    """Two arms that wind outwards, one opposite the other, and get thinner."""
+    """Two opposite spiral arms that get thinner outwards."""
     arm = np.zeros((SIZE, SIZE), bool)
     start, steps = dice.roll(len(COMPASS)), 10 + dice.roll(3)
     for step in range(steps):
@@ -418,12 +428,12 @@ def whirl(dice: Dice) -> np.ndarray:
 
 
 def orb(dice: Dice) -> list[np.ndarray]:
-    """Rays, a ball in front of them, and a core."""
+    """The masks of rays, a ball in front of them, and its core."""
     ball = dice.pick((7, 9, 11))
     return [dice.pick((burst, star, whirl))(dice), DISTANCE <= ball**2, DISTANCE <= (ball - dice.pick((4, 5))) ** 2]
 
 
 def sigil(dice: Dice) -> list[np.ndarray]:
-    """A ring with a sign in it."""
+    """The masks of a ring and a sign inside it."""
     ring = (DISTANCE <= 13**2 + 3**2) & (DISTANCE >= dice.pick((9, 11)) ** 2 + 3**2)
     return [ring, dice.pick((burst, star, whirl))(dice) & (DISTANCE < dice.pick((5, 7)) ** 2 + 3**2)]

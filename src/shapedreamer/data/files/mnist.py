@@ -1,7 +1,7 @@
-"""MNIST and Fashion-MNIST: grey images, 28x28, of ten kinds; 60,000 to train on and 10,000 held out.
+"""MNIST and Fashion-MNIST: 28x28 greyscale images in ten classes, 60,000 for training and 10,000 held out.
 
-Both are four IDX files. An IDX file is two zero bytes, the type of its numbers (8: unsigned bytes), how many dimensions
-it has, the size of each as four bytes, the highest first, and then the numbers and nothing else.
+Each data set is four IDX files. An IDX file consists of two zero bytes, a byte for the data type (8: unsigned bytes), a
+byte for the number of dimensions, the size of each dimension (four bytes, big-endian), and the data.
 """
 
 import gzip
@@ -67,18 +67,19 @@ FILES: dict[Name, tuple[RemoteFile, ...]] = {
     ),
 }
 
-GZIP = b"\x1f\x8b"  # what a gzip file starts with, and an IDX file never does
+GZIP_MAGIC = b"\x1f\x8b"  # the start of a gzip file; an IDX file starts with zeros
 UNSIGNED_BYTES = 8
-MOST_DIMENSIONS = 32  # of an array in any numpy
-BLOCK = 2**20
+MAX_DIMENSIONS = 32  # the limit of numpy 1
+BLOCK = 2**20  # bytes
 
 
 def load(name: Name, path: Path | None = None, samples: int | None = None) -> tuple[Arrays, Arrays]:
-    """What to train on, 60,000 images or `samples` of them, and the 10,000 held-out ones; labels (N, 10) are one-hot.
+    """Return the training data, 60,000 images or `samples` of them, and the 10,000 held-out images.
 
-    path: a folder that holds the four files under their usual names, with or without .gz; nothing is downloaded then.
-          None: they are taken from the cache folder, and what is missing there is downloaded.
-    UserError if files are missing, damaged, or not what the name says.
+    Labels (N, 10) are one-hot.
+    path: a folder that contains the four files under their usual names, with or without .gz. Nothing is downloaded.
+          None: use the cache folder, and download the files that it lacks.
+    UserError if files are missing, damaged or have the wrong content.
     """
     files = fetch(FILES[name], cache_folder(name)) if path is None else _find(path)
     train_images, train_labels, held_out_images, held_out_labels = files
@@ -86,17 +87,17 @@ def load(name: Name, path: Path | None = None, samples: int | None = None) -> tu
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array of unsigned bytes in an IDX file, plain or gzipped (by its content, whatever its name); writable.
+    """Read an IDX file of unsigned bytes into a writable array.
 
-    UserError, naming the file and what is wrong, if it is not exactly that.
+    The content, not the name, shows whether it is gzipped. UserError, with the file and the fault, if it is invalid.
     """
     try:
         with path.open("rb") as file:
-            zipped = file.read(len(GZIP)) == GZIP
+            zipped = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
             file.seek(0)
             return _parse(gzip.GzipFile(fileobj=file) if zipped else file, path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} is damaged ({error}); get it again") from error
+        raise UserError(f"{path} is damaged ({error}); get a new copy") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
@@ -107,53 +108,53 @@ def _parse(file: BufferedIOBase, path: Path) -> np.ndarray:
         raise UserError(f"{path} is not an IDX file: it starts with {magic.hex(' ') or 'nothing'}, not with 00 00 08")
     _, _, kind, dimensions = magic
     if kind != UNSIGNED_BYTES:
-        raise UserError(f"{path} holds numbers of type {kind:#04x}, and must hold unsigned bytes, type 0x08")
-    if not 1 <= dimensions <= MOST_DIMENSIONS:
-        raise UserError(f"{path} says that it has {dimensions} dimensions, and must have 1 to {MOST_DIMENSIONS}")
+        raise UserError(f"{path} contains data of type {kind:#04x}; it must contain unsigned bytes, type 0x08")
+    if not 1 <= dimensions <= MAX_DIMENSIONS:
+        raise UserError(
+            f"{path} has {dimensions} dimensions according to its header; it must have 1 to {MAX_DIMENSIONS}"
+        )
     header = file.read(4 * dimensions)
     if len(header) < 4 * dimensions:
-        raise UserError(f"{path} is cut short: it ends within its sizes; get it again")
+        raise UserError(f"{path} is truncated: it ends inside the header; get a new copy")
     shape = struct.unpack(f">{dimensions}I", header)
     if 0 in shape:
-        raise UserError(f"{path} says that its size is {shape}: it holds nothing")
+        raise UserError(f"{path} is empty: according to its header, its shape is {shape}")
     size = math.prod(shape)
     content = bytearray()
-    # block by block, so that memory is taken for what is there, and never for what the header or a zip bomb promises
+    # read in blocks, so that neither a wrong header nor a zip bomb can use up the memory
     while len(content) <= size and (block := file.read(BLOCK)):
         content += block
     if len(content) != size:
         found = f"only {len(content)}" if len(content) < size else "more"
-        raise UserError(f"{path} is damaged: its size {shape} means {size} bytes, and it has {found}; get it again")
+        raise UserError(f"{path} is damaged: its shape {shape} needs {size} bytes, but it has {found}; get a new copy")
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def _find(folder: Path) -> list[Path]:
-    """The four files, however they are spelled, in the order of FILE_NAMES."""
+    """Return the paths of the four files, in the order of FILE_NAMES; several spellings of the names are accepted."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; name one that holds {', '.join(FILE_NAMES)}")
+        raise UserError(f"{folder} is not a folder; pass a folder that contains {', '.join(FILE_NAMES)}")
     found, missing = [], []
     for name in FILE_NAMES:
         plain = name.removesuffix(".gz")
         dotted = plain.replace("-idx", ".idx")
         spellings = [folder / spelling for spelling in (plain, f"{plain}.gz", dotted, f"{dotted}.gz")]
-        there = next((path for path in spellings if path.is_file()), None)
-        if there:
-            found.append(there)
+        existing = next((path for path in spellings if path.is_file()), None)
+        if existing:
+            found.append(existing)
         else:
             missing.append(name)
     if missing:
-        raise UserError(f"{folder} lacks {', '.join(missing)} (with or without .gz)")
+        raise UserError(f"{folder} does not contain {', '.join(missing)} (with or without .gz)")
     return found
 
 
 def _arrays(name: Name, images_file: Path, labels_file: Path) -> Arrays:
     images, labels = read_idx(images_file), read_idx(labels_file)
     if images.shape[1:] != (SIZE, SIZE):
-        raise UserError(f"{images_file} has the size {images.shape}, and must have (N, {SIZE}, {SIZE})")
+        raise UserError(f"{images_file} has shape {images.shape}; it must be (N, {SIZE}, {SIZE})")
     if labels.shape != images.shape[:1]:
-        raise UserError(
-            f"{labels_file} has the size {labels.shape}, and must have {images.shape[:1]}, a label an image"
-        )
+        raise UserError(f"{labels_file} has shape {labels.shape}; it must be {images.shape[:1]}, one label per image")
     if labels.max() >= len(LABELS[name]):
-        raise UserError(f"{labels_file} has a label {labels.max()}, and labels are 0 to {len(LABELS[name]) - 1}")
+        raise UserError(f"{labels_file} contains the label {labels.max()}; labels must be 0 to {len(LABELS[name]) - 1}")
     return Arrays(name, images[..., None], one_hot(labels, len(LABELS[name])), LABELS[name])
