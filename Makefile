@@ -1,10 +1,13 @@
 # Each of these does all its own set-up on a machine that has Python 3.10 or newer and make:
-#   make dream   open a page on which a network dreams, until Ctrl-C
-#   make test    the default test suite
+#   make dream   open the live page, on which a network samples images, until Ctrl-C
+#   make test    run the default tests
+#   make docs    build the documentation in build/docs
+# The documentation has a demo that runs in the browser, if the tarball of onnxruntime-web is there. `make docs-runtime`
+# fetches it with npm into build/; without npm, set SHAPEDREAMER_ONNXRUNTIME to its path. Nothing else needs a network.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: dream test setup clean
+.PHONY: dream test docs docs-runtime setup clean
 
 dream: setup
 	@$(BIN)/shapedreamer live --open
@@ -12,14 +15,27 @@ dream: setup
 test: setup
 	$(BIN)/python -m pytest
 
+docs: .venv/installed-docs
+	@$(BIN)/python -m sphinx --builder html --doctree-dir build/doctrees --nitpicky --fail-on-warning --keep-going --quiet docs build/docs
+	@$(BIN)/python docs/check_links.py build/docs
+	@echo 'The site is in build/docs. To read it, run `$(BIN)/python -m http.server -d build/docs` and open http://localhost:8000'
+
+docs-runtime: setup
+	@mkdir -p build
+	@cd build && npm pack --silent --prefer-offline "$$(../$(BIN)/python -c 'from shapedreamer.live.site import RUNTIME; print(RUNTIME)')"
+
 setup: .venv/installed
 
-# made again when what it installs has changed
+# installed again when its requirements have changed
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; this is " + sys.version)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[track,diffusers,data,export,web,dev]'
 	@touch $@
 
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf .venv runs
+	rm -rf .venv build runs

@@ -1,4 +1,4 @@
-"""Every command in the README and in docs/coming-from.md is run, with fewer images, and writes what it says it does."""
+"""Every command in the README and in docs/ is run, with fewer images, and writes the files it says it writes."""
 
 import gzip
 import re
@@ -17,12 +17,12 @@ from shapedreamer import cli
 from shapedreamer.common.names import RecipeName
 from shapedreamer.data.files import dcss, download, mnist
 from shapedreamer.data.files.tiles import COURSE_IMAGES, COURSE_LABELS
-from shapedreamer.models.recipes import ContextUnetConfig, Recipe, named
+from shapedreamer.models.recipes import ContextUnetConfig, Recipe, get_recipe
 from shapedreamer.training.loop import train
 from tests.tiny import SMALL
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/coming-from.md")
+PAGES = ("README.md", *(f"docs/{page}.md" for page in ("guide", "coming-from", "live", "export", "troubleshooting")))
 COMMANDS = sorted(
     {c for page in PAGES for c in re.findall(r"^    (shapedreamer .*)$", (ROOT / page).read_text(), flags=re.MULTILINE)}
 )
@@ -71,7 +71,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def tiny(name: RecipeName) -> Recipe:
     data = "digits" if name == "mnist" else None
     samples = 256 if name == "shapes" else 16  # as many as `evaluate` needs
-    recipe = named(name, data=data, samples=samples, epochs=1, batch_size=samples // 2)
+    recipe = get_recipe(name, data=data, samples=samples, epochs=1, batch_size=samples // 2)
     small = ContextUnetConfig(features=16, groups=4) if name == "sprites" else SMALL
     return replace(recipe, network=small, labels=True)
 
@@ -104,9 +104,7 @@ def in_short(command: str) -> list[str]:
     return [word if word != "1000" or "--num" not in words else "10" for word in words]
 
 
-def test_both_pages_have_commands_and_name_every_subcommand() -> None:
-    for page in PAGES:
-        assert (ROOT / page).read_text().count("\n    shapedreamer ") > 5
+def test_the_pages_name_every_subcommand() -> None:
     assert {shlex.split(command)[1] for command in COMMANDS} == set(cli.SUBCOMMANDS)
 
 
