@@ -1,4 +1,4 @@
-"""Bars are as tall as their numbers."""
+"""Bars are as high as their values."""
 
 import math
 import re
@@ -14,8 +14,8 @@ from shapedreamer.evaluation.charts import BINS, HEIGHT, WIDTH, axis, bars, hist
 Bar = tuple[float, float, float, float]
 
 
-def drawn(svg: str, name: str) -> list[Bar]:
-    """The bars of a series: x, y, width, height."""
+def bars_of(svg: str, name: str) -> list[Bar]:
+    """The bars of a series, as (x, y, width, height)."""
     return [
         (*(float(rect.attrib[key]) for key in ("x", "y", "width", "height")),)  # type: ignore[misc]
         for rect in ElementTree.fromstring(svg).iter("rect")
@@ -23,12 +23,12 @@ def drawn(svg: str, name: str) -> list[Bar]:
     ]
 
 
-def words(svg: str) -> list[str]:
+def texts(svg: str) -> list[str]:
     return [text.text or "" for text in ElementTree.fromstring(svg).iter("text")]
 
 
 @given(st.floats(1e-9, 1e9))
-def test_an_axis_goes_from_0_in_few_round_steps_to_the_first_mark_above(highest: float) -> None:
+def test_axis_ticks_are_round_and_end_at_or_just_above_the_highest_value(highest: float) -> None:
     marks = axis(highest)
     step = marks[1]
     assert marks[0] == 0
@@ -49,42 +49,42 @@ def test_an_axis_goes_from_0_in_few_round_steps_to_the_first_mark_above(highest:
         (0.0, [0, 1]),
     ],
 )
-def test_axes_that_people_would_draw(highest: float, marks: list[float]) -> None:
+def test_axis_examples(highest: float, marks: list[float]) -> None:
     assert axis(highest) == pytest.approx(marks)
 
 
-def test_bars_are_in_proportion_and_side_by_side() -> None:
+def test_bar_heights_are_proportional_and_bars_do_not_overlap() -> None:
     svg = bars({"samples": [0.1, 0.4], "real": [0.2, 0.0]}, {0.5: "circle", 1.5: "a < b"}, "about", "kinds")
-    samples, real = drawn(svg, "samples"), drawn(svg, "real")
+    samples, real = bars_of(svg, "samples"), bars_of(svg, "real")
     unit = samples[0][3] / 0.1
     assert [bar[3] for bar in samples + real] == pytest.approx([0.1 * unit, 0.4 * unit, 0.2 * unit, 0], abs=0.02)
-    assert len({round(y + height, 1) for _, y, _, height in samples + real}) == 1  # on one floor
-    places = sorted((x, x + width) for x, _, width, _ in samples + real)
-    assert all(end <= start + 0.02 for (_, end), (start, _) in pairwise(places))
-    assert 0 <= places[0][0]
-    assert places[-1][1] <= WIDTH
+    assert len({round(y + height, 1) for _, y, _, height in samples + real}) == 1  # the same baseline
+    intervals = sorted((x, x + width) for x, _, width, _ in samples + real)
+    assert all(end <= start + 0.02 for (_, end), (start, _) in pairwise(intervals))
+    assert 0 <= intervals[0][0]
+    assert intervals[-1][1] <= WIDTH
     assert min(y for _, y, _, _ in samples) >= 0
     assert max(y + height for _, y, _, height in samples) <= HEIGHT
-    assert words(svg) == ["0%", "10%", "20%", "30%", "40%", "circle", "a < b", "kinds"]
+    assert texts(svg) == ["0%", "10%", "20%", "30%", "40%", "circle", "a < b", "kinds"]
     assert ElementTree.fromstring(svg).attrib["aria-label"] == "about"
 
 
-def test_a_histogram_counts_each_value_once_where_it_lies() -> None:
+def test_histogram_counts_each_value_once_in_its_bin() -> None:
     values = {"samples": [0.0, 0.01, 0.07, 0.99, 1.0], "real": [0.5, 0.5]}
     svg = histogram(values, "about", "distance")
     bins = 5 * BINS
-    counted = {name: [bar[3] for bar in drawn(svg, name)] for name in values}
-    assert len(counted["samples"]) == len(counted["real"]) == bins
-    tallest = max(counted["real"])
+    heights = {name: [bar[3] for bar in bars_of(svg, name)] for name in values}
+    assert len(heights["samples"]) == len(heights["real"]) == bins
+    tallest = max(heights["real"])
     expected = [0.0] * bins
-    for place in (0, 0, 1, bins - 1, bins - 1):
-        expected[place] += 1 / 5
-    assert [height / tallest for height in counted["samples"]] == pytest.approx(expected, abs=1e-3)
-    assert counted["real"].index(tallest) == bins // 2
-    assert words(svg)[-7:] == ["0", "0.2", "0.4", "0.6", "0.8", "1", "distance"]
+    for index in (0, 0, 1, bins - 1, bins - 1):
+        expected[index] += 1 / 5
+    assert [height / tallest for height in heights["samples"]] == pytest.approx(expected, abs=1e-3)
+    assert heights["real"].index(tallest) == bins // 2
+    assert texts(svg)[-7:] == ["0", "0.2", "0.4", "0.6", "0.8", "1", "distance"]
 
 
-def test_values_that_are_all_0_make_a_histogram() -> None:
-    heights = [bar[3] for bar in drawn(histogram({"samples": [0.0, 0.0]}, "", ""), "samples")]
+def test_histogram_of_zeros() -> None:
+    heights = [bar[3] for bar in bars_of(histogram({"samples": [0.0, 0.0]}, "", ""), "samples")]
     assert heights[0] > 0
     assert not any(heights[1:])

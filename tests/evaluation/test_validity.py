@@ -1,4 +1,4 @@
-"""The search for shapes: it finds what images were drawn from, all but always the best union, and nothing in junk."""
+"""The search for shapes finds what images were drawn from, almost always the best union, and nothing in noise."""
 
 import itertools
 import sys
@@ -12,14 +12,22 @@ from shapedreamer.common.errors import UserError
 from shapedreamer.data.drawn import patterns, shapes
 from shapedreamer.data.spec import Dataset, DataSpec
 from shapedreamer.evaluation import validity
-from shapedreamer.evaluation.validity import SAME, VALID, Primitives, crispness, explained, judge, primitives_of
+from shapedreamer.evaluation.validity import (
+    PIXEL_TOLERANCE,
+    VALID_IOU,
+    Primitives,
+    crispness,
+    explain,
+    judge,
+    primitives_of,
+)
 
 
 def random(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def of(spec: DataSpec) -> Primitives:
+def require_primitives(spec: DataSpec) -> Primitives:
     if spec == patterns.SPEC:
         pytest.importorskip("cv2", reason="needs the extra 'data'")
     found = primitives_of(spec)
@@ -28,7 +36,7 @@ def of(spec: DataSpec) -> Primitives:
 
 
 def data_of(spec: DataSpec) -> Dataset:
-    of(spec)
+    require_primitives(spec)
     return shapes.Shapes(1000, seed=3) if spec == shapes.SPEC else patterns.Patterns(1000, seed=3)
 
 
@@ -37,22 +45,22 @@ def first(spec: DataSpec, count: int) -> tuple[Tensor, Tensor]:
 
 
 def images(masks: Tensor) -> Tensor:
-    """Masks (N, H, W) bool as images."""
+    """Masks (N, H, W) bool as images (N, 1, H, W) of −1 and 1."""
     return masks[:, None].float() * 2 - 1
 
 
-def some_places(primitives: Primitives, which: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """For each of these shapes (N,) a random row and column of its top left, the frame's corners among them."""
+def random_positions(primitives: Primitives, shape: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """For each shape (N,), a random row and column of its top left corner; every third shape is in an image corner."""
     _, H, W = primitives.masks.shape
-    masks = primitives.masks[which]
-    share = torch.rand(2, len(which), generator=random(seed))
+    masks = primitives.masks[shape]
+    share = torch.rand(2, len(shape), generator=random(seed))
     share[:, ::3] = share[:, ::3].round()
     rows, columns = H - masks.any(2).sum(1), W - masks.any(1).sum(1)
     return (share[0] * rows).round().long(), (share[1] * columns).round().long()
 
 
-def redrawn(primitives: Primitives, parts: Tensor) -> Tensor:
-    """The union (H, W) that parts (3, 3) describe, by moving each mask with `roll`."""
+def draw_union(primitives: Primitives, parts: Tensor) -> Tensor:
+    """The union (H, W) that parts (3, 3) describe, drawn by moving each mask with `roll`."""
     union = torch.zeros_like(primitives.masks[0])
     for number, row, column in parts.tolist():
         if number >= 0:
@@ -61,27 +69,27 @@ def redrawn(primitives: Primitives, parts: Tensor) -> Tensor:
 
 
 def with_wrong_pixels(masks: Tensor, count: int, seed: int = 0) -> Tensor:
-    """Masks (N, H, W) with `count` pixels flipped beside an edge of each."""
+    """Masks (N, H, W) with `count` pixels flipped next to an edge of each mask."""
     white = masks[:, None].float()
     edge = F.max_pool2d(white, 3, 1, 1) + F.max_pool2d(1 - white, 3, 1, 1) == 2
-    chance = torch.rand(white.shape, generator=random(seed)) * edge
-    return masks ^ (chance >= chance.flatten(1).topk(count).values[:, -1].view(-1, 1, 1, 1))[:, 0]
+    score = torch.rand(white.shape, generator=random(seed)) * edge
+    return masks ^ (score >= score.flatten(1).topk(count).values[:, -1].view(-1, 1, 1, 1))[:, 0]
 
 
 BOTH = pytest.mark.parametrize("spec", [shapes.SPEC, patterns.SPEC], ids=lambda spec: spec.name)
 
-# the shapes
+# primitives
 
 
-def test_every_kind_and_size_of_shapes_is_there_once() -> None:
-    primitives = of(shapes.SPEC)
+def test_primitives_of_shapes_are_complete_and_distinct() -> None:
+    primitives = require_primitives(shapes.SPEC)
     count = primitives.kind.bincount().tolist()
-    triangles = set()  # a triangle is how wide its rows are; those that are too narrow for any pixel's centre are none
+    triangles = set()  # identified by the widths of their rows; rows without a pixel centre are left out
     for base, height in itertools.product(range(6, 15), repeat=2):
         rows = [[abs(2 * x + 1 - base) * 2 * height <= base * (2 * y + 1) for x in range(base)] for y in range(height)]
         triangles.add(tuple(sum(row) for row in rows if any(row)))
     assert count[:3] == [10, 13 * 13, len(triangles)]
-    assert 0.95 * 16 * 32 < count[3] <= 16 * 32  # short lines of neighbouring directions may be the same pixels
+    assert 0.95 * 16 * 32 < count[3] <= 16 * 32  # short lines with neighbouring directions may cover the same pixels
     assert len(primitives.masks.flatten(1).unique(dim=0)) == len(primitives.masks) == sum(count)
     assert primitives.num_kinds == 4
     for kind, (low, high) in ((0, (6, 24)), (1, (4, 16))):
@@ -91,8 +99,8 @@ def test_every_kind_and_size_of_shapes_is_there_once() -> None:
     assert rectangles == set(itertools.product(range(4, 17), range(4, 17)))
 
 
-def test_every_kind_and_size_of_patterns_is_there_once() -> None:
-    primitives = of(patterns.SPEC)
+def test_primitives_of_patterns_are_complete() -> None:
+    primitives = require_primitives(patterns.SPEC)
     assert primitives.kind.tolist() == [0] * 10 + [1] * 19
     across = primitives.masks.any(1).sum(1).tolist()
     assert across == [2 * r + 1 for r in range(5, 15)] + list(range(8, 27))
@@ -100,13 +108,13 @@ def test_every_kind_and_size_of_patterns_is_there_once() -> None:
 
 
 @BOTH
-def test_masks_lie_at_the_top_left(spec: DataSpec) -> None:
-    masks = of(spec).masks
+def test_masks_are_in_the_top_left_corner(spec: DataSpec) -> None:
+    masks = require_primitives(spec).masks
     assert masks[:, 0].any(1).all()
     assert masks[:, :, 0].any(1).all()
 
 
-def test_equal_masks_are_one_shape_of_the_first_kind() -> None:
+def test_equal_masks_count_once_for_the_first_kind() -> None:
     square, bar = torch.zeros(2, 1, 6, 6, dtype=torch.bool)
     square[0, 2:4, 1:3] = True
     bar[0, 1:2, 0:3] = True
@@ -116,15 +124,15 @@ def test_equal_masks_are_one_shape_of_the_first_kind() -> None:
 
 
 @BOTH
-def test_coverage_and_spill_are_counts_of_pixels(spec: DataSpec) -> None:
-    primitives = of(spec)
+def test_coverage_and_spill_count_pixels(spec: DataSpec) -> None:
+    primitives = require_primitives(spec)
     P, H, W = primitives.masks.shape
     white = torch.rand(H, W, generator=random()) > 0.4
     coverage, spill = primitives.coverage(white), primitives.spill(white)
-    which = torch.randperm(P, generator=random())[:20]
-    rows, columns = some_places(primitives, which)
-    drawn = primitives.drawn(which, rows * W + columns)
-    for mask, number, row, column in zip(drawn, which, rows, columns, strict=True):
+    shape = torch.randperm(P, generator=random())[:20]
+    rows, columns = random_positions(primitives, shape)
+    drawn = primitives.render(shape, rows * W + columns)
+    for mask, number, row, column in zip(drawn, shape, rows, columns, strict=True):
         assert torch.equal(mask, primitives.masks[number].roll((int(row), int(column)), (0, 1)))
         assert mask.sum() == primitives.masks[number].sum()
         assert coverage[number, row, column] == (mask & white).sum()
@@ -134,64 +142,64 @@ def test_coverage_and_spill_are_counts_of_pixels(spec: DataSpec) -> None:
         assert spill[number].isfinite().sum() == (below + 1) * (beside + 1)
 
 
-def test_data_without_such_shapes_have_no_primitives() -> None:
+def test_data_sets_that_do_not_draw_shapes_have_no_primitives() -> None:
     assert primitives_of(DataSpec("mnist", 1, 28, 28, tuple("0123456789"))) is None
-    assert primitives_of(DataSpec("shapes", 3, 32, 32, ())) is None  # a folder of pictures that has this name
-    with pytest.raises(ValueError, match="the data set mnist does not draw shapes"):
+    assert primitives_of(DataSpec("shapes", 3, 32, 32, ())) is None  # an image folder of this name
+    with pytest.raises(ValueError, match="cannot search for shapes: the data set mnist does not draw any"):
         judge(torch.zeros(1, 1, 28, 28), DataSpec("mnist", 1, 28, 28, ()))
 
 
-def test_without_opencv_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_opencv_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     primitives_of.cache_clear()
-    monkeypatch.setitem(sys.modules, "cv2", None)  # as if it was not installed
+    monkeypatch.setitem(sys.modules, "cv2", None)  # as if it were not installed
     with pytest.raises(UserError, match=r"needs cv2: pip install 'shapedreamer\[data\]'"):
         primitives_of(patterns.SPEC)
 
 
-# what is found
+# the search
 
 
 @BOTH
-def test_each_shape_alone_is_recognised_as_itself(spec: DataSpec) -> None:
-    primitives = of(spec)
+def test_each_single_shape_is_identified(spec: DataSpec) -> None:
+    primitives = require_primitives(spec)
     _, _, W = primitives.masks.shape
-    which = torch.arange(0, len(primitives.masks), 9 if spec == shapes.SPEC else 1)
-    rows, columns = some_places(primitives, which)
-    iou, wrong, counts, parts = explained(images(primitives.drawn(which, rows * W + columns)), primitives)
+    shape = torch.arange(0, len(primitives.masks), 9 if spec == shapes.SPEC else 1)
+    rows, columns = random_positions(primitives, shape)
+    iou, wrong, counts, parts = explain(images(primitives.render(shape, rows * W + columns)), primitives)
     assert (iou == 1).all()
     assert (wrong == 0).all()
-    assert torch.equal(counts, F.one_hot(primitives.kind[which], primitives.num_kinds).float())
-    assert torch.equal(parts[:, 0], torch.stack([which, rows, columns], dim=1))
+    assert torch.equal(counts, F.one_hot(primitives.kind[shape], primitives.num_kinds).float())
+    assert torch.equal(parts[:, 0], torch.stack([shape, rows, columns], dim=1))
     assert (parts[:, 1:] == -1).all()
-    assert set(primitives.kind[which].tolist()) == set(range(primitives.num_kinds))
+    assert set(primitives.kind[shape].tolist()) == set(range(primitives.num_kinds))
 
 
 @BOTH
 def test_disjoint_shapes_are_counted(spec: DataSpec) -> None:
-    primitives = of(spec)
+    primitives = require_primitives(spec)
     H = spec.height
     kinds = list(itertools.combinations_with_replacement(range(primitives.num_kinds), 2))
     smallest = [int((primitives.kind == kind).nonzero()[0]) for kind in range(primitives.num_kinds)]
     corners = [(0, 0), (H // 2 + 1, H // 2), (0, H // 2 + 2)]
     drawn, parts = [], []
     for a, b in kinds:
-        its = [(smallest[kind], *corner) for kind, corner in zip((a, b, a)[: 2 + (a == b)], corners, strict=False)]
-        drawn.append(torch.stack([primitives.masks[n].roll((y, x), (0, 1)) for n, y, x in its]))
-        assert drawn[-1].sum(0).max() == 1  # they do not touch the same pixel
-        parts.append(its)
-    iou, _, counts, found = explained(images(torch.stack([masks.any(0) for masks in drawn])), primitives)
+        union = [(smallest[kind], *corner) for kind, corner in zip((a, b, a)[: 2 + (a == b)], corners, strict=False)]
+        drawn.append(torch.stack([primitives.masks[n].roll((y, x), (0, 1)) for n, y, x in union]))
+        assert drawn[-1].sum(0).max() == 1  # no overlap
+        parts.append(union)
+    iou, _, counts, found = explain(images(torch.stack([masks.any(0) for masks in drawn])), primitives)
     assert (iou == 1).all()
-    assert counts.sum(1).tolist() == [len(its) for its in parts]
-    for its, its_found in zip(parts, found.tolist(), strict=True):
-        assert {tuple(part) for part in its_found if part[0] >= 0} == set(its)
+    assert counts.sum(1).tolist() == [len(union) for union in parts]
+    for expected, union in zip(parts, found.tolist(), strict=True):
+        assert {tuple(part) for part in union if part[0] >= 0} == set(expected)
 
 
 @BOTH
-def test_real_images_are_found_to_be_what_they_are(spec: DataSpec) -> None:
+def test_real_images_are_explained_by_their_shapes(spec: DataSpec) -> None:
     real, labels = first(spec, 30)
-    found = explained(real, of(spec))
-    assert (found.iou >= VALID).float().mean() >= 0.95
-    assert (found.wrong <= SAME).float().mean() >= 0.95
+    found = explain(real, require_primitives(spec))
+    assert (found.iou >= VALID_IOU).float().mean() >= 0.95
+    assert (found.wrong <= PIXEL_TOLERANCE).float().mean() >= 0.95
     single = labels.sum(1) == 1
     assert single.sum() > 5
     assert torch.equal(found.counts[single], labels[single])
@@ -200,43 +208,44 @@ def test_real_images_are_found_to_be_what_they_are(spec: DataSpec) -> None:
 
 
 @BOTH
-def test_the_numbers_are_those_of_the_union_that_is_returned(spec: DataSpec) -> None:
-    primitives = of(spec)
+def test_iou_wrong_and_counts_describe_the_returned_union(spec: DataSpec) -> None:
+    primitives = require_primitives(spec)
     white = with_wrong_pixels(first(spec, 8)[0][:, 0] > 0, 12)
-    found = explained(images(white), primitives)
+    found = explain(images(white), primitives)
     assert (found.wrong > 0).all()
     for mask, iou, wrong, counts, parts in zip(white, *found, strict=True):
-        union = redrawn(primitives, parts)
+        union = draw_union(primitives, parts)
         assert iou.item() == pytest.approx(((union & mask).sum() / (union | mask).sum()).item())
         assert wrong == (union ^ mask).sum()
         assert torch.equal(primitives.kind[parts[parts[:, 0] >= 0, 0]].bincount(minlength=len(counts)).float(), counts)
 
 
 @BOTH
-def test_a_few_wrong_pixels_change_neither_number_nor_kind(spec: DataSpec) -> None:
+def test_a_few_wrong_pixels_do_not_change_the_counts(spec: DataSpec) -> None:
     real, labels = first(spec, 60)
     large = (labels.sum(1) == 1) & ((real > 0).sum((1, 2, 3)) >= 50)
     assert large.sum() > 8
-    found = explained(images(with_wrong_pixels(real[large, 0] > 0, SAME)), of(spec))
-    assert (found.wrong <= SAME).all()
+    found = explain(images(with_wrong_pixels(real[large, 0] > 0, PIXEL_TOLERANCE)), require_primitives(spec))
+    assert (found.wrong <= PIXEL_TOLERANCE).all()
     assert torch.equal(found.counts, labels[large])
 
 
-# which union is taken
+# which union is chosen
 
 
-def test_the_search_comes_as_far_as_trying_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validity, "MOST_SHAPES", 2)
-    monkeypatch.setattr(validity, "SAME", 0)
+def test_the_beam_search_is_nearly_as_good_as_trying_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validity, "MAX_SHAPES", 2)
+    monkeypatch.setattr(validity, "PIXEL_TOLERANCE", 0)
     size = 12
     row, column = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     rectangles = [(row < h) & (column < w) for h, w in itertools.product(range(3, 7), repeat=2)]
     circles = [(row - r) ** 2 + (column - r) ** 2 <= r**2 for r in (2, 3, 4)]
     primitives = Primitives([torch.stack(circles), torch.stack(rectangles)])
-    which, place = primitives.spill(torch.zeros(size, size, dtype=torch.bool)).flatten(1).isfinite().nonzero().unbind(1)
-    placed = primitives.drawn(which, place)
+    spill = primitives.spill(torch.zeros(size, size, dtype=torch.bool))
+    shape, position = spill.flatten(1).isfinite().nonzero().unbind(1)
+    placed = primitives.render(shape, position)
     white = with_wrong_pixels(placed[torch.randint(len(placed), (30, 2), generator=random())].any(1), 5)
-    found = explained(images(white), primitives).iou
+    found = explain(images(white), primitives).iou
 
     flat = placed.flatten(1).double()
     covered = flat.sum(1)[:, None] + flat.sum(1) - flat @ flat.T
@@ -244,89 +253,96 @@ def test_the_search_comes_as_far_as_trying_all_pairs(monkeypatch: pytest.MonkeyP
     for pixels in white.flatten(1):
         hit = flat @ pixels.double()
         hit_by_both = hit[:, None] + hit - flat @ (flat * pixels).T
-        best.append((hit_by_both / (pixels.sum() + covered - hit_by_both)).max())  # a shape with itself is one alone
-    short = torch.stack(best) - found
-    assert short.min() > -1e-6
-    assert (short < 1e-6).float().mean() >= 0.9
-    assert short.mean() < 0.002
+        iou = hit_by_both / (pixels.sum() + covered - hit_by_both)  # the diagonal has the single shapes
+        best.append(iou.max())
+    gap = torch.stack(best) - found
+    assert gap.min() > -1e-6
+    assert (gap < 1e-6).float().mean() >= 0.9
+    assert gap.mean() < 0.002
 
 
-def test_where_the_best_single_shape_is_none_of_those_drawn_the_search_goes_on_from_others(
+def test_a_beam_is_needed_if_the_best_single_shape_is_not_part_of_the_image(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hard = data_of(shapes.SPEC).batch(torch.tensor([68, 107]))[0]
-    assert (explained(hard, of(shapes.SPEC)).iou == 1).all()
-    monkeypatch.setattr(validity, "BEAM", 1)
-    assert (explained(hard, of(shapes.SPEC)).iou < 0.95).all()
+    assert (explain(hard, require_primitives(shapes.SPEC)).iou == 1).all()
+    monkeypatch.setattr(validity, "BEAM_WIDTH", 1)
+    assert (explain(hard, require_primitives(shapes.SPEC)).iou < 0.95).all()
 
 
-def a_rectangle(top: int, left: int, height: int, width: int) -> Tensor:
+def filled_rectangle(top: int, left: int, height: int, width: int) -> Tensor:
     mask = torch.zeros(32, 32, dtype=torch.bool)
     mask[top : top + height, left : left + width] = True
     return mask
 
 
-@pytest.mark.parametrize(("more", "number"), [(SAME, 1), (SAME + 1, 2)])
-def test_one_more_shape_must_mend_more_than_a_few_pixels(more: int, number: int) -> None:
-    picture = a_rectangle(8, 8, 14, 14) | a_rectangle(22, 10, 2, more // 2) | a_rectangle(22, 10, 1, more - more // 2)
-    found = explained(images(picture[None]), of(shapes.SPEC))
-    assert picture.sum() == 14 * 14 + more
+@pytest.mark.parametrize(("extra", "number"), [(PIXEL_TOLERANCE, 1), (PIXEL_TOLERANCE + 1, 2)])
+def test_another_shape_must_correct_more_than_a_few_pixels(extra: int, number: int) -> None:
+    picture = (
+        filled_rectangle(8, 8, 14, 14)
+        | filled_rectangle(22, 10, 2, extra // 2)
+        | filled_rectangle(22, 10, 1, extra - extra // 2)
+    )
+    found = explain(images(picture[None]), require_primitives(shapes.SPEC))
+    assert picture.sum() == 14 * 14 + extra
     assert found.counts.sum() == number
-    assert found.wrong == (more if number == 1 else 0)
+    assert found.wrong == (extra if number == 1 else 0)
 
 
-def test_it_need_not_where_the_image_is_valid_only_with_it() -> None:
+def test_another_shape_is_used_if_the_image_is_valid_only_with_it() -> None:
     picture = torch.zeros(32, 32, dtype=torch.bool)
     picture[9:13, 9:14] = torch.tensor([[1, 0, 0, 0, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 1, 0]]).bool()
-    found = explained(images(picture[None]), of(shapes.SPEC))
+    found = explain(images(picture[None]), require_primitives(shapes.SPEC))
     assert found.iou == 1
     assert found.counts.tolist() == [[0, 0, 0, 2]]
-    one = picture & a_rectangle(10, 9, 2, 5)  # a line: all but two of the pixels, and yet an IoU of 10/12
-    assert explained(images(one[None]), of(shapes.SPEC)).counts.tolist() == [[0, 0, 0, 1]]
+    line = picture & filled_rectangle(10, 9, 2, 5)  # all but two of the pixels, but IoU 10/12
+    assert explain(images(line[None]), require_primitives(shapes.SPEC)).counts.tolist() == [[0, 0, 0, 1]]
 
 
 def test_only_the_sign_of_a_pixel_matters() -> None:
     real = first(shapes.SPEC, 3)[0]
     grey = real * torch.rand(real.shape, generator=random()).clamp(min=0.01)
-    for a, b in zip(explained(real, of(shapes.SPEC)), explained(grey, of(shapes.SPEC)), strict=True):
+    primitives = require_primitives(shapes.SPEC)
+    for a, b in zip(explain(real, primitives), explain(grey, primitives), strict=True):
         assert torch.equal(a, b)
 
 
-def test_images_are_judged_one_by_one_and_progress_is_told() -> None:
+def test_images_are_explained_independently_and_progress_is_reported() -> None:
     real = first(shapes.SPEC, 4)[0]
-    told: list[int] = []
-    together = explained(real, of(shapes.SPEC), told.append)
-    assert told == [1, 2, 3, 4]
+    progress: list[int] = []
+    together = explain(real, require_primitives(shapes.SPEC), progress.append)
+    assert progress == [1, 2, 3, 4]
     for i in range(4):
-        for one, all_of_them in zip(explained(real[i : i + 1], of(shapes.SPEC)), together, strict=True):
-            assert torch.equal(one[0], all_of_them[i])
+        alone = explain(real[i : i + 1], require_primitives(shapes.SPEC))
+        for single, batch in zip(alone, together, strict=True):
+            assert torch.equal(single[0], batch[i])
 
 
-def test_black_images_have_no_shapes_and_specks_are_not_valid() -> None:
-    smallest = int(of(shapes.SPEC).masks.sum((1, 2)).min())
+def test_black_images_have_no_shapes_and_specks_and_full_images_are_not_valid() -> None:
+    smallest = int(require_primitives(shapes.SPEC).masks.sum((1, 2)).min())
     black = torch.zeros(32, 32, dtype=torch.bool)
     speck = black.clone()
     speck.view(-1)[100 : 100 + smallest - 1] = True
-    found = explained(images(torch.stack([black, speck])), of(shapes.SPEC))
+    found = explain(images(torch.stack([black, speck])), require_primitives(shapes.SPEC))
     assert found.iou[0] == 0
     assert found.counts[0].tolist() == [0, 0, 0, 0]
     assert (found.parts[0] == -1).all()
-    assert 0 < found.iou[1] < VALID
-    everything = explained(torch.ones(1, 1, 32, 32), of(shapes.SPEC))  # more than three shapes can cover
-    assert 0 < everything.iou.item() < VALID
+    assert 0 < found.iou[1] < VALID_IOU
+    full = explain(torch.ones(1, 1, 32, 32), require_primitives(shapes.SPEC))  # more than three shapes can cover
+    assert 0 < full.iou.item() < VALID_IOU
 
 
-def test_images_of_another_size_are_refused() -> None:
+def test_images_of_another_size_are_rejected() -> None:
     for shape in ((2, 1, 64, 64), (2, 3, 32, 32)):
-        with pytest.raises(ValueError, match=r"not \(N, 1, 32, 32\)"):
-            explained(torch.zeros(shape), of(shapes.SPEC))
+        with pytest.raises(ValueError, match=r"images must be \(N, 1, 32, 32\), not "):
+            explain(torch.zeros(shape), require_primitives(shapes.SPEC))
 
 
-# what is not made of shapes
+# images that are not made of shapes
 
 
 def blobs(size: int, count: int, width: int) -> Tensor:
-    """Smooth noise, a fifth of it white."""
+    """Smoothed noise with a fifth of the pixels white."""
     noise = torch.randn(count, 1, size + 2 * (width - 1), size + 2 * (width - 1), generator=random())
     smooth = F.avg_pool2d(F.avg_pool2d(noise, width, 1), width, 1)
     return images((smooth > smooth.flatten(1).quantile(0.8, dim=1).view(-1, 1, 1, 1))[:, 0])
@@ -335,7 +351,7 @@ def blobs(size: int, count: int, width: int) -> Tensor:
 @BOTH
 def test_noise_and_blobs_are_not_valid(spec: DataSpec) -> None:
     noise = torch.randn(2, 1, spec.height, spec.width, generator=random())
-    assert (explained(torch.cat([noise, blobs(spec.height, 5, 5)]), of(spec)).iou < 0.8).all()
+    assert (explain(torch.cat([noise, blobs(spec.height, 5, 5)]), require_primitives(spec)).iou < 0.8).all()
 
 
 Y, X = torch.meshgrid(torch.arange(32) - 15.5, torch.arange(32) - 15.5, indexing="ij")
@@ -350,19 +366,19 @@ STROKES = {
 
 
 @pytest.mark.parametrize("stroke", STROKES)
-def test_other_figures_are_not_valid(stroke: str) -> None:
-    assert explained(images(STROKES[stroke][None]), of(shapes.SPEC)).iou.item() < 0.9
+def test_other_drawings_are_not_valid(stroke: str) -> None:
+    assert explain(images(STROKES[stroke][None]), require_primitives(shapes.SPEC)).iou.item() < 0.9
 
 
 def rounded(real: Tensor, width: int = 7, threshold: float = 0.4) -> Tensor:
-    """Images with round corners and near shapes melted together."""
+    """Images with rounded corners, in which neighbouring shapes merge."""
     return images((F.avg_pool2d((real > 0).float(), width, 1, width // 2) > threshold)[:, 0])
 
 
 @BOTH
-def test_rounded_shapes_are_neither_exact_nor_what_was_asked_for(spec: DataSpec) -> None:
+def test_rounded_shapes_are_neither_exact_nor_match_their_label(spec: DataSpec) -> None:
     real, labels = first(spec, 16)
-    sharp, soft = (judge(its, spec, labels) for its in (real, rounded(real)))
+    sharp, soft = (judge(batch, spec, labels) for batch in (real, rounded(real)))
     assert sharp.exact >= 0.9
     assert soft.exact <= 0.25
     assert soft.valid < sharp.valid
@@ -371,9 +387,9 @@ def test_rounded_shapes_are_neither_exact_nor_what_was_asked_for(spec: DataSpec)
     assert soft.asked < 0.4 < 0.8 < sharp.asked
 
 
-def test_two_circles_melted_into_one_are_not_two_circles() -> None:
-    melted = torch.exp(-((X - 6) ** 2 + Y**2) / 40) + torch.exp(-((X + 6) ** 2 + Y**2) / 40) > 0.5
-    report = judge(images(melted[None]), shapes.SPEC, torch.tensor([[2.0, 0, 0, 0]]))
+def test_two_merged_circles_do_not_count_as_two_circles() -> None:
+    merged = torch.exp(-((X - 6) ** 2 + Y**2) / 40) + torch.exp(-((X + 6) ** 2 + Y**2) / 40) > 0.5
+    report = judge(images(merged[None]), shapes.SPEC, torch.tensor([[2.0, 0, 0, 0]]))
     assert report.exact == 0
     assert report.asked == 0
 
@@ -381,7 +397,7 @@ def test_two_circles_melted_into_one_are_not_two_circles() -> None:
 # the report
 
 
-def test_crispness_by_hand() -> None:
+def test_crispness_of_known_pixels() -> None:
     pixels = torch.tensor([-1.0, -0.8, -0.79, 0.0, 0.79, 0.8, 0.9, 1.0])
     assert crispness(pixels.view(1, 1, 2, 4)) == 5 / 8
     assert crispness(first(shapes.SPEC, 4)[0]) == 1
@@ -389,16 +405,16 @@ def test_crispness_by_hand() -> None:
     assert crispness(uniform) == pytest.approx(0.2, abs=1e-3)
 
 
-def test_a_report_by_hand() -> None:
-    primitives = of(shapes.SPEC)
+def test_a_report_of_known_images() -> None:
+    primitives = require_primitives(shapes.SPEC)
     circle, line = (primitives.masks[primitives.kind == kind][0] for kind in (0, 3))
     masks = torch.stack([circle, R < 0, circle | line.roll((20, 20), (0, 1)), STROKES["ring"]])
-    asked = torch.tensor([[0.0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 0, 1], [0, 0, 0, 1]])
-    told: list[int] = []
-    its = images(masks)
-    its[0] *= 0.5  # no pixel of it is crisp
-    report = judge(its, shapes.SPEC, asked, told.append)
-    assert told == [1, 2, 3, 4]
+    labels = torch.tensor([[0.0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 0, 1], [0, 0, 0, 1]])
+    progress: list[int] = []
+    batch = images(masks)
+    batch[0] *= 0.5  # no pixel of this image is crisp
+    report = judge(batch, shapes.SPEC, labels, progress.append)
+    assert progress == [1, 2, 3, 4]
     assert report.valid == report.exact == 0.5
     assert report.crisp == 0.75
     assert report.white == masks.double().mean().item()
@@ -410,15 +426,15 @@ def test_a_report_by_hand() -> None:
         "line": pytest.approx(1 / 3),
     }
     assert report.asked == 0.5
-    assert judge(its, shapes.SPEC).asked is None
+    assert judge(batch, shapes.SPEC).asked is None
 
 
-def test_a_report_on_no_valid_image_says_that_it_has_nothing_to_count() -> None:
+def test_a_report_without_valid_images_has_no_counts() -> None:
     report = judge(images(STROKES["ring"][None]), shapes.SPEC, torch.ones(1, 4))
     assert (report.valid, report.shapes, report.kinds, report.asked) == (0, None, None, None)
 
 
-def test_an_image_that_is_valid_need_not_be_exact() -> None:
+def test_a_valid_image_need_not_be_exact() -> None:
     white = with_wrong_pixels(R[None] < 11, 14)
     report = judge(images(white), shapes.SPEC)
     assert report.valid == 1

@@ -1,1 +1,15 @@
-"""How good the samples are."""
+"""How good are a model's samples? Every measure of the samples comes with the same measure of real images.
+
+In the order to read it:
+
+evaluator     draw samples and apply every measure below; `shapedreamer.evaluate` is defined here
+distances     FID, KID, precision and recall: how far apart two sets of images are
+classifier    the small network whose features the distances use, and which recognises labels
+validity      for data sets of shapes: does an image consist of such shapes?
+memorisation  are samples copies of training images?
+sweep         quality against the number of network calls, for every sampler
+table         the results as text, with what each measure means and what it cannot detect
+charts        bar charts as SVG
+report        the results as a web page
+cards         package a trained model: its weights, its model card and a picture of samples
+"""

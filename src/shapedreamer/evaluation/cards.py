@@ -1,7 +1,7 @@
 """Add a model to the package: `python -m shapedreamer.evaluation.cards RUN NAME --about … --data … --commands … …`.
 
-It makes the three files of a shipped model out of a run. What the card says of the quality is measured on the packed
-file, in half precision as it is, and not on the run.
+It turns a run into the three files of a shipped model: weights, model card and a picture of samples. The quality on the
+card is measured with the half-precision weights that are shipped, not with the run.
 """
 
 import hashlib
@@ -21,12 +21,13 @@ from ..common.files import naming_disk_errors, write_atomic
 from ..imaging.render import grid, save_picture
 from ..models import zoo
 from ..models.checkpoint import Checkpoint, RunConfig, load_checkpoint, read_metrics, save_checkpoint
-from ..models.model import find
+from ..models.model import find_checkpoint
 from ..models.recipes import DrawnData, MnistData
 from .table import describe
 
-MOST, MOST_IN_ALL = 12e6, 50e6  # bytes of weights, of a model and of all as a wheel holds them
-SHOWN = 64  # samples in the picture
+MAX_BYTES = 12e6  # weights of one model
+MAX_TOTAL_BYTES = 50e6  # weights of all models, compressed as in a wheel
+GRID_IMAGES = 64  # samples in the picture
 
 
 def pack(
@@ -41,39 +42,42 @@ def pack(
     epoch: int | None = None,
     path: Path | None = None,
 ) -> None:
-    """Make a shipped model of a run: NAME.safetensors, NAME.json and NAME.png, all three or none.
+    """Turn a run into a shipped model: NAME.safetensors, NAME.json and NAME.png. Writes all three files or none.
 
-    A model of that name is replaced. UserError for a name that is no file's, weights that are too large, a run or
-    images that are missing.
+    An existing model of that name is replaced. UserError for an invalid name, weights that are too large, or if the run
+    or its training images are missing.
 
     Args:
-        run: A run folder (its best checkpoint is taken) or a checkpoint file.
-        name: What to load it by.
-        about: What it dreams of, in a sentence.
-        data: What it was trained on, and its licence.
-        commands: All that it takes to train it again, from nothing.
-        minutes: That training took.
-        machine: That it took them on.
-        num: How many samples to measure its quality with.
-        epoch: Take the checkpoint of this epoch, not the best.
-        path: Where the images of the run lie by now, if not where it found them.
+        run: A run folder (its best checkpoint is used) or a checkpoint file.
+        name: The name of the model, for shapedreamer.load.
+        about: What it generates, in a sentence.
+        data: What it was trained on, and the licence of the data.
+        commands: The commands that train it again from scratch.
+        minutes: Training time.
+        machine: The machine that it was trained on.
+        num: Number of samples to measure its quality with.
+        epoch: Use the checkpoint of this epoch instead of the best one.
+        path: Where the training images are now, if they were moved.
     """
     from ..common.progress import Progress
-    from .evaluator import evaluate, subject
+    from .evaluator import evaluate_subject, load_subject
 
     if not re.fullmatch("[a-z0-9_-]+", name):
-        raise UserError(f"the name {name!r} must be of small letters, digits, - and _ alone")
-    checkpoint = load_checkpoint(find(run) if epoch is None else run / "checkpoints" / f"epoch-{epoch:04d}.safetensors")
+        raise UserError(f"the name {name!r} is not valid: use only lowercase letters, digits, - and _")
+    checkpoint = load_checkpoint(
+        find_checkpoint(run) if epoch is None else run / "checkpoints" / f"epoch-{epoch:04d}.safetensors"
+    )
     recipe = checkpoint.config.recipe
     with naming_disk_errors(zoo.WEIGHTS):
         zoo.WEIGHTS.mkdir(exist_ok=True)
-        workshop = TemporaryDirectory(prefix=".", dir=zoo.WEIGHTS)  # on the same disk, so that to rename is to move
-    with workshop:
-        made = Path(workshop.name)
-        weights = _write_weights(checkpoint, made, name)
-        with Progress() as tell:
-            it = subject(weights, path or getattr(recipe.data, "path", None), tell=tell)
-            evaluation, evidence = evaluate(it, num)
+        # on the same disk as zoo.WEIGHTS, so that the files can be renamed into it
+        temporary = TemporaryDirectory(prefix=".", dir=zoo.WEIGHTS)
+    with temporary:
+        folder = Path(temporary.name)
+        weights = _write_weights(checkpoint, folder, name)
+        with Progress() as report:
+            subject = load_subject(weights, path or getattr(recipe.data, "path", None), report=report)
+            evaluation, evidence = evaluate_subject(subject, num)
         eta = f", eta {evaluation.eta:g}" if evaluation.eta else ""
         card = zoo.Card(
             about=about,
@@ -83,9 +87,9 @@ def pack(
             images=checkpoint.step * recipe.batch_size,
             minutes=minutes,
             machine=machine,
-            parameters=sum(parameter.numel() for parameter in it.model.network.parameters()),
+            parameters=sum(parameter.numel() for parameter in subject.model.network.parameters()),
             sampling=f"{evaluation.sampler}{eta}, {evaluation.steps} network calls",
-            quality=asdict(replace(evaluation, model=name)),  # it has the name of a passing file
+            quality=asdict(replace(evaluation, model=name)),  # not the name of the temporary file
             curve=tuple(
                 (record["step"] * recipe.batch_size, round(record["held_out"], 5))
                 for record in read_metrics(run)
@@ -94,41 +98,44 @@ def pack(
             sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
         )
         text = json.dumps(asdict(card), indent=2, ensure_ascii=False, allow_nan=False)
-        write_atomic(made / f"{name}.json", f"{text}\n".encode())
-        save_picture(grid(evidence.samples[:SHOWN]), made / f"{name}.png")
-        # a model is in the box if its weights are: they go first and come last, and never stand beside another's card
+        write_atomic(folder / f"{name}.json", f"{text}\n".encode())
+        save_picture(grid(evidence.samples[:GRID_IMAGES]), folder / f"{name}.png")
+        # A model exists if its weight file does. So delete the old weights first and add the new ones last: a crash
+        # never leaves weights next to the card of other weights.
         with naming_disk_errors(zoo.WEIGHTS):
             zoo.path(name).unlink(missing_ok=True)
             for file in (f"{name}.json", f"{name}.png", weights.name):
-                (made / file).replace(zoo.WEIGHTS / file)
+                (folder / file).replace(zoo.WEIGHTS / file)
     print(describe(name))
 
 
 def _write_weights(checkpoint: Checkpoint, folder: Path, name: str) -> Path:
-    """The checkpoint's averaged weights alone, in half precision; UserError if they are too large for the box."""
+    """Write a checkpoint with averaged weights only, in half precision. UserError if it is too large to ship."""
     ema = {key: value.half() if value.is_floating_point() else value for key, value in checkpoint.ema.items()}
-    config = _from_anywhere(checkpoint.config)
+    config = _without_local_paths(checkpoint.config)
     save_checkpoint(folder, name, config, checkpoint.step, {}, ema, checkpoint.best_loss, checkpoint.labels)
     weights = folder / f"{name}.safetensors"
     size = weights.stat().st_size
-    if size > MOST:
-        raise UserError(f"the weights of {name} are {size / 1e6:.1f} MB, and must be at most {MOST / 1e6:.0f} MB")
-    total = sum(in_a_wheel(path) for path in [weights, *(zoo.path(other) for other in zoo.names() if other != name)])
-    if total > MOST_IN_ALL:
+    if size > MAX_BYTES:
+        raise UserError(f"the weights of {name} take {size / 1e6:.1f} MB; the maximum is {MAX_BYTES / 1e6:.0f} MB")
+    total = sum(
+        compressed_size(path) for path in [weights, *(zoo.path(other) for other in zoo.names() if other != name)]
+    )
+    if total > MAX_TOTAL_BYTES:
         raise UserError(
-            f"with {name} there would be {total / 1e6:.1f} MB of weights in the package, "
-            f"and there must be at most {MOST_IN_ALL / 1e6:.0f} MB"
+            f"with {name}, the weights in the package would take {total / 1e6:.1f} MB; "
+            f"the maximum is {MAX_TOTAL_BYTES / 1e6:.0f} MB"
         )
     return weights
 
 
-def in_a_wheel(path: Path) -> int:
-    """Bytes of a file when it is compressed, as it is in the package that people download."""
+def compressed_size(path: Path) -> int:
+    """The size of a file in bytes when compressed, as in the wheel that users download."""
     return len(zlib.compress(path.read_bytes()))
 
 
-def _from_anywhere(config: RunConfig) -> RunConfig:
-    """The configuration with images that are downloaded or, where a path must be said, with the name of their data."""
+def _without_local_paths(config: RunConfig) -> RunConfig:
+    """The configuration without paths of this machine: downloaded data, or else the data set's name as the path."""
     data = config.recipe.data
     if isinstance(data, MnistData):
         data = replace(data, path=None)

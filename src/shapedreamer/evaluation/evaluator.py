@@ -1,15 +1,15 @@
-"""How good is a model? Its samples beside as many real images, by every measure that fits its data.
+"""How good is a model? Compare its samples with as many real images, by every measure that suits the data.
 
-A number means something beside that of real images only: each measure is taken twice, of the samples and of real images
-that are not those they are compared with, at the same N.
+A value alone says little. So each measure is computed twice with the same N: for the samples, and for other real images
+in place of the samples. The second value is what a perfect model would score.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,22 +20,27 @@ from ..data.spec import Dataset
 from ..diffusion.samplers import sample
 from ..imaging.render import to_uint8
 from ..models.checkpoint import load_checkpoint
-from ..models.model import Model, find, from_checkpoint
-from ..models.recipes import Sampling, moved
-from .classifier import IMAGES, Classifier, shipped, train_classifier
-from .distances import LEAST, fid, kid, precision_recall
+from ..models.model import Model, find_checkpoint, from_checkpoint
+from ..models.options import SampleOptions
+from ..models.recipes import with_data_path
+from .classifier import TRAINING_IMAGES, Classifier, shipped_classifier, train_classifier
+from .distances import MIN_IMAGES, fid, kid, precision_recall
 from .memorisation import Memorisation, memorisation
 from .validity import ShapeReport, judge, primitives_of
 
 BATCH = 64
 NUM = 2000
-PAIRS = 8  # of a sample and its nearest training image, to be shown
-Tell = Callable[[str, int, int], None]  # what is being done, how much of it is, of how much
+MAX_PAIRS = 8  # pairs of a sample and its nearest training image in the report
+ReportProgress = Callable[[str, int, int], None]  # (task, done, total)
+
+
+def ignore(task: str, done: int, total: int) -> None:
+    """The default ReportProgress: does nothing."""
 
 
 @dataclass(frozen=True)
-class Beside:
-    """A measure of the samples, and the same measure of real images in their place."""
+class SampleVsReal:
+    """One measure, for the samples and for real images in their place."""
 
     samples: float
     real: float
@@ -43,7 +48,7 @@ class Beside:
 
 @dataclass(frozen=True)
 class Shapes:
-    """What a search for shapes finds in the samples, and in real images."""
+    """What the search for shapes finds in the samples and in real images; see validity.py."""
 
     samples: ShapeReport
     real: ShapeReport
@@ -51,7 +56,7 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Copies:
-    """Whether training images were memorised; the three are explained in memorisation.py."""
+    """Are training images memorised? See the class Memorisation in memorisation.py."""
 
     nearer: float
     close: float
@@ -60,14 +65,15 @@ class Copies:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All there is to say about a model in numbers.
+    """All measures of a model.
 
-    num             N, of samples and of real images
-    steps           network calls a sample, or twice as many with a guidance that is neither 0 nor 1
-    seconds         that sampling took
-    features        whose features fid, kid, precision and recall were measured by
-    label_accuracy  share of images that the classifier takes for what their label says
-    shapes          for data sets of shapes
+    model           its name or path
+    num             N, the number of samples, and of real images
+    steps           network calls per sample, or half of them if guidance is neither 0 nor 1
+    seconds         how long sampling took
+    features        the network whose features fid, kid, precision and recall use
+    label_accuracy  share of images that the classifier assigns to their label; None for unconditional models
+    shapes          None unless the data set draws shapes
     """
 
     model: str
@@ -80,21 +86,21 @@ class Evaluation:
     guidance: float
     seconds: float
     features: str
-    fid: Beside
-    kid: Beside
-    precision: Beside
-    recall: Beside
-    label_accuracy: Beside | None
+    fid: SampleVsReal
+    kid: SampleVsReal
+    precision: SampleVsReal
+    recall: SampleVsReal
+    label_accuracy: SampleVsReal | None
     shapes: Shapes | None
     copies: Copies
 
 
 class Evidence(NamedTuple):
-    """What is behind the numbers.
+    """The images and distances behind an Evaluation.
 
     samples, real: the images, (N, C, H, W) each
-    pairs:         (P, 2, C, H, W), a sample and its nearest training image, the nearest pair first
-    copies:        the distances to the nearest training image, and the places of those pairs
+    pairs:         (P, 2, C, H, W), a sample and its nearest training image, closest pair first
+    copies:        the distances to the nearest training image, and the indices of those pairs
     """
 
     samples: Tensor
@@ -105,159 +111,190 @@ class Evidence(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, under the name it is known by, and the data it was trained on. `tell` hears what is being done."""
+    """The subject of an evaluation: a model, its name, and the data it was trained on.
+
+    report: called with progress; see ReportProgress
+    """
 
     name: str
     model: Model
     training: Dataset
     held_out: Dataset
-    tell: Tell = lambda *_: None
+    report: ReportProgress = ignore
 
     @cached_property
     def classifier(self) -> tuple[Classifier, str]:
-        """A classifier of such images, in whose features sets of images are compared, and what to call it.
+        """The classifier whose features are compared, and a description of it.
 
-        For images other than those of the package's recipes it is trained now. A network that has learnt nothing has
-        features, too; they must do where there are no labels to learn.
+        It is the one shipped for this data set, or else trained now. Data without labels get an untrained network:
+        its features are less telling, but they can be compared, too.
         """
         spec = self.training.spec
         if len(spec.labels) < 2:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 untrained = Classifier(spec.channels, torch.zeros(1, len(spec.labels)))
-            return untrained.eval(), f"an untrained network, as {spec.name} has no labels to learn"
-        seen = 0
+            return untrained.eval(), f"an untrained network ({spec.name} has no labels to train a classifier on)"
+        images_seen = 0
 
         def progress(images: int) -> None:
-            nonlocal seen
-            seen += images
-            self.tell("training a classifier", seen, IMAGES)
+            nonlocal images_seen
+            images_seen += images
+            self.report("training a classifier", images_seen, TRAINING_IMAGES)
 
-        in_the_box = shipped(spec)
-        classifier = in_the_box or train_classifier(self.training, self.held_out, progress=progress)
-        origin = "that comes with shapedreamer" if in_the_box else "trained for this"
-        right = f"{100 * classifier.accuracy:.1f}% of real images that it has not seen"
-        return classifier, f"a classifier of {spec.name} {origin}, which recognises {right}"
+        shipped = shipped_classifier(spec)
+        classifier = shipped or train_classifier(self.training, self.held_out, progress=progress)
+        origin = "shipped with shapedreamer" if shipped else "trained for this evaluation"
+        accuracy = f"{100 * classifier.accuracy:.1f}% accuracy on held-out images"
+        return classifier, f"a classifier of {spec.name} {origin} ({accuracy})"
 
 
-def subject(
-    run: str | Path, data: str | Path | None = None, device: DeviceName = "auto", tell: Tell = lambda *_: None
+def load_subject(
+    run: str | Path, data: str | Path | None = None, device: DeviceName = "auto", report: ReportProgress = ignore
 ) -> Subject:
-    """The model of a run, of a checkpoint, or one in the box (see model.load), with the images it was trained on.
+    """The model of a run, a checkpoint, or a shipped model (see models.model.load), with its training images.
 
-    data: where they lie by now, for recipes that read them. UserError if they are others.
+    data: where the images are now, for recipes that read files. UserError if they are not the training images.
     """
-    checkpoint = load_checkpoint(find(run))
-    training, held_out = moved(checkpoint.config.recipe, data).make_data()
+    checkpoint = load_checkpoint(find_checkpoint(run))
+    training, held_out = with_data_path(checkpoint.config.recipe, data).make_data()
     if training.spec != checkpoint.config.data:
         raise UserError(
-            f"{run} was trained on other images than those of {data or training.spec.name}: give it its own"
+            f"{run} was not trained on the images of {data or training.spec.name}; "
+            "pass the path of its training images with --data"
         )
-    return Subject(str(run), from_checkpoint(checkpoint, "ema", device), training, held_out, tell)
+    return Subject(str(run), from_checkpoint(checkpoint, "ema", device), training, held_out, report)
 
 
 def evaluate(
-    it: Subject,
+    model: str | Path,
     num: int = NUM,
-    sampler: SamplerName | None = None,
-    steps: int | None = None,
-    eta: float | None = None,
-    guidance: float = 1.0,
-    seed: int = 0,
-) -> tuple[Evaluation, Evidence]:
-    """Judge `num` samples, with labels as they come in the data. None is as the model is best sampled.
+    options: SampleOptions = SampleOptions(),
+    *,
+    data: str | Path | None = None,
+    device: DeviceName = "auto",
+    report: ReportProgress = ignore,
+    **changes: Any,
+) -> Evaluation:
+    """Measure how good `num` samples of a model are. `model` is a run, a checkpoint, or a shipped model.
 
-    UserError for a value that makes no sense, an N too small, or one too large for the data, before anything is drawn.
+        ``shapedreamer.evaluate("shapes", num=512, steps=10).fid``
+
+    options, changes: how to sample; labels are drawn from the data, so options.label must be "any"
+    data:             where the training images are now, for recipes that read files
+    report:           called with the name of the current task, the steps done, and the total
+
+    UserError as in load_subject and evaluate_subject.
     """
-    reference, real, real_labels = real_images(it.training, it.held_out, num)
-    sampling = it.model.chosen(sampler, steps, eta)
-    began = time.perf_counter()
-    samples, labels = draw(it.model, num, sampling, guidance, seed, lambda done: it.tell("sampling", done, num))
-    seconds = time.perf_counter() - began
+    subject = load_subject(model, data, device, report)
+    return evaluate_subject(subject, num, replace(options, **changes))[0]
 
-    classifier, features = it.classifier
-    it.tell("comparing", 0, 3)
-    of_reference, of_samples, of_real = (classifier.see(images) for images in (reference, samples, real))
-    distances = [Beside(f(of_samples[0], of_reference[0]), f(of_real[0], of_reference[0])) for f in (fid, kid)]
-    it.tell("comparing", 1, 3)
-    within = zip(*(precision_recall(of_reference[0], seen[0]) for seen in (of_samples, of_real)), strict=True)
-    precision, recall = (Beside(*shares) for shares in within)
-    it.tell("comparing", 2, 3)
-    copies = memorisation(samples, real[: len(it.held_out)], it.training, PAIRS)
-    it.tell("comparing", 3, 3)
 
-    accuracy, shapes, spec = None, None, it.training.spec
+def evaluate_subject(
+    subject: Subject, num: int = NUM, options: SampleOptions = SampleOptions()
+) -> tuple[Evaluation, Evidence]:
+    """Measure `num` samples, with labels drawn from the data, and as many real images in their place.
+
+    UserError for an option out of range, or if `num` is too small or too large for the data; raised before sampling.
+    """
+    model = subject.model
+    reference, real, real_labels = real_images(subject.training, subject.held_out, num)
+    sampling = model.resolve_sampling(options)
+    start = time.perf_counter()
+    samples, labels = draw(model, num, options, lambda done: subject.report("sampling", done, num))
+    seconds = time.perf_counter() - start
+
+    classifier, classifier_name = subject.classifier
+    subject.report("comparing", 0, 3)
+    reference_features, _ = classifier.predict(reference)
+    sample_features, sample_classes = classifier.predict(samples)
+    real_features, real_classes = classifier.predict(real)
+    fids, kids = (
+        SampleVsReal(distance(sample_features, reference_features), distance(real_features, reference_features))
+        for distance in (fid, kid)
+    )
+    subject.report("comparing", 1, 3)
+    of_samples, of_real = (precision_recall(reference_features, fake) for fake in (sample_features, real_features))
+    precision, recall = (SampleVsReal(*pair) for pair in zip(of_samples, of_real, strict=True))
+    subject.report("comparing", 2, 3)
+    copies = memorisation(samples, real[: len(subject.held_out)], subject.training, MAX_PAIRS)
+    subject.report("comparing", 3, 3)
+
+    label_accuracy, shapes, spec = None, None, subject.training.spec
     if labels is not None and len(classifier.known) > 1:
-        accuracy = Beside(_right(classifier, of_samples[1], labels), _right(classifier, of_real[1], real_labels))
+        label_accuracy = SampleVsReal(
+            _accuracy(classifier, sample_classes, labels), _accuracy(classifier, real_classes, real_labels)
+        )
     if primitives_of(spec) is not None:
-        asked = None if labels is None else real_labels  # not, if the samples were asked for nothing
+        shape_labels = None if labels is None else real_labels  # an unconditional model has nothing to compare with
         shapes = Shapes(
-            judge(samples, spec, labels, lambda done: it.tell("shapes in samples", done, num)),
-            judge(real, spec, asked, lambda done: it.tell("shapes in real images", done, num)),
+            judge(samples, spec, labels, lambda done: subject.report("shapes in samples", done, num)),
+            judge(real, spec, shape_labels, lambda done: subject.report("shapes in real images", done, num)),
         )
     evaluation = Evaluation(
-        model=it.name,
+        model=subject.name,
         data=spec.name,
         num=num,
-        seed=seed,
+        seed=options.seed,
         sampler=sampling.sampler,
         steps=sampling.steps,
         eta=sampling.eta,
-        guidance=guidance,
+        guidance=options.guidance,
         seconds=round(seconds, 2),
-        features=features,
-        fid=distances[0],
-        kid=distances[1],
+        features=classifier_name,
+        fid=fids,
+        kid=kids,
         precision=precision,
         recall=recall,
-        label_accuracy=accuracy,
+        label_accuracy=label_accuracy,
         shapes=shapes,
         copies=Copies(copies.nearer, copies.close, copies.close_held_out),
     )
-    pairs = torch.stack([samples[copies.pairs[:, 0]], it.training.batch(copies.pairs[:, 1])[0]], dim=1)
-    return evaluation, Evidence(samples, real, pairs, copies)
+    nearest = torch.stack([samples[copies.pairs[:, 0]], subject.training.batch(copies.pairs[:, 1])[0]], dim=1)
+    return evaluation, Evidence(samples, real, nearest, copies)
 
 
 def draw(
-    model: Model, num: int, sampling: Sampling, guidance: float, seed: int, progress: Callable[[int], None]
+    model: Model, num: int, options: SampleOptions, progress: Callable[[int], None]
 ) -> tuple[Tensor, Tensor | None]:
-    """`num` samples, (num, C, H, W), and the labels that they were asked for, (num, L), or None.
+    """`num` samples, (num, C, H, W), and the labels they are conditioned on, (num, L), or None.
 
-    The samples are as a picture file would have them, in 256 levels, as real images are: so an exact copy is one.
-    progress is told the number of samples drawn so far, after each batch.
+    The samples are rounded to the 256 levels of an image file, like real images, so that a copy is at distance 0.
+    `progress` is called after each batch with the number of samples so far.
     """
-    labels = model.label_vectors("any", num, seed)
+    if options.label != "any":
+        raise UserError("evaluation draws its labels from the data; leave out --label")
+    labels = model.label_vectors("any", num, options.seed)
     batches = []
     for first in range(0, num, BATCH):
         count = min(BATCH, num - first)
-        its = None if labels is None else labels[first : first + count]
-        steps = model.stream(count, sampling.sampler, sampling.steps, sampling.eta, seed, first, its, guidance)
-        batches.append(sample(steps).cpu())
+        batches.append(sample(model.stream(count, options, first=first)).cpu())
         progress(first + count)
     levels = torch.from_numpy(to_uint8(torch.cat(batches))).permute(0, 3, 1, 2)
     return levels.float() / 127.5 - 1, None if labels is None else labels.cpu()
 
 
 def real_images(training: Dataset, held_out: Dataset, num: int) -> tuple[Tensor, Tensor, Tensor]:
-    """`num` training images to compare with, `num` other real images, and the labels of those.
+    """The reference, `num` training images; `num` other real images to measure in place of samples; their labels.
 
-    The others are held-out images, as far as those go, and then training images that are not among the first.
-    UserError for an N too small, or one that the data are too few for.
+    The other images are held-out images first. If there are fewer than `num`, training images that are not in the
+    reference follow. UserError if `num` is too small, or too large for the data.
     """
-    if num < LEAST:
-        raise UserError(f"num must be at least {LEAST} for its numbers to mean anything, not {num}")
-    spare = min(num, len(held_out))
-    if 2 * num - spare > len(training):
-        most = min(len(training), (len(training) + len(held_out)) // 2)
-        advice = f"there are enough for --num {most}" if most >= LEAST else f"it takes {LEAST} of each at the least"
-        raise UserError(f"{training.spec.name} has too few images to compare {num} samples with: {advice}")
+    if num < MIN_IMAGES:
+        raise UserError(f"num must be at least {MIN_IMAGES}, not {num}: with fewer images the measures are unreliable")
+    num_held_out = min(num, len(held_out))
+    if 2 * num - num_held_out > len(training):
+        max_num = min(len(training), (len(training) + len(held_out)) // 2)
+        advice = f"use at most --num {max_num}" if max_num >= MIN_IMAGES else f"at least {MIN_IMAGES} are needed"
+        raise UserError(f"{training.spec.name} has too few images to compare {num} samples with; {advice}")
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))
-    images, labels = held_out.batch(torch.randperm(len(held_out), generator=torch.Generator().manual_seed(1))[:spare])
-    if spare < num:
-        more = training.batch(order[num : 2 * num - spare])
+    held_out_order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(1))
+    images, labels = held_out.batch(held_out_order[:num_held_out])
+    if num_held_out < num:
+        more = training.batch(order[num : 2 * num - num_held_out])
         images, labels = torch.cat([images, more[0]]), torch.cat([labels, more[1]])
     return training.batch(order[:num])[0], images, labels
 
 
-def _right(classifier: Classifier, seen: Tensor, labels: Tensor) -> float:
-    return (seen == classifier.classes(labels)).double().mean().item()
+def _accuracy(classifier: Classifier, predicted: Tensor, labels: Tensor) -> float:
+    return (predicted == classifier.classes(labels)).double().mean().item()

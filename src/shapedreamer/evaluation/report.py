@@ -1,4 +1,4 @@
-"""An evaluation as a page: one file with everything in it, for a phone, a desk, or a mail."""
+"""An evaluation as a web page: a single file without external resources, to open anywhere or to send by e-mail."""
 
 import base64
 import io
@@ -15,12 +15,12 @@ from ..imaging import render
 from .charts import bars, histogram
 from .evaluator import Evaluation, Evidence
 from .sweep import Point, picture, table
-from .table import Measure, judged_by, measures, sampled, verdict
+from .table import Measure, describe_features, describe_sampling, measures, verdict
 
-SHOWN = 64  # images of each kind
+GRID_IMAGES = 64
 COLUMNS = 8
-SCALE = 2  # of a pixel in the file; the page enlarges it further
-PAGE, GRID = "index.html", "grid.png"
+SCALE = 2  # pixels of the PNG per pixel of an image; the page enlarges it further
+PAGE_FILE, GRID_FILE = "index.html", "grid.png"
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fbfaf8; --card: #fff; --ink: #1d1d1f; --soft: #63636b; --edge: #e3e0da;
@@ -65,24 +65,24 @@ pre { overflow-x: auto; background: var(--card); border: 1px solid var(--edge); 
 
 
 def check_folder(folder: Path) -> None:
-    """UserError if a report cannot be put there, before anything is computed for it."""
+    """UserError if `folder` is a file. Call this before a long evaluation."""
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file, and a report is a folder: choose another name")
+        raise UserError(f"cannot write a report to {folder}: it is a file; choose a folder")
 
 
 def write_report(folder: Path, evaluation: Evaluation, evidence: Evidence, points: Sequence[Point] = ()) -> list[Path]:
-    """Write the page (index.html) and a picture of samples (grid.png) into a folder, and return their paths.
+    """Write the page (index.html) and a picture of samples (grid.png) into `folder`, and return their paths.
 
-    points: of a sweep, to be shown as well
+    points: results of a sweep to show, if any
     """
     html = page(evaluation, evidence, points)
-    render.save_picture(render.grid(evidence.samples[:SHOWN], COLUMNS), folder / GRID)
-    write_atomic(folder / PAGE, html.encode())
-    return [folder / PAGE, folder / GRID]
+    render.save_picture(render.grid(evidence.samples[:GRID_IMAGES], COLUMNS), folder / GRID_FILE)
+    write_atomic(folder / PAGE_FILE, html.encode())
+    return [folder / PAGE_FILE, folder / GRID_FILE]
 
 
 def page(evaluation: Evaluation, evidence: Evidence, points: Sequence[Point] = ()) -> str:
-    """The report as one HTML document, which loads nothing from anywhere."""
+    """The report as one HTML document that loads no other resources."""
     quality = asdict(evaluation)
     name, data, num = escape(evaluation.model), escape(evaluation.data), f"{evaluation.num:,}"
     return f"""<!doctype html>
@@ -96,10 +96,10 @@ def page(evaluation: Evaluation, evidence: Evidence, points: Sequence[Point] = (
 <body>
 <main>
 <h1>How good is {name}?</h1>
-<p>{num} samples beside {num} real images of {data}.</p>
-<p class="soft">Sampled with {escape(sampled(quality))}. It took {evaluation.seconds:,.0f} seconds.</p>
+<p>{num} samples compared with {num} real images of {data}.</p>
+<p class="soft">Sampled with {escape(describe_sampling(quality))}, in {evaluation.seconds:,.0f} seconds.</p>
 {_images(evidence)}
-{_numbers(measures(quality), judged_by(quality))}
+{_numbers(measures(quality), describe_features(quality))}
 {_copies(verdict(quality), evidence)}
 {_shapes(evaluation)}
 {_sweep(points)}
@@ -110,11 +110,11 @@ def page(evaluation: Evaluation, evidence: Evidence, points: Sequence[Point] = (
 
 
 def _images(evidence: Evidence) -> str:
-    samples, real = (render.grid(images[:SHOWN], COLUMNS, SCALE) for images in (evidence.samples, evidence.real))
-    return f"""<h2>See for yourself</h2>
+    samples, real = (render.grid(images[:GRID_IMAGES], COLUMNS, SCALE) for images in (evidence.samples, evidence.real))
+    return f"""<h2>Samples and real images</h2>
 <div class="two">
-{_figure(samples, "a grid of samples", _key("samples", "samples: the first ones, not chosen"))}
-{_figure(real, "a grid of real images", _key("real", "real images, in place of samples"))}
+{_figure(samples, "a grid of samples", _key("samples", f"the first {GRID_IMAGES} samples, not selected"))}
+{_figure(real, "a grid of real images", _key("real", "real images, for comparison"))}
 </div>"""
 
 
@@ -123,12 +123,13 @@ def _numbers(rows: Sequence[Measure], features: str) -> str:
         f"""<tbody>
 <tr><th scope="row"><b>{row.name}</b><small>{row.better}</small></th>
 <td class="number samples">{row.samples}</td><td class="number real">{row.real}</td></tr>
-<tr class="note"><td colspan="3">{escape(row.means)} <em>{escape(row.blind)}</em></td></tr>
+<tr class="note"><td colspan="3">{escape(row.explanation)} <em>{escape(row.blind_spot)}</em></td></tr>
 </tbody>"""
         for row in rows
     )
     return f"""<h2>The numbers</h2>
-<p>A number means something only beside that of real images, which were measured as if they were samples.</p>
+<p>The second column measures other real images in place of the samples: a perfect model scores about the same. What a
+measure does not show is in italics.</p>
 <table>
 <thead><tr><th></th><th>{_key("samples", "samples")}</th><th>{_key("real", "real images")}</th></tr></thead>
 {body}
@@ -136,43 +137,45 @@ def _numbers(rows: Sequence[Measure], features: str) -> str:
 <p class="soft">{escape(features)}</p>"""
 
 
-def _copies(verdict: str, evidence: Evidence) -> str:
+def _copies(summary: str, evidence: Evidence) -> str:
     copies = evidence.copies
     chart = histogram(
         {"samples": copies.samples.tolist(), "real": copies.held_out.tolist()},
-        "distances to the nearest training image, of samples and of real images that the model has not seen",
+        "histogram of the distance to the nearest training image, for samples and for unseen real images",
         "distance to the nearest training image",
     )
     distances = copies.samples[copies.pairs[:, 0]].tolist()
     pairs = "\n".join(
-        _figure(render.grid(pair, 2, SCALE), "a sample, and the training image nearest to it", f"{distance:.3f}")
+        _figure(render.grid(pair, 2, SCALE), "a sample and its nearest training image", f"{distance:.3f}")
         for pair, distance in zip(evidence.pairs, distances, strict=True)
     )
-    return f"""<h2>New, or copied?</h2>
-<p>{escape(verdict)}</p>
+    return f"""<h2>Are samples copied from the training images?</h2>
+<p>{escape(summary)}</p>
 <div class="two">
 <figure>{chart}
-<figcaption>{_key("samples", "samples")}{_key("real", "real images that the model has not seen")}<br>
-The distance is the root of the mean square difference of pixels between −1 and 1; a copy has 0.</figcaption></figure>
+<figcaption>{_key("samples", "samples")}{_key("real", "unseen real images")}<br>
+The distance is the root mean square difference of pixels in [−1, 1]. Copies have distance 0. If the samples lie further
+left than the real images, they are copied or blurry.</figcaption></figure>
 <div><div class="pairs">
 {pairs}
 </div>
-<p class="soft">The samples nearest to a training image, each to the left of that image, with their distance.</p></div>
+<p class="soft">The samples that are closest to a training image. Each pair shows the sample (left), its nearest
+training image (right), and their distance.</p></div>
 </div>"""
 
 
 def _shapes(evaluation: Evaluation) -> str:
-    """The kinds of shapes that were found, where the data set is one of shapes and there are any."""
+    """The kinds of shapes, or nothing if the data set does not draw shapes or no image is valid."""
     shapes = evaluation.shapes
     if shapes is None or shapes.samples.kinds is None or shapes.real.kinds is None:
         return ""
     chart = bars(
         {"samples": list(shapes.samples.kinds.values()), "real": list(shapes.real.kinds.values())},
         {i + 0.5: kind for i, kind in enumerate(shapes.real.kinds)},
-        "the share of each kind of shape, in samples and in real images",
+        "bar chart of the share of each kind of shape, in samples and in real images",
         "kind of shape",
     )
-    return f"""<h2>Which shapes</h2>
+    return f"""<h2>Kinds of shapes</h2>
 <figure>{chart}
 <figcaption>{_key("samples", "samples")}{_key("real", "real images")}<br>
 The share of each kind among the shapes in valid images.</figcaption></figure>"""
@@ -181,15 +184,15 @@ The share of each kind among the shapes in valid images.</figcaption></figure>""
 def _sweep(points: Sequence[Point]) -> str:
     if not points:
         return ""
-    return f"""<h2>How to sample it</h2>
-<p>More network calls take longer. The line to choose is the one that comes near to real images first, and the point is
-the one from which on it is flat.</p>
-{_figure(picture(points), "quality against network calls, a line for each sampler", "", "plot")}
+    return f"""<h2>Samplers and network calls</h2>
+<p>Each line is a sampler. Sampling time grows with the number of network calls. Choose the sampler that gets close to
+real images first, and stop where its line becomes flat.</p>
+{_figure(picture(points), "quality against network calls, one line per sampler", "", "plot")}
 <pre>{escape(chr(10).join(table(points)))}</pre>"""
 
 
 def _figure(picture: Image.Image, alt: str, caption: str, kind: str = "") -> str:
-    """A picture in the page itself, with a caption, which is HTML."""
+    """A picture, embedded as a data URL, with a caption. `caption` is HTML; `kind` is the CSS class."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()
@@ -197,5 +200,6 @@ def _figure(picture: Image.Image, alt: str, caption: str, kind: str = "") -> str
 src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>"""
 
 
-def _key(series: str, words: str) -> str:
-    return f'<span class="key {series}">{words}</span>'
+def _key(series: str, text: str) -> str:
+    """A legend entry: a square in the colour of the series, and a text."""
+    return f'<span class="key {series}">{text}</span>'

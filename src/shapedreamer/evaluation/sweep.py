@@ -1,6 +1,6 @@
-"""Quality against network calls, for every sampler: the picture that decides how to sample a model.
+"""Quality against the number of network calls, for every sampler: helps to decide how to sample a model.
 
-DDIM with eta 1 has no line of its own: with these steps it is DDPM, to the last rounding.
+DDPM and DDIM with eta 1 share a line: with the same steps they are the same sampler, up to rounding.
 """
 
 import io
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..common.errors import require
 from ..common.names import SamplerName
-from ..models.recipes import Sampling
+from ..models.options import SampleOptions
 from .distances import fid
 from .evaluator import Subject, draw, real_images
 from .table import number, percent
@@ -21,24 +21,24 @@ from .validity import judge, primitives_of
 
 STEPS = (1, 2, 4, 8, 16, 24, 50)
 NUM = 512
-SEARCH = 20  # network calls that looking for the shapes in an image takes about as long as
-WAYS: dict[tuple[SamplerName, float], tuple[str, str]] = {  # of the sampler with this eta: name and colour
+SEARCH_COST = 20  # the search for shapes in an image takes about as long as this many network calls
+CURVES: dict[tuple[SamplerName, float], tuple[str, str]] = {  # (sampler, eta) -> (name, colour)
     ("ddpm", 0.0): ("ddpm = ddim, eta 1", "#d55e00"),
     ("ddim", 0.0): ("ddim", "#0072b2"),
     ("heun", 0.0): ("heun", "#009e73"),
     ("dpmpp_2m", 0.0): ("dpmpp_2m", "#aa4499"),
     ("dpmpp_2m", 1.0): ("dpmpp_2m, eta 1", "#661133"),
 }
-REAL = "#777777"
-GAP = 0.06  # between the names beside the lines, as a share of the picture's height
-Quality = Callable[[Tensor, Callable[[int], None]], float]  # of images (N, C, H, W), telling how many it has seen
+REAL_COLOUR = "#777777"
+MIN_GAP = 0.06  # between the names at the right, as a share of the plot's height
+Metric = Callable[[Tensor, Callable[[int], None]], float]  # (images (N, C, H, W), progress) -> quality
 
 
 class Point(NamedTuple):
-    """The quality of `num` samples, drawn by one sampler in so many steps from the noise of `seed`.
+    """The quality of `num` samples from one sampler with one number of steps.
 
-    calls    of the network, for a sample: twice the steps with a guidance that is neither 0 nor 1
-    measure  what quality is: "valid", the share of samples made of shapes, or "FID"
+    calls    network calls per sample: `steps`, or twice as many if guidance is neither 0 nor 1
+    measure  what `quality` is: "valid", the share of samples made of shapes, or "FID"
     real     the quality of as many real images
     """
 
@@ -54,40 +54,42 @@ class Point(NamedTuple):
     guidance: float
 
 
-def sweep(it: Subject, num: int = NUM, guidance: float = 1.0, seed: int = 0) -> list[Point]:
-    """The quality with every sampler and each of STEPS that the model has, all from the same noise and labels.
+def sweep(subject: Subject, num: int = NUM, guidance: float = 1.0, seed: int = 0) -> list[Point]:
+    """Measure the quality with every sampler and with each number of steps in STEPS, up to the model's T.
 
-    UserError as in `evaluate`.
+    All samplers start from the same noise and use the same labels. Quality is the share of valid images if the data set
+    draws shapes, otherwise FID. UserError as in evaluate_subject.
     """
-    reference, real, _ = real_images(it.training, it.held_out, num)
-    it.model.stream(1, seed=seed, guidance=guidance)  # refuses what makes no sense
-    steps = [n for n in STEPS if n <= it.model.schedule.T]
-    quality, extra = (_valid(it), SEARCH) if primitives_of(it.training.spec) else (_distance(it, reference), 0)
-    total = num * (len(WAYS) * sum(n + extra for n in steps) + extra)
-    before = 0
+    reference, real, _ = real_images(subject.training, subject.held_out, num)
+    subject.model.stream(1, seed=seed, guidance=guidance)  # raises UserError for invalid options
+    steps = [n for n in STEPS if n <= subject.model.schedule.T]
+    measure: Literal["valid", "FID"] = "valid" if primitives_of(subject.training.spec) else "FID"
+    metric, cost = (_valid(subject), SEARCH_COST) if measure == "valid" else (_fid(subject, reference), 0)
+    total = num * (len(CURVES) * sum(n + cost for n in steps) + cost)  # in network calls
+    finished = 0
 
-    def tell(done: int) -> None:
-        it.tell("network calls and as much other work", before + done, total)
+    def report(done: int) -> None:
+        subject.report("sampling and measuring", finished + done, total)
 
-    def one(sampler: SamplerName, eta: float, n: int) -> float:
-        images, _ = draw(it.model, num, Sampling(sampler, n, eta), guidance, seed, lambda done: tell(n * done))
-        return quality(images, lambda done: tell(n * num + extra * done))
+    def measure_samples(sampler: SamplerName, eta: float, n: int) -> float:
+        options = SampleOptions(sampler, n, eta, seed, guidance=guidance)
+        images, _ = draw(subject.model, num, options, lambda done: report(n * done))
+        return metric(images, lambda done: report(n * num + cost * done))
 
-    of_real = quality(real, lambda done: tell(extra * done))
-    before += extra * num
+    real_quality = metric(real, lambda done: report(cost * done))
+    finished += cost * num
     points = []
-    for sampler, eta in WAYS:
+    for sampler, eta in CURVES:
         for n in steps:
             calls = n if guidance in (0, 1) else 2 * n
-            measure: Literal["valid", "FID"] = "valid" if extra else "FID"
-            found = one(sampler, eta, n)
-            points.append(Point(sampler, eta, n, calls, measure, found, of_real, num, seed, guidance))
-            before += (n + extra) * num
+            quality = measure_samples(sampler, eta, n)
+            points.append(Point(sampler, eta, n, calls, measure, quality, real_quality, num, seed, guidance))
+            finished += (n + cost) * num
     return points
 
 
 def table(points: Sequence[Point]) -> list[str]:
-    """A line for each sampler and a column for each number of network calls."""
+    """The points as text: one line per sampler, one column per number of network calls."""
     first = points[0]
     form = percent if first.measure == "valid" else number
     calls = sorted({point.calls for point in points})
@@ -100,22 +102,23 @@ def table(points: Sequence[Point]) -> list[str]:
 
 
 def title(points: Sequence[Point]) -> str:
+    """What the points show: the measure, which direction is better, and the number of samples."""
     first = points[0]
-    quality = "images made of one to three shapes" if first.measure == "valid" else "FID, lower is better"
-    return f"{quality} ({first.num} samples each)"
+    quality = "valid images, higher is better" if first.measure == "valid" else "FID, lower is better"
+    return f"{quality} ({first.num} samples per value)"
 
 
 def picture(points: Sequence[Point]) -> Image.Image:
-    """Quality over network calls, a line for each sampler and one for real images. Needs the extra `track`."""
+    """Plot quality against network calls: one line per sampler, and one for real images. Needs the extra `track`."""
     figure = require("matplotlib.figure", "track").Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    first, ends = points[0], {}
+    first, labels = points[0], {}
     for name, line in _lines(points).items():
-        _, colour = WAYS[line[0].sampler, line[0].eta]
+        _, colour = CURVES[line[0].sampler, line[0].eta]
         axes.plot([point.calls for point in line], [point.quality for point in line], marker="o", color=colour)
-        ends[name] = line[-1].quality, colour
-    axes.axhline(first.real, color=REAL, linestyle="--")
-    ends["real images"] = first.real, REAL
+        labels[name] = line[-1].quality, colour
+    axes.axhline(first.real, color=REAL_COLOUR, linestyle="--")
+    labels["real images"] = first.real, REAL_COLOUR
 
     calls = sorted({point.calls for point in points})
     axes.set_xscale("log", base=2)
@@ -126,13 +129,13 @@ def picture(points: Sequence[Point]) -> Image.Image:
     else:
         axes.set_yscale("log")
         axes.autoscale_view()
-    axes.set(xlabel="network calls a sample", title=title(points))
+    axes.set(xlabel="network calls per sample", title=title(points))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 
-    ends = dict(sorted(ends.items(), key=lambda end: end[1][0]))
-    heights = [axes.transAxes.inverted().transform(axes.transData.transform((1, y)))[1] for y, _ in ends.values()]
-    for (name, (_, colour)), height in zip(ends.items(), apart(heights, GAP), strict=True):
+    labels = dict(sorted(labels.items(), key=lambda label: label[1][0]))
+    heights = [axes.transAxes.inverted().transform(axes.transData.transform((1, y)))[1] for y, _ in labels.values()]
+    for (name, (_, colour)), height in zip(labels.items(), spread(heights, MIN_GAP), strict=True):
         axes.text(1.02, height, name, color=colour, va="center", transform=axes.transAxes)
 
     buffer = io.BytesIO()
@@ -140,30 +143,35 @@ def picture(points: Sequence[Point]) -> Image.Image:
     return Image.open(buffer)
 
 
-def apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Rising heights, moved as little as it takes (in squares) for each to be at least `gap` above the one before."""
-    groups: list[list[float]] = []  # of those that are moved together, each height less the gaps below it
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Move increasing heights apart to at least `gap`, with the least sum of squared movements.
+
+    This is isotonic regression, solved by pooling adjacent violators.
+    """
+    groups: list[list[float]] = []  # heights that end up exactly `gap` apart, with i * gap subtracted
     for i, height in enumerate(heights):
         groups.append([height - i * gap])
         while len(groups) > 1 and fmean(groups[-2]) > fmean(groups[-1]):
             groups[-2:] = [groups[-2] + groups[-1]]
-    level = [fmean(group) for group in groups for _ in group]
-    return [height + i * gap for i, height in enumerate(level)]
+    levels = [fmean(group) for group in groups for _ in group]
+    return [level + i * gap for i, level in enumerate(levels)]
 
 
 def _lines(points: Sequence[Point]) -> dict[str, list[Point]]:
-    """The points of each sampler, by its name."""
+    """The points of each curve, by the curve's name."""
     lines: dict[str, list[Point]] = {}
     for point in points:
-        lines.setdefault(WAYS[point.sampler, point.eta][0], []).append(point)
+        lines.setdefault(CURVES[point.sampler, point.eta][0], []).append(point)
     return lines
 
 
-def _valid(it: Subject) -> Quality:
-    return lambda images, progress: judge(images, it.training.spec, progress=progress).valid
+def _valid(subject: Subject) -> Metric:
+    """The share of valid images."""
+    return lambda images, progress: judge(images, subject.training.spec, progress=progress).valid
 
 
-def _distance(it: Subject, reference: Tensor) -> Quality:
-    classifier, _ = it.classifier
-    features, _ = classifier.see(reference)
-    return lambda images, _: fid(classifier.see(images)[0], features)
+def _fid(subject: Subject, reference: Tensor) -> Metric:
+    """The FID to the reference images (N, C, H, W)."""
+    classifier, _ = subject.classifier
+    reference_features, _ = classifier.predict(reference)
+    return lambda images, _: fid(classifier.predict(images)[0], reference_features)

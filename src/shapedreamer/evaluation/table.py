@@ -1,23 +1,28 @@
-"""The numbers of an evaluation, as people read them: each measure with what it means, in a table of text.
+"""The results of an evaluation as text: every measure with its meaning, which values are good, and its blind spots.
 
-It needs no torch. `quality` is an Evaluation (see evaluation.py) as dataclasses.asdict or JSON gives it: a plain dict.
+This module does not import torch. `quality` is an Evaluation (see evaluator.py) as a plain dict, from
+dataclasses.asdict or from JSON.
 """
 
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from ..common.errors import UserError
 from ..models import zoo
 
-MANY = 5  # times as many close samples as held-out images; in honest sets of the least number there are fewer
-NEARER, FARTHER = 0.6, 0.4  # of `nearer`, which by chance is 0.5 ± 0.08 at the most
-Better = Literal["lower is better", "higher is better", "best as for real images"]
+WIDTH = 99  # columns
+MAX_CLOSE_RATIO = 5  # close / close_held_out without memorisation; chance stays below it, even with 256 samples
+MIN_NEARER, MAX_NEARER = 0.4, 0.6  # range without memorisation; by chance, `nearer` is within 0.5 ± 0.08
+Better = Literal["lower is better", "higher is better", "best close to real", "best at or below real"]
 
 
 class Measure(NamedTuple):
-    """A measure of the samples and of real images in their place; "–" where there is nothing to measure.
+    """One measure of the samples and of real images, formatted for display; "–" if there is nothing to measure.
 
-    brief: what it is, in a few words; means: the same in full; blind: what it cannot tell
+    brief:       the meaning in a few words
+    explanation: the meaning in full sentences
+    blind_spot:  what it cannot detect
     """
 
     name: str
@@ -25,136 +30,155 @@ class Measure(NamedTuple):
     real: str
     better: Better
     brief: str
-    means: str
-    blind: str
+    explanation: str
+    blind_spot: str
 
 
 def measures(quality: Mapping[str, Any]) -> list[Measure]:
-    """All that were taken, those that tell most first."""
+    """All measures of an evaluation, the most informative ones first."""
     copies, shapes, label = quality["copies"], quality["shapes"], quality["label_accuracy"]
     return [
-        *(_of_shapes(shapes["samples"], shapes["real"]) if shapes else []),
+        *(_shape_measures(shapes["samples"], shapes["real"]) if shapes else []),
         Measure(
             "FID",
             *_both(quality["fid"], number),
             "lower is better",
-            "how far the two sets lie apart",
-            "How far the samples lie from training images by what a classifier sees in them (its features), where each "
-            "set is taken for a Gaussian.",
-            "It does not tell bad images from too few kinds of them, and falls with the number of images: compare it "
-            "with the number beside it, or with another one of the same features and number.",
+            "distance to training images in feature space",
+            "Fréchet distance. A classifier turns each image into a vector of features; FID compares the mean and the "
+            "covariance of the features of both sets, as if they were Gaussian. It is 0 if both agree.",
+            "It does not separate quality from variety. It depends on the number of images and on the classifier: "
+            "compare it only with FIDs that were measured in the same way.",
         ),
         Measure(
             "KID",
             *_both(quality["kid"], number),
             "lower is better",
-            "the same, by all pairs of images",
-            "How far the two sets lie apart by all pairs of images, with no Gaussian. It is 0 on average for two sets "
-            "of one kind, and so below 0 for about half of them.",
-            "A flaw that the features do not show costs nothing, here as in FID.",
+            "like FID, from all pairs of images",
+            "Kernel distance. It compares the features of all pairs of images, without assuming that they are "
+            "Gaussian. For two sets from one distribution it is 0 on average, so small negative values are normal.",
+            "Like FID, it misses flaws that the features do not show.",
         ),
         Measure(
             "precision",
             *_both(quality["precision"], percent),
             "higher is better",
-            "samples that could be real",
-            "The share of samples that lie among the training images: as near to one of them as its third-nearest "
-            "neighbour.",
-            "A model that draws one good image again and again has a precision of 100%.",
+            "samples that resemble training images",
+            "The share of samples that lie among the training images. A sample does if it is at least as close to one "
+            "of them, in feature space, as that image's third-nearest neighbour. Low precision means bad samples.",
+            "It ignores variety: a model that repeats one good image scores 100%.",
         ),
         Measure(
             "recall",
             *_both(quality["recall"], percent),
             "higher is better",
-            "real images that could be samples",
-            "The share of training images that lie among the samples, in the same sense.",
-            "Bad samples raise it, too, where they are scattered widely.",
+            "training images that resemble samples",
+            "The share of training images that lie among the samples, measured in the same way. Low recall means that "
+            "the samples miss some kinds of images.",
+            "It says little about quality: bad samples raise it if they are widely scattered.",
         ),
-        *([_of_labels(label)] if label else []),
+        *([_label_measure(label)] if label else []),
         Measure(
-            "nearer than new",
+            "copying",
             f"{copies['nearer']:.2f}",
             "0.50",
-            "best as for real images",
-            "1 where training images are copied",
-            "How likely it is that a sample lies nearer to the training images than a real image that the model has "
-            "never seen. It is 0.5 for samples like the data, 1 for copies, and 0 for samples unlike the data.",
-            "It goes by pixels: a copy that is shifted, mirrored or recoloured is taken for new, and blurred images "
-            "lie near to all others. A few copies among many samples do not move it.",
+            "best close to real",
+            "1 = copies, 0.5 = new, 0 = unlike the data",
+            "The probability that a sample is closer to a training image than an unseen real image is. It is 0.5 if "
+            "samples are as new as unseen real images, 1 if all samples are copies, and near 0 if the samples do not "
+            "resemble the data.",
+            "It compares pixels: shifted, mirrored or recoloured copies count as new, and blurry samples look like "
+            "copies. A few copies among many samples hardly change it.",
         ),
         Measure(
-            "close to a copy",
+            "near-copies",
             percent(copies["close"]),
             percent(copies["close_held_out"]),
-            "best as for real images",
-            "as close as 1% of unseen images",
-            "The share of samples that lie as close to a training image as the closest hundredth of real images that "
-            "the model has never seen. It shows a few copies among many samples.",
-            "Where images are simple, some are close to one another and nobody copied.",
+            "best at or below real",
+            "samples very close to a training image",
+            "The share of samples that are as close to a training image as the closest 1% of unseen real images. It "
+            "reveals a few copies among many samples.",
+            "Simple images can be nearly equal without any copying.",
         ),
     ]
 
 
 def verdict(quality: Mapping[str, Any]) -> str:
-    """Whether training images were memorised, in a sentence."""
+    """One sentence: does the model memorise training images?"""
     copies = quality["copies"]
-    if copies["close"] > MANY * copies["close_held_out"]:
+    if copies["close"] > MAX_CLOSE_RATIO * copies["close_held_out"]:
         return (
-            f"The model memorises: {percent(copies['close'])} of its samples are as close to a training image as only "
-            f"{percent(copies['close_held_out'])} of new real images are."
+            f"The model memorises training images: {percent(copies['close'])} of the samples are as close to one as "
+            f"only {percent(copies['close_held_out'])} of unseen real images are."
         )
-    if copies["nearer"] > NEARER:
+    if copies["nearer"] > MAX_NEARER:
         return (
-            "The samples lie nearer to the training images than new real images do: they are copied in part, or "
-            "blurred (the nearest pairs, in the report, show which)."
+            "Samples are closer to the training images than unseen real images are. They are partly copied, or "
+            "blurry: look at the closest pairs in the report."
         )
-    if copies["nearer"] < FARTHER:
-        return "Nothing is memorised: the samples lie farther from the training images than new real images do."
-    return "Nothing is memorised: the samples lie as far from the training images as new real images do."
+    if copies["nearer"] < MIN_NEARER:
+        return "No sign of memorisation: samples are farther from the training images than unseen real images are."
+    return "No sign of memorisation: samples are as far from the training images as unseen real images are."
 
 
-def sampled(quality: Mapping[str, Any]) -> str:
-    """How the samples were made, in a line."""
+def describe_sampling(quality: Mapping[str, Any]) -> str:
+    """The sampling options in one line."""
+    steps = f"{quality['steps']} step" if quality["steps"] == 1 else f"{quality['steps']} steps"
     return (
-        f"{quality['sampler']}, {quality['steps']} steps, eta {quality['eta']:g}, guidance {quality['guidance']:g}, "
+        f"{quality['sampler']}, {steps}, eta {quality['eta']:g}, guidance {quality['guidance']:g}, "
         f"seed {quality['seed']}"
     )
 
 
-def judged_by(quality: Mapping[str, Any]) -> str:
-    """Whose features the numbers depend on, in a sentence."""
-    return f"FID, KID, precision and recall are by the features of {quality['features']}."
+def describe_features(quality: Mapping[str, Any]) -> str:
+    """One sentence that names the network whose features the distances use."""
+    return f"FID, KID, precision and recall use the features of {quality['features']}."
 
 
 def lines_of(quality: Mapping[str, Any]) -> list[str]:
-    """An evaluation as lines of text, none of them empty."""
+    """An evaluation as lines of text: a table of the measures, then what they do not show, then the verdict."""
     rows = measures(quality)
-    lines = [("", "samples", "real", ""), *((m.name, m.samples, m.real, f"{m.better}: {m.brief}") for m in rows)]
-    name, samples, real, _ = (max(map(len, column)) for column in zip(*lines, strict=True))
+    cells = [("", "samples", "real", ""), *((*row[:3], f"{row.better}: {row.brief}") for row in rows)]
+    name, samples, real, _ = (max(map(len, column)) for column in zip(*cells, strict=True))
+    table = [f"{a:{name}}  {b:>{samples}}  {c:>{real}}  {d}".rstrip() for a, b, c, d in cells]
+    limits = [
+        line
+        for row in rows
+        for line in textwrap.wrap(
+            row.blind_spot, WIDTH, initial_indent=f"{row.name:{name}}  ", subsequent_indent=" " * (name + 2)
+        )
+    ]
+    num = quality["num"]
     return [
-        f"{quality['num']} samples of {quality['model']} beside {quality['num']} real images of {quality['data']}",
-        f"{sampled(quality)}: {quality['seconds']:.0f} s",
-        *(f"{a:{name}}  {b:>{samples}}  {c:>{real}}  {d}".rstrip() for a, b, c, d in lines),
+        f"{num} samples of {quality['model']} compared with {num} real images of {quality['data']}",
+        f"sampled with {describe_sampling(quality)}, in {quality['seconds']:.0f} s",
+        "",
+        *table,
         *([_kinds(quality["shapes"])] if quality["shapes"] else []),
+        "",
+        '"real" measures other real images in place of the samples: a perfect model scores about the same.',
+        "What the measures do not show:",
+        *limits,
+        "",
         verdict(quality),
-        judged_by(quality),
+        describe_features(quality),
     ]
 
 
 def number(value: float) -> str:
-    """Three digits, or more before the point."""
+    """A number with three significant digits, or all digits before the point: 12.3, 0.0312, 23196."""
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def percent(share: float) -> str:
+    """A share as a percentage with one decimal: 0.123 -> "12.3%"."""
     return f"{100 * share:.1f}%"
 
 
-def _both(beside: Mapping[str, float], form: Callable[[float], str]) -> tuple[str, str]:
-    return form(beside["samples"]), form(beside["real"])
+def _both(measure: Mapping[str, float], form: Callable[[float], str]) -> tuple[str, str]:
+    return form(measure["samples"]), form(measure["real"])
 
 
-def _of_shapes(samples: Mapping[str, Any], real: Mapping[str, Any]) -> list[Measure]:
+def _shape_measures(samples: Mapping[str, Any], real: Mapping[str, Any]) -> list[Measure]:
     def both(key: str, form: Callable[[float], str]) -> tuple[str, str]:
         values = samples[key], real[key]
         first, second = ("–" if value is None else form(value) for value in values)
@@ -166,87 +190,89 @@ def _of_shapes(samples: Mapping[str, Any], real: Mapping[str, Any]) -> list[Meas
             *both("valid", percent),
             "higher is better",
             "images made of one to three shapes",
-            "The share of images that overlap by 92% or more (IoU) with one to three shapes of the data set.",
-            "Edges may be a little off; and one shape drawn again and again is valid, too.",
+            "The share of images that consist of one to three shapes of the data set, with an overlap (intersection "
+            "over union) of at least 92%.",
+            "Edges may be slightly wrong, and a model that repeats one shape scores 100%.",
         ),
         Measure(
             "exact",
             *both("exact", percent),
             "higher is better",
-            "the same, to three pixels",
-            "The share of images that are valid, with no more than three pixels wrong.",
-            "It is strict: an eye can find an image perfect that is not exact.",
+            "valid, with at most three wrong pixels",
+            "The share of images that are valid with at most three wrong pixels.",
+            "It is strict: an image with four wrong pixels can look perfect. It ignores variety, too.",
         ),
         *(
             [
                 Measure(
-                    "as asked",
+                    "label match",
                     *both("asked", percent),
                     "higher is better",
                     "valid images with the shapes of their label",
-                    "The share of valid images that hold as many shapes of each kind as their label says.",
-                    "A shape can hide behind another one, or two look like a third: so real images miss some, too.",
+                    "The share of valid images with exactly the shapes of their label: the right number of each kind.",
+                    "One shape can hide another, and two can look like a third, so even real images score below 100%.",
                 )
             ]
             if real["asked"] is not None
             else []
         ),
         Measure(
-            "shapes an image",
+            "shapes per image",
             *both("shapes", number),
-            "best as for real images",
+            "best close to real",
             "in valid images, on average",
-            "How many shapes it takes to draw a valid image, on average.",
-            "Shapes that hide behind others do not count, in samples and in real images.",
+            "The average number of shapes in a valid image.",
+            "Hidden shapes are not counted, in samples and in real images.",
         ),
         Measure(
             "crisp",
             *both("crisp", percent),
             "higher is better",
-            "pixels that are black or white",
-            "The share of pixels that are nearly black or nearly white, as all are in the data.",
-            "An empty image is perfectly crisp.",
+            "pixels that are nearly black or white",
+            "The share of pixels that are nearly black or nearly white. In the data, all are.",
+            "An empty image scores 100%.",
         ),
         Measure(
             "white",
             *both("white", percent),
-            "best as for real images",
+            "best close to real",
             "pixels that are white",
-            "The share of pixels that are white.",
-            "Many small shapes and a few large ones can be as white.",
+            "The share of white pixels: the area that the shapes cover.",
+            "Many small shapes can cover as much as a few large ones.",
         ),
     ]
 
 
-def _of_labels(label: Mapping[str, float]) -> Measure:
+def _label_measure(label: Mapping[str, float]) -> Measure:
     return Measure(
         "label accuracy",
         *_both(label, percent),
         "higher is better",
-        "images that show their label",
-        "The share of images that the classifier takes for what their label says.",
-        "The classifier makes mistakes, as it does with real images; and what it recognises need not look good.",
+        "images recognised as their label",
+        "The share of images that the classifier assigns to their label.",
+        "The classifier makes mistakes, even with real images. An image that it recognises can still look bad.",
     )
 
 
 def _kinds(shapes: Mapping[str, Any]) -> str:
     samples, real = shapes["samples"]["kinds"], shapes["real"]["kinds"]
     if samples is None or real is None:
-        return "kinds of shapes: there is no valid image"
+        return "kinds of shapes: none, because no image is valid"
     return "kinds of shapes: " + ", ".join(
         f"{kind} {percent(share)} (real: {percent(real[kind])})" for kind, share in samples.items()
     )
 
 
 def describe(name: str) -> str:
-    """The card of a model as text. UserError if there is no such model."""
+    """The model card of a shipped model as text. UserError if there is no such model."""
     if name not in zoo.names():
-        raise UserError(f"there is no model {name!r} in the box; there are: {', '.join(zoo.names()) or 'none'}")
+        shipped = ", ".join(zoo.names()) or "none"
+        raise UserError(f"there is no shipped model {name!r}; the shipped models are: {shipped}")
     card = zoo.card(name)
     commands = "\n".join(f"    {command}" for command in card.commands)
     quality = "\n".join(lines_of(card.quality))
     return (
         f"{name}: {card.about}\n\ndata: {card.data}\n{card.parameters:,} parameters, "
-        f"trained on {card.images:,} images in {card.minutes:.0f} minutes, seed {card.seed}, on {card.machine}:\n"
-        f"{commands}\n\n{quality}\nsha256 {card.sha256}"
+        f"trained on {card.images:,} images in {card.minutes:.0f} minutes, seed {card.seed}, on {card.machine}\n"
+        f"commands:\n{commands}\n\n{quality}\n\nsha256 of the weights: {card.sha256}"
     )
