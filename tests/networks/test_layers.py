@@ -1,4 +1,4 @@
-"""The parts of the networks against their formulas, written out."""
+"""Each layer against its formula, written out."""
 
 import math
 
@@ -16,7 +16,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def randomise(module: nn.Module) -> nn.Module:
-    """Weights that leave no part of a formula at 0 or 1, in float64."""
+    """Give the module random float64 weights, so that no term of a formula is 0 or 1."""
     module = module.double()
     for i, p in enumerate(module.parameters()):
         with torch.no_grad():
@@ -41,13 +41,13 @@ def test_time_features_by_hand(dim: int) -> None:
             assert features[i, half + k].item() == pytest.approx(math.sin(angle), abs=2e-4)
 
 
-def test_time_features_tell_any_two_times_apart() -> None:
+def test_time_features_of_different_timesteps_are_far_apart() -> None:
     features = time_features(torch.arange(1001), 32)
     distance = torch.cdist(features, features) + 9 * torch.eye(1001)
     assert distance.min() > 0.1
 
 
-def test_time_embedding_is_a_perceptron_on_the_features() -> None:
+def test_time_embedding_is_a_two_layer_perceptron_on_the_features() -> None:
     module = TimeEmbedding(8, 12)
     t = torch.tensor([3, 500])
     hidden = time_features(t, 8) @ module.linear1.weight.T + module.linear1.bias
@@ -68,7 +68,7 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out
 
 
-def test_attention_layer_is_its_formula() -> None:
+def test_attention_matches_its_formula() -> None:
     module = randomise(Attention(8, head_dim=4, groups=2))
     assert isinstance(module, Attention)
     x = random(2, 8, 3, 5)
@@ -79,7 +79,7 @@ def test_attention_layer_is_its_formula() -> None:
     assert_close(module(x), x + mixed.mT.reshape(2, 8, 3, 5), rtol=1e-11, atol=1e-12)
 
 
-def test_attention_does_not_know_where_a_pixel_is() -> None:
+def test_attention_is_equivariant_to_permuting_the_pixels() -> None:
     module = randomise(Attention(4, head_dim=2, groups=1))
     x = random(2, 4, 3, 4)
     order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
@@ -97,7 +97,7 @@ def test_heads_must_divide_the_channels() -> None:
 
 @pytest.mark.parametrize("scale_shift", [False, True])
 @pytest.mark.parametrize("c_out", [4, 6])
-def test_res_block_is_its_formula(scale_shift: bool, c_out: int) -> None:
+def test_res_block_matches_its_formula(scale_shift: bool, c_out: int) -> None:
     module = randomise(ResBlock(4, c_out, time_dim=5, groups=2, scale_shift=scale_shift))
     assert isinstance(module, ResBlock)
     x, time = random(2, 4, 3, 5), random(2, 5, seed=1)
@@ -107,11 +107,11 @@ def test_res_block_is_its_formula(scale_shift: bool, c_out: int) -> None:
     h = F.conv2d(
         F.silu(F.group_norm(x, 2, norm1.weight, norm1.bias)), module.conv1.weight, module.conv1.bias, padding=1
     )
-    told = (F.silu(time) @ module.time.weight.T + module.time.bias)[:, :, None, None]
+    embedding = (F.silu(time) @ module.time.weight.T + module.time.bias)[:, :, None, None]
     if scale_shift:
-        h = F.group_norm(h, 2, norm2.weight, norm2.bias) * (1 + told[:, :c_out]) + told[:, c_out:]
+        h = F.group_norm(h, 2, norm2.weight, norm2.bias) * (1 + embedding[:, :c_out]) + embedding[:, c_out:]
     else:
-        h = F.group_norm(h + told, 2, norm2.weight, norm2.bias)
+        h = F.group_norm(h + embedding, 2, norm2.weight, norm2.bias)
     h = F.conv2d(F.silu(h), module.conv2.weight, module.conv2.bias, padding=1)
     skip = x
     if c_out != 4:
@@ -120,7 +120,7 @@ def test_res_block_is_its_formula(scale_shift: bool, c_out: int) -> None:
     assert_close(module(x, time), skip + h, rtol=1e-11, atol=1e-12)
 
 
-def test_dropout_works_in_training_only() -> None:
+def test_dropout_is_active_only_in_training() -> None:
     module = ResBlock(4, 4, time_dim=5, groups=2, dropout=0.5)
     x, time = random(1, 4, 8, 8).float(), random(1, 5).float()
     torch.manual_seed(0)
@@ -129,7 +129,7 @@ def test_dropout_works_in_training_only() -> None:
     assert torch.equal(module(x, time), module(x, time))
 
 
-def test_downsample_halves() -> None:
+def test_downsample_is_a_strided_convolution() -> None:
     module = Downsample(3)
     x = random(2, 3, 8, 6).float()
     assert module(x).shape == (2, 3, 4, 3)
@@ -145,7 +145,7 @@ def test_upsample_repeats_each_pixel_and_then_convolves() -> None:
 
 
 @pytest.mark.parametrize("module", [Attention(8, 4, 2), Downsample(8), Upsample(8)])
-def test_the_memory_layout_changes_nothing(module: nn.Module) -> None:
+def test_the_memory_layout_does_not_change_the_output(module: nn.Module) -> None:
     randomise(module)
     x = random(2, 8, 6, 4)
     assert_close(module(x.contiguous(memory_format=torch.channels_last)), module(x), rtol=1e-11, atol=1e-12)

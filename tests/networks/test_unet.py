@@ -1,4 +1,4 @@
-"""The U-Net: what goes in, what comes out, how its parts are wired, and what it refuses."""
+"""The U-Net: shapes, wiring, conditioning, and the errors for invalid settings and inputs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -69,46 +69,46 @@ def test_the_number_of_blocks(blocks: int, levels: int) -> None:
     attending = [
         isinstance(part.attend, Attention) for part in (*down, *network.middle, *up) if isinstance(part, Block)
     ]
-    # the last level on the way down, the first block of the middle, and the last level on the way up, which comes first
+    # attention at the coarsest level, on the way down and up, and in the first block of the middle
     expected = [False] * (blocks * (levels - 1)) + [True] * blocks + [True, False] + [True] * (blocks + 1)
     assert attending == expected + [False] * ((blocks + 1) * (levels - 1))
 
 
-def test_every_output_of_the_way_down_comes_back_on_the_way_up_last_first() -> None:
+def test_skip_connections_are_used_in_reverse_order() -> None:
     network = small(channels=(8, 16, 8), blocks=2, attention=(0, 2))
     pushed: list[Tensor] = []
-    received: list[tuple[Tensor, Tensor]] = []  # what came out of the part before, and what went in
-    before: list[Tensor] = []
+    received: list[tuple[Tensor, Tensor]] = []  # output of the previous layer, input of the block
+    outputs: list[Tensor] = []
 
     network.conv_in.register_forward_hook(lambda module, inputs, out: pushed.append(out))
     for part in network.down:
         part.register_forward_hook(lambda module, inputs, out: pushed.append(out))
     for part in (*network.middle, *network.up):
         if isinstance(part, Block) and part not in list(network.middle):
-            part.register_forward_pre_hook(lambda module, inputs: received.append((before[-1], inputs[0])))
-        part.register_forward_hook(lambda module, inputs, out: before.append(out))
+            part.register_forward_pre_hook(lambda module, inputs: received.append((outputs[-1], inputs[0])))
+        part.register_forward_hook(lambda module, inputs, out: outputs.append(out))
     network(images(2, 1, 8, 8), torch.tensor([1, 2]))
 
     assert len(pushed) == len(received) == 9
-    for (previous, got), skip in zip(received, reversed(pushed), strict=True):
-        assert torch.equal(got, torch.cat([previous, skip], dim=1))
+    for (previous, block_input), skip in zip(received, reversed(pushed), strict=True):
+        assert torch.equal(block_input, torch.cat([previous, skip], dim=1))
 
 
-def test_every_block_is_told_the_time_alone() -> None:
+def test_without_labels_every_block_receives_the_time_embedding() -> None:
     network = small()
-    told: list[Tensor] = []
+    received: list[Tensor] = []
     for part in (*network.down, *network.middle, *network.up):
         if isinstance(part, Block):
-            part.register_forward_pre_hook(lambda module, inputs: told.append(inputs[1]))
+            part.register_forward_pre_hook(lambda module, inputs: received.append(inputs[1]))
     t = torch.tensor([3, 700])
     network(images(2, 1, 8, 8), t)
-    assert len(told) == 2 + 2 + 4
-    for time in told:
+    assert len(received) == 2 + 2 + 4
+    for time in received:
         assert torch.equal(time, network.time(t))
 
 
 @pytest.mark.parametrize("settings", [{}, {"scale_shift": True}, {"patch": 2, "attention": (0, 1)}])
-def test_the_time_changes_the_output(settings: dict[str, Any]) -> None:
+def test_the_timestep_changes_the_output(settings: dict[str, Any]) -> None:
     network, x = small(**settings), images(1, 1, 8, 8)
     outputs = [network(x, torch.tensor([t])) for t in (1, 2, 500, 1000)]
     for i, one in enumerate(outputs):
@@ -117,7 +117,7 @@ def test_the_time_changes_the_output(settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"scale_shift": True}, {"patch": 2}])
-def test_an_image_does_not_see_the_others_of_its_batch(settings: dict[str, Any]) -> None:
+def test_the_images_of_a_batch_are_independent(settings: dict[str, Any]) -> None:
     network, x, t = small(**settings), images(4, 1, 8, 8), torch.tensor([1, 10, 100, 1000])
     together = network(x, t)
     for i in range(4):
@@ -135,14 +135,14 @@ def test_the_gradient_reaches_every_parameter(settings: dict[str, Any]) -> None:
         assert p.grad.abs().max() > 0, name
 
 
-def test_a_pixel_far_away_is_seen() -> None:
+def test_an_output_pixel_depends_on_the_whole_image() -> None:
     network, x = small(), images(1, 1, 16, 16).requires_grad_()
     network(x, torch.tensor([50]))[0, 0, 0, 0].backward()
     assert x.grad is not None
     assert (x.grad != 0).all()
 
 
-def test_the_seed_decides_the_weights() -> None:
+def test_the_seed_determines_the_weights() -> None:
     first, again = small(), small()
     torch.manual_seed(1)
     other = UNet(**SMALL).double()
@@ -151,15 +151,15 @@ def test_the_seed_decides_the_weights() -> None:
     assert not torch.allclose(first(x, t), other(x, t))
 
 
-def test_dropout_works_in_training_only() -> None:
+def test_dropout_is_active_only_in_training() -> None:
     network, x, t = small(dropout=0.5), images(1, 1, 8, 8), torch.tensor([7])
     assert not torch.equal(network(x, t), network(x, t))
     network.eval()
     assert torch.equal(network(x, t), network(x, t))
 
 
-def test_patches_are_folded_and_unfolded_in_place() -> None:
-    # when the last layer says what the first was given, the image must come back
+def test_unfolding_inverts_folding_into_patches() -> None:
+    # if the last layer returns the input of the first layer, the output is the image itself
     network = small(channels=(4,), attention=(), groups=1, head_dim=4, patch=2)
     x = images(1, 1, 6, 4)
     seen: list[Tensor] = []
@@ -167,11 +167,11 @@ def test_patches_are_folded_and_unfolded_in_place() -> None:
     network.conv_out.register_forward_hook(lambda module, inputs, out: seen[0])
     out = network(x, torch.tensor([1]))
     assert seen[0].shape == (1, 4, 3, 2)
-    assert torch.equal(seen[0][0, :, 1, 1], x[0, 0, 2:4, 2:4].flatten())  # a square becomes the channels of one pixel
+    assert torch.equal(seen[0][0, :, 1, 1], x[0, 0, 2:4, 2:4].flatten())  # 2 x 2 pixels become the channels of one
     assert torch.equal(out, x)
 
 
-def test_the_memory_layout_changes_nothing() -> None:
+def test_the_memory_layout_does_not_change_the_output() -> None:
     network, x, t = small(attention=(0, 1)), images(2, 1, 8, 8), torch.tensor([7, 8])
     expected = network(x, t)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -182,59 +182,60 @@ def test_the_memory_layout_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"scale_shift": True}, {"time_at": "bottleneck"}])
-def test_a_label_changes_the_output_and_a_label_of_zeros_is_none(settings: dict[str, Any]) -> None:
+def test_labels_change_the_output_and_zeros_equal_no_label(settings: dict[str, Any]) -> None:
     network, x, t = small(context=3, **settings), images(2, 1, 8, 8), torch.tensor([5, 900])
-    none = network(x, t)
-    assert torch.equal(network(x, t, torch.zeros(2, 3)), none)
-    outputs = [network(x, t, torch.eye(3)[[i, i]]) for i in range(3)] + [none]
+    unconditional = network(x, t)
+    assert torch.equal(network(x, t, torch.zeros(2, 3)), unconditional)
+    outputs = [network(x, t, torch.eye(3)[[i, i]]) for i in range(3)] + [unconditional]
     for i, one in enumerate(outputs):
         for other in outputs[:i]:
             assert not torch.allclose(one, other, rtol=0, atol=1e-6)
     twice = network(x, t, torch.tensor([[2.0, 0, 0], [0, 1, 0]]))
-    assert not torch.allclose(twice[0], outputs[0][0], rtol=0, atol=1e-6)  # two of a kind are not one
+    assert not torch.allclose(twice[0], outputs[0][0], rtol=0, atol=1e-6)  # a count of 2 differs from a count of 1
     assert_close(twice[1], outputs[1][1])  # each image has its own label
 
 
-def test_a_class_is_its_one_hot_vector() -> None:
+def test_a_class_index_equals_its_one_hot_vector() -> None:
     network, x, t = small(context=3), images(3, 1, 8, 8), torch.tensor([5, 90, 900])
     assert torch.equal(network(x, t, torch.tensor([2, 0, 1])), network(x, t, torch.eye(3)[[2, 0, 1]]))
 
 
-def test_without_labels_the_network_is_the_one_that_never_heard_of_them() -> None:
-    told = small(context=3)
-    untold = small()
-    untold.load_state_dict({key: value for key, value in told.state_dict().items() if key != "context.weight"})
+def test_a_conditional_network_without_a_label_equals_an_unconditional_network() -> None:
+    conditional, unconditional = small(context=3), small()
+    weights = conditional.state_dict()
+    del weights["context.weight"]
+    unconditional.load_state_dict(weights)
     x, t = images(2, 1, 8, 8), torch.tensor([5, 900])
-    assert torch.equal(told(x, t), untold(x, t))
+    assert torch.equal(conditional(x, t), unconditional(x, t))
 
 
-def test_the_bottleneck_is_the_only_place_that_is_told_the_time() -> None:
+def test_with_time_at_bottleneck_only_the_middle_is_conditioned() -> None:
     network = small(time_at="bottleneck", context=2)
-    before: list[Tensor] = []
-    entered: list[Tensor] = []
-    list(network.down)[-1].register_forward_hook(lambda module, inputs, out: before.append(out))
-    next(iter(network.middle)).register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0]))
+    encoded: list[Tensor] = []
+    middle_inputs: list[Tensor] = []
+    list(network.down)[-1].register_forward_hook(lambda module, inputs, out: encoded.append(out))
+    next(iter(network.middle)).register_forward_pre_hook(lambda module, inputs: middle_inputs.append(inputs[0]))
     x, label = images(1, 1, 8, 8), torch.tensor([[1.0, 2.0]])
     for t in (1, 700):
         network(x, torch.tensor([t]), label)
-    assert torch.equal(before[0], before[1])  # nothing above knows which time it is
+    assert torch.equal(encoded[0], encoded[1])  # the way down does not depend on the timestep
     assert network.context is not None
     for i, t in enumerate((1, 700)):
-        told = network.time(torch.tensor([t])) + label.double() @ network.context.weight.T
-        assert_close(entered[i], before[i] + told[:, :, None, None])
+        embedding = network.time(torch.tensor([t])) + label.double() @ network.context.weight.T
+        assert_close(middle_inputs[i], encoded[i] + embedding[:, :, None, None])
     assert not any(name.startswith(("down", "up", "middle")) and ".time." in name for name in network.state_dict())
 
 
-def test_labels_of_another_form_are_refused() -> None:
+def test_labels_of_the_wrong_shape_are_rejected() -> None:
     x, t = images(2, 1, 8, 8), torch.tensor([5, 900])
     for wrong in (torch.zeros(2, 4), torch.zeros(1, 3), torch.zeros(3), torch.zeros(2, 3, 1)):
-        with pytest.raises(ValueError, match=r"must be \(2, 3\) vectors or \(2,\) classes"):
+        with pytest.raises(ValueError, match=r"must be \(2, 3\) vectors or \(2,\) int64 class indices"):
             small(context=3)(x, t, wrong)
-    with pytest.raises(ValueError, match="built without labels"):
+    with pytest.raises(ValueError, match="this network is unconditional"):
         small()(x, t, torch.zeros(2, 3))
 
 
-# what is refused
+# errors
 
 
 @pytest.mark.parametrize(
@@ -246,25 +247,25 @@ def test_labels_of_another_form_are_refused() -> None:
         ({"channels": (8, 8, 8), "patch": 2}, (5, 33), "8x32 or 8x40"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused_with_the_nearest_that_do(
+def test_wrong_sizes_are_rejected_and_the_nearest_valid_sizes_named(
     settings: dict[str, Any], size: tuple[int, int], nearest: str
 ) -> None:
     network = small(**settings)
     H, W = size
     with pytest.raises(ValueError, match=f"images of {H}x{W} do not fit.*divisible by {network.divisor}.*{nearest}"):
         network(images(1, 1, H, W), torch.tensor([1]))
-    for legal in nearest.split(" or "):
-        h, w = map(int, legal.split("x"))
+    for valid in nearest.split(" or "):
+        h, w = map(int, valid.split("x"))
         assert network(images(1, 1, h, w), torch.tensor([1])).shape == (1, 1, h, w)
 
 
-def test_images_with_other_channels_are_refused() -> None:
-    with pytest.raises(ValueError, match="images have 3 channels, this network was built for 1"):
+def test_a_wrong_number_of_channels_is_rejected() -> None:
+    with pytest.raises(ValueError, match="images have 3 channels, but the network expects 1"):
         small()(images(1, 3, 8, 8), torch.tensor([1]))
 
 
 @pytest.mark.parametrize(
-    ("settings", "complaint"),
+    ("settings", "message"),
     [
         ({"attention": (2,)}, r"attention=\(2,\) names a level outside 0...1"),
         ({"attention": (-1,)}, r"attention=\(-1,\) names a level outside 0...1"),
@@ -272,6 +273,6 @@ def test_images_with_other_channels_are_refused() -> None:
         ({"channels": (8, 20)}, "20 channels cannot be split into heads of 8"),
     ],
 )
-def test_impossible_settings_are_refused(settings: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
+def test_invalid_settings_are_rejected(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         small(**settings)

@@ -1,8 +1,20 @@
-"""A small U-Net that is told a label at every level: the time is added, the label scales and shifts.
+"""A small U-Net conditioned at every level: the label scales and shifts the features, the timestep shifts them.
 
-The idea is that of minDiffusion (Pearce 2022) and of the course "How Diffusion Models Work", where a context vector
-multiplies the features; the parts are those of the other U-Net. Read `ContextUnet.forward` first.
+The idea comes from minDiffusion (Pearce 2022) and the course "How Diffusion Models Work", where a context vector
+multiplies the features. The building blocks are those of `UNet`, with one block per level::
+
+    x ── conv_in ──▶ down1 ───── level1 ─────▶ up1 ── norm_out, SiLU, conv_out ──▶ prediction
+                       ▼ halve1                 ▲ double1
+                     down2 ───── level2 ─────▶ up2
+                       ▼ halve2                 ▲ double2
+                     down3 ───── level3 ─────▶ up3
+                       └──────▶ attend ─────────┘
+
+    t ── TimeEmbedding, SiLU ──▶ time ───┐
+    label ── two-layer MLP ──▶ context ──┴──▶ inputs of every level
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +23,11 @@ from torch import Tensor, nn
 from .layers import Attention, Downsample, ResBlock, TimeEmbedding, Upsample, as_context, check_size
 
 
-class Told(nn.Module):
-    """h (B, C, H, W) -> (1 + scale) · h + shift: the label says how much to scale, label and time how much to shift."""
+class ScaleShift(nn.Module):
+    """Feature-wise linear modulation (FiLM, Perez et al. 2018): h (B, C, H, W) -> (1 + scale) · h + shift.
+
+    The scale depends on the label, the shift on both the label and the timestep.
+    """
 
     def __init__(self, channels: int, dim: int) -> None:
         super().__init__()
@@ -25,27 +40,35 @@ class Told(nn.Module):
 
 
 class Level(nn.Module):
-    """A residual block, told of time and label."""
+    """A residual block whose output is scaled and shifted according to label and timestep."""
 
     def __init__(self, c_in: int, c_out: int, dim: int, groups: int) -> None:
         super().__init__()
         self.res = ResBlock(c_in, c_out, 0, groups)
-        self.told = Told(c_out, dim)
+        self.scale_shift = ScaleShift(c_out, dim)
 
     def forward(self, h: Tensor, time: Tensor, context: Tensor) -> Tensor:
-        return self.told(self.res(h), time, context)
+        return self.scale_shift(self.res(h), time, context)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Load older checkpoints too: their keys call `scale_shift` by its former name, `told`."""
+        old, new = f"{prefix}told.", f"{prefix}scale_shift."
+        for key in [key for key in state_dict if key.startswith(old)]:
+            state_dict[new + key.removeprefix(old)] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class ContextUnet(nn.Module):
-    """x (B, C, H, W), t (B,) and a label -> a prediction of x's shape.
+    """x (B, C, H, W), t (B,) and an optional label -> a prediction of x's shape.
 
     in_channels:  C
-    context:      length of the label vector, at least 1: one-hot, several-hot, counts or fractions
-    features:     width of the finest level; the two coarser ones have twice as many
+    context:      length of the label vector, at least 1: one-hot, multi-hot, counts or fractions
+    features:     channels at full resolution; the two coarser levels have twice as many
     groups:       groups of every GroupNorm
 
-    A label is a vector (B, context) or a class (B,) int64, which is its one-hot vector; None, no label, is zeros.
-    H and W must be divisible by 4; forward raises ValueError otherwise and names the nearest sizes that are.
+    A label is a vector (B, context) or a class index (B,) int64, which is one-hot encoded; None means no label and
+    equals a vector of zeros. H and W must be divisible by 4; otherwise forward raises ValueError with the nearest sizes
+    that fit.
     """
 
     divisor = 4
@@ -53,7 +76,7 @@ class ContextUnet(nn.Module):
     def __init__(self, in_channels: int = 3, context: int = 5, features: int = 64, groups: int = 32) -> None:
         super().__init__()
         if context < 1:
-            raise ValueError(f"context must be at least 1, not {context}; a UNet can do without labels")
+            raise ValueError(f"context must be at least 1, not {context}; for a network without labels use UNet")
         self.in_channels, self.context_size = in_channels, context
         dim, wide = 4 * features, 2 * features
         self.time = TimeEmbedding(features, dim)
@@ -75,20 +98,23 @@ class ContextUnet(nn.Module):
         self.norm_out = nn.GroupNorm(groups, features)
         self.conv_out = nn.Conv2d(features, in_channels, 3, padding=1)
 
-    def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
-        h, (level1, level2, level3), told = self.encode(x, t, context)
-        h = self.up3(torch.cat([h, level3], dim=1), *told)
-        h = self.up2(torch.cat([self.double2(h), level2], dim=1), *told)
-        h = self.up1(torch.cat([self.double1(h), level1], dim=1), *told)
-        return self.conv_out(F.silu(self.norm_out(h)))
-
     def encode(
         self, x: Tensor, t: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor], tuple[Tensor, Tensor]]:
-        """The way down and the attention: the image at its coarsest, what is kept on the way, and time and label."""
+        """Run the first half, down to and including the attention.
+
+        Returns the coarsest features, the skip connections (finest first) and the embeddings of timestep and label.
+        """
         check_size(x, self.in_channels, self.divisor)
-        told = F.silu(self.time(t)), self.context(as_context(context, x, self.context_size))
-        level1 = self.down1(self.conv_in(x), *told)  # whole size
-        level2 = self.down2(self.halve1(level1), *told)  # half
-        level3 = self.down3(self.halve2(level2), *told)  # a quarter
-        return self.attend(level3), [level1, level2, level3], told
+        conditioning = F.silu(self.time(t)), self.context(as_context(context, x, self.context_size))
+        level1 = self.down1(self.conv_in(x), *conditioning)  # full resolution
+        level2 = self.down2(self.halve1(level1), *conditioning)  # 1/2
+        level3 = self.down3(self.halve2(level2), *conditioning)  # 1/4
+        return self.attend(level3), [level1, level2, level3], conditioning
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
+        h, (level1, level2, level3), conditioning = self.encode(x, t, context)
+        h = self.up3(torch.cat([h, level3], dim=1), *conditioning)
+        h = self.up2(torch.cat([self.double2(h), level2], dim=1), *conditioning)
+        h = self.up1(torch.cat([self.double1(h), level1], dim=1), *conditioning)
+        return self.conv_out(F.silu(self.norm_out(h)))

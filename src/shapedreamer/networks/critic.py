@@ -1,4 +1,4 @@
-"""The critic of distill.py: how likely is an image the one that a noisy image was made of?"""
+"""The critic that training/distillation.py trains few-step models with."""
 
 import copy
 import math
@@ -12,36 +12,41 @@ from .unet import UNet
 
 
 class Critic(nn.Module):
-    """An image x (B, C, H, W), a noisy one x_u of the same shape and a label -> scores (B, S).
+    """Scores how likely it is that the noisy image x_u was made from the image x.
 
-    It is the way down of `network`, a UNet or a ContextUnet: it begins with those weights, sees x_u besides x, and
-    gives a score at each of its depths, from the finest, of edges, to the coarsest, of the whole.
+    x and x_u (B, C, H, W) and an optional label -> scores (B, S), one per feature map of the encoder, from the finest
+    (edges) to the coarsest (the whole image).
 
-    time: that the network is told, whatever the noise in x_u: one of little noise, as x has none. Told the time of x_u
-          it would look at x as at a noisy image, and at T as at one that says nothing.
+    network:  a UNet or ContextUnet. The critic is a copy of its encoder, with pretrained weights, and takes x_u as
+              additional input channels.
+    timestep: the encoder is always conditioned on this timestep. Choose one with little noise, because x is a clean
+              image. If it were conditioned on the timestep of x_u, it would treat x as noisy, and ignore it at t = T.
     """
 
-    def __init__(self, network: UNet | ContextUnet, time: int) -> None:
+    def __init__(self, network: UNet | ContextUnet, timestep: int) -> None:
         super().__init__()
-        self.network, self.time = copy.deepcopy(network), time
-        narrow = self.network.conv_in
+        self.network, self.timestep = copy.deepcopy(network), timestep
+        conv_x = self.network.conv_in
         C, size = 2 * self.network.in_channels, 2 * self.network.divisor
-        wide = nn.Conv2d(2 * narrow.in_channels, narrow.out_channels, 3, padding=1)
+        conv_both = nn.Conv2d(2 * conv_x.in_channels, conv_x.out_channels, 3, padding=1)
         with torch.no_grad():
-            wide.weight.copy_(torch.cat([narrow.weight, torch.zeros_like(narrow.weight)], dim=1))  # blind to x_u as yet
-            wide.bias = narrow.bias
-            self.network.conv_in, self.network.in_channels = wide.to(narrow.weight.device), C
-            coarsest, kept, _ = self.network.encode(wide.weight.new_zeros(1, C, size, size), wide.weight.new_ones(1))
-        self.heads = nn.ModuleList([Head(h.shape[1]) for h in [*kept, coarsest]])
+            # weight 0 for x_u: at first the features are those of the pretrained encoder
+            conv_both.weight.copy_(torch.cat([conv_x.weight, torch.zeros_like(conv_x.weight)], dim=1))
+            conv_both.bias = conv_x.bias
+            self.network.conv_in, self.network.in_channels = conv_both.to(conv_x.weight.device), C
+            # encode an image of zeros to find out how many channels each feature map has
+            x, t = conv_both.weight.new_zeros(1, C, size, size), conv_both.weight.new_ones(1)
+            coarsest, skips, _ = self.network.encode(x, t)
+        self.heads = nn.ModuleList([Head(h.shape[1]) for h in [*skips, coarsest]])
 
     def forward(self, x: Tensor, x_u: Tensor, label: Tensor | None = None) -> Tensor:
-        t = torch.full((len(x),), self.time, device=x.device)
-        coarsest, kept, _ = self.network.encode(torch.cat([x, x_u], dim=1), t, label)
-        return torch.cat([head(h) for head, h in zip(self.heads, [*kept, coarsest], strict=True)], dim=1)
+        t = torch.full((len(x),), self.timestep, device=x.device)
+        coarsest, skips, _ = self.network.encode(torch.cat([x, x_u], dim=1), t, label)
+        return torch.cat([head(h) for head, h in zip(self.heads, [*skips, coarsest], strict=True)], dim=1)
 
 
 class Head(nn.Module):
-    """Features (B, C, H, W) -> one score (B, 1), the mean of those of all places."""
+    """A score per pixel, averaged over the image: features (B, C, H, W) -> (B, 1)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""The parts both networks are made of: time embedding, residual block, attention, down- and up-sampling.
+"""Building blocks shared by both U-Nets: time embedding, residual block, attention, down- and upsampling.
 
-Images are (B, C, H, W). Nothing here knows about diffusion; a "time" is just a number per image to be told about.
+Images are (B, C, H, W). Nothing here depends on diffusion: the timestep is simply one number per image.
 """
 
 import math
@@ -9,24 +9,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .kernels import attention, doubled_conv, group_norm, group_norm_silu
+from .kernels import attention, group_norm, group_norm_silu, upsample_conv
 
 
 def time_features(t: Tensor, dim: int) -> Tensor:
-    """Sinusoidal features of the time: (B,) numbers -> (B, dim) float32, cosines first, then sines.
+    """Return sinusoidal features of the timestep: (B,) -> (B, dim) float32, cosines first, then sines.
 
-    The frequencies fall geometrically from 1 to about 1/10000 (Vaswani et al. 2017, section 3.5; the layout is that of
-    the DDPM code, so that weights can be exchanged with other libraries). `dim` must be even.
+    The frequencies decrease geometrically from 1 to about 1/10000 (Vaswani et al. 2017, section 3.5). The layout is
+    that of the DDPM code, so that weights can be converted to and from other libraries. `dim` must be even.
     """
     half = dim // 2
-    # in this order of operations, to the last bit: at t = 1000 one rounding more is an angle off by 3e-5
+    # keep this order of operations: at t = 1000 one more rounding changes the angle by 3e-5
     frequency = torch.exp(-math.log(10000.0) * torch.arange(half, device=t.device, dtype=torch.float32) / half)
     angle = t.float()[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
 class TimeEmbedding(nn.Module):
-    """A small perceptron on the sinusoidal features: (B,) times -> (B, out_dim)."""
+    """A two-layer perceptron on the sinusoidal features: (B,) timesteps -> (B, out_dim)."""
 
     def __init__(self, dim: int, out_dim: int) -> None:
         super().__init__()
@@ -40,10 +40,11 @@ class TimeEmbedding(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """norm, SiLU, conv; the time comes in; norm, SiLU, conv; plus the input (DDPM, appendix B).
+    """The residual block of DDPM (Ho et al. 2020, appendix B): (B, c_in, H, W), (B, time_dim) -> (B, c_out, H, W).
 
-    With `scale_shift` the time scales and shifts the second norm's output (Nichol & Dhariwal 2021, "AdaGN");
-    without it, it is added before that norm. With time_dim = 0 the block is not told the time.
+    Norm, SiLU, convolution; add the time embedding; norm, SiLU, convolution; add the input. With `scale_shift` the time
+    embedding scales and shifts the output of the second norm instead ("AdaGN", Nichol & Dhariwal 2021). With
+    time_dim = 0 the block does not depend on the timestep.
     """
 
     def __init__(
@@ -72,12 +73,15 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the pixels of an image, with a residual connection: (B, C, H, W) -> (B, C, H, W)."""
+    """Multi-head self-attention over the pixels, with a residual connection: (B, C, H, W) -> (B, C, H, W).
+
+    head_dim is the number of channels per head. ValueError unless it divides `channels`.
+    """
 
     def __init__(self, channels: int, head_dim: int, groups: int = 32) -> None:
         super().__init__()
         if channels % head_dim:
-            raise ValueError(f"{channels} channels cannot be split into heads of {head_dim}, which must divide them")
+            raise ValueError(f"{channels} channels cannot be split into heads of {head_dim}: head_dim must divide them")
         self.heads = channels // head_dim
         self.norm = nn.GroupNorm(groups, channels)
         self.qkv = nn.Linear(channels, 3 * channels)
@@ -85,45 +89,52 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B, C, H, W = x.shape
-        tokens = group_norm(self.norm, x).flatten(2).transpose(1, 2)  # (B, HW, C): a view, when x is channels_last
+        tokens = group_norm(self.norm, x).flatten(2).transpose(1, 2)  # (B, HW, C), without a copy in channels_last
         q, k, v = self.qkv(tokens).view(B, H * W, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
         mixed = attention(q, k, v).transpose(1, 2).reshape(B, H * W, C)
         return x + self.out(mixed).transpose(1, 2).view(B, C, H, W)
 
 
 def as_context(label: Tensor | None, x: Tensor, size: int) -> Tensor:
-    """Labels as vectors (B, size) of x's type, for images x (B, C, H, W): vectors as they are, classes (B,) int64 as
-    one-hot vectors, None, which is no label, as zeros. ValueError for vectors of another length."""
-    B = x.shape[0]  # and not len(x), which would make it a constant in an exported graph
+    """Return the labels of the images x (B, C, H, W) as vectors (B, size) of x's dtype.
+
+    label: vectors (B, size), used unchanged; class indices (B,) int64, which are one-hot encoded; or None for no
+           label, which gives zeros. ValueError for any other shape.
+    """
+    B = x.shape[0]  # not len(x): in an exported graph that would be a constant
     if label is None:
         return x.new_zeros(B, size)
     if label.dtype == torch.int64 and label.ndim == 1:
         label = F.one_hot(label, size)
     if label.shape != (B, size):
-        expected = f"({B}, {size}) vectors or ({B},) classes"
+        expected = f"({B}, {size}) vectors or ({B},) int64 class indices"
         raise ValueError(f"labels are {tuple(label.shape)} {label.dtype}, and must be {expected}")
     return label.to(x.dtype)
 
 
 def check_size(x: Tensor, channels: int, divisor: int) -> None:
-    """ValueError, naming the nearest sizes that fit, unless x is (B, channels, H, W) with H and W divisible."""
+    """Check that x is (B, channels, H, W) and that `divisor` divides H and W.
+
+    Raises ValueError otherwise. For a wrong size, the message names the nearest sizes that fit.
+    """
     C, H, W = x.shape[1:]
     if C != channels:
-        raise ValueError(f"images have {C} channels, this network was built for {channels}")
+        raise ValueError(f"images have {C} channels, but the network expects {channels}")
     if H % divisor or W % divisor:
         nearest = " or ".join(f"{h}x{w}" for h, w in zip(_multiples(H, divisor), _multiples(W, divisor), strict=True))
         raise ValueError(
-            f"images of {H}x{W} do not fit: height and width must be divisible by {divisor}; nearest sizes: {nearest}"
+            f"images of {H}x{W} do not fit the network: height and width must be divisible by {divisor}; "
+            f"nearest sizes: {nearest}"
         )
 
 
 def _multiples(n: int, d: int) -> tuple[int, int]:
-    """The nearest positive multiples of d at or below n, and at or above it."""
+    """The nearest positive multiples of d: at or below n, and at or above n."""
     return max(n // d, 1) * d, -(-n // d) * d
 
 
 class Downsample(nn.Module):
-    """Half the height and width, by a convolution of stride 2."""
+    """Halve height and width with a 3 x 3 convolution of stride 2."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -134,11 +145,11 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double the height and width: nearest neighbour, then a convolution."""
+    """Double height and width with nearest-neighbour interpolation, then apply a 3 x 3 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return doubled_conv(self.conv, x)
+        return upsample_conv(self.conv, x)

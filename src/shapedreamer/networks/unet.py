@@ -1,7 +1,20 @@
-"""The U-Net of DDPM: down the resolutions, through the middle, and up again with skip connections.
+"""The U-Net of DDPM: down through the resolutions, the middle, and up again with skip connections.
 
-Ho et al. 2020, appendix B, in the structure of UNet2DModel in Hugging Face Diffusers, so that weights can be exchanged
-(see export/diffusers.py). Read `UNet.forward` first.
+The architecture is that of Ho et al. 2020, appendix B, structured like UNet2DModel in Hugging Face Diffusers, so that
+weights can be converted both ways (see export/diffusers.py). With three levels::
+
+    x ── conv_in ──▶ blocks (H x W) ─────── skips ──────▶ blocks ── norm_out, SiLU, conv_out ──▶ prediction
+                       ▼ Downsample                         ▲ Upsample
+                     blocks (H/2 x W/2) ─── skips ──────▶ blocks
+                       ▼ Downsample                         ▲ Upsample
+                     blocks (H/4 x W/4) ─── skips ──────▶ blocks
+                       └─────▶ middle (two blocks) ─────────┘
+
+    t ──────────────── TimeEmbedding ──▶ (+) ──▶ time, an input of every block
+    label (optional) ─ Linear ────────────┘
+
+A block is a ResBlock, followed by self-attention at some levels. The outputs of conv_in, of every block on the way down
+and of every Downsample are skip connections. On the way up, each block takes the most recent one not yet used.
 """
 
 from collections.abc import Sequence
@@ -15,7 +28,7 @@ from .layers import Attention, Downsample, ResBlock, TimeEmbedding, Upsample, as
 
 
 class Block(nn.Module):
-    """A residual block and, at some levels, attention after it."""
+    """A residual block, followed at some levels by self-attention (elsewhere `attend` is the identity)."""
 
     def __init__(self, res: ResBlock, attend: nn.Module) -> None:
         super().__init__()
@@ -26,25 +39,26 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """x (B, C, H, W), t (B,) and, if it is told labels, the context -> a prediction of x's shape.
+    """x (B, C, H, W), t (B,) and an optional label -> a prediction of x's shape.
 
-    in_channels:  C, 1 for grey and 3 for colour
-    channels:     width of each level; each level has half the height and width of the one before
-    blocks:       residual blocks per level on the way down (one more on the way up)
-    attention:    levels (0 is the finest) whose residual blocks are followed by self-attention; the middle
-                  always has it
+    in_channels:  C, for example 1 for greyscale and 3 for RGB
+    channels:     number of channels at each level, finest first; each level halves height and width
+    blocks:       residual blocks per level on the way down; there is one more per level on the way up
+    attention:    levels (0 is the finest) with self-attention after every residual block; the middle always has it
     head_dim:     channels per attention head
     groups:       groups of every GroupNorm
-    scale_shift:  whether the time scales and shifts (True) or is added (False); see ResBlock
-    dropout:      inside the residual blocks, in [0, 1)
-    context:      length of the label vector, or number of classes; 0 for a network that is told no labels. A label
-                  is a vector (B, context) or a class (B,) int64, which is its one-hot vector; None, no label, is zeros
-    time_at:      where time and label come in: in all residual "blocks", or added once, at the "bottleneck"
-    patch:        pixels of a patch x patch square are folded into channels before the first level, so that
-                  the first level runs at 1/patch of the resolution; 1 leaves the image as it is
+    scale_shift:  True: the time embedding scales and shifts the features; False: it is added (see ResBlock)
+    dropout:      dropout probability inside the residual blocks, in [0, 1)
+    patch:        fold each patch x patch square of pixels into channels before the first level, so that all levels run
+                  at 1/patch of the resolution; 1 leaves the image unchanged
+    context:      length of the label vector, one number per class; 0 for an unconditional network. A label is a vector
+                  (B, context) or a class index (B,) int64, which is one-hot encoded; None means no label and
+                  equals a vector of zeros
+    time_at:      "blocks": the embeddings of timestep and label are an input of every residual block; "bottleneck":
+                  they are added once, before the middle
 
-    H and W must be divisible by `self.divisor` = patch * 2**(levels - 1); forward raises ValueError otherwise and names
-    the nearest sizes that are.
+    H and W must be divisible by `self.divisor` = patch * 2**(levels - 1); otherwise forward raises ValueError with the
+    nearest sizes that fit.
     """
 
     def __init__(
@@ -77,12 +91,12 @@ class UNet(nn.Module):
             return Block(res, Attention(channels[level], head_dim, groups) if attend else nn.Identity())
 
         self.time = TimeEmbedding(channels[0], time_dim)
-        # no bias: a label of zeros leaves the time as it is
+        # no bias: a label of zeros adds nothing to the time embedding
         self.context = nn.Linear(context, time_dim, bias=False) if context else None
         self.conv_in = nn.Conv2d(in_channels * patch**2, channels[0], 3, padding=1)
 
         self.down = nn.ModuleList()
-        skips = [channels[0]]  # channels of every skip connection, in the order in which they are pushed
+        skips = [channels[0]]  # number of channels of each skip connection, in the order of the way down
         c = channels[0]
         for level, width in enumerate(channels):
             for _ in range(blocks):
@@ -106,28 +120,32 @@ class UNet(nn.Module):
         self.norm_out = nn.GroupNorm(groups, c)
         self.conv_out = nn.Conv2d(c, in_channels * patch**2, 3, padding=1)
 
-    def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
-        h, skips, time = self.encode(x, t, context)
-        for part in self.up:
-            h = part(torch.cat([h, skips.pop()], dim=1), time) if isinstance(part, Block) else part(h)
-        return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.patch)
-
     def encode(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> tuple[Tensor, list[Tensor], Tensor]:
-        """The way down and the middle: the image at its coarsest, what is kept on the way, and the time and label."""
+        """Run the first half, down to and including the middle.
+
+        Returns the coarsest features, the skip connections (finest first) and the embedding of timestep and label.
+        """
         check_size(x, self.in_channels, self.divisor)
         time = self.time(t)
         if self.context is not None:
             time = time + self.context(as_context(context, x, self.context_size))
         elif context is not None:
-            raise ValueError("this network was built without labels: give it none")
+            raise ValueError("this network is unconditional (context=0) and takes no labels; leave them out")
+
         h = self.conv_in(F.pixel_unshuffle(x, self.patch))
         skips = [h]
-        for part in self.down:
-            h = part(h, time) if isinstance(part, Block) else part(h)
+        for layer in self.down:
+            h = layer(h, time) if isinstance(layer, Block) else layer(h)
             skips.append(h)
 
         if self.time_at == "bottleneck":
             h = h + time[:, :, None, None]
-        for part in self.middle:
-            h = part(h, time)
+        for block in self.middle:
+            h = block(h, time)
         return h, skips, time
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
+        h, skips, time = self.encode(x, t, context)
+        for layer in self.up:
+            h = layer(torch.cat([h, skips.pop()], dim=1), time) if isinstance(layer, Block) else layer(h)
+        return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.patch)
