@@ -1,4 +1,4 @@
-"""The house rules of imports: the core dependencies are enough for every module, and arrows point one way."""
+"""Rules for imports: every module imports with the core dependencies alone, and packages import in one direction."""
 
 import ast
 import subprocess
@@ -27,7 +27,7 @@ EXTRAS = (
     "pytest",
     "hypothesis",
 )
-WITHOUT_EXTRAS = f"import sys\nsys.modules.update(dict.fromkeys({EXTRAS!r}))\n"  # None: as if it was not installed
+WITHOUT_EXTRAS = f"import sys\nsys.modules.update(dict.fromkeys({EXTRAS!r}))\n"  # importing a None module fails
 
 
 def run_without_extras(code: str) -> "subprocess.CompletedProcess[str]":
@@ -42,7 +42,7 @@ def test_every_module_imports_with_the_core_dependencies_alone() -> None:
 
 
 @pytest.mark.slow
-def test_training_without_the_extra_says_so_and_trains(tmp_path: Path) -> None:
+def test_training_without_the_track_extra_prints_a_note_and_continues(tmp_path: Path) -> None:
     root = str(Path(__file__).parents[1])
     code = f"sys.path.insert(0, {root!r})\nfrom tests.tiny import TINY\nfrom shapedreamer.training.loop import train\n"
     done = run_without_extras(code + f"train(TINY, {str(tmp_path / 'run')!r})")
@@ -73,8 +73,8 @@ def package_of(module: str) -> str:
     return module.split(".")[1]
 
 
-def imported(module: str) -> set[str]:
-    """The modules of ours that a module imports, at its top or inside its functions."""
+def imported_by(module: str) -> set[str]:
+    """The modules of this package that a module imports, at its top or inside functions."""
     path = SOURCE.joinpath(*module.split(".")[1:])
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
@@ -87,25 +87,25 @@ def imported(module: str) -> set[str]:
     return {name for name in found if name in MODULES and name != "shapedreamer"}
 
 
-INSIDE = [module for module in MODULES if module != "shapedreamer"]
+SUBMODULES = [module for module in MODULES if module != "shapedreamer"]
 
 
 def test_every_module_is_in_a_package() -> None:
-    assert {package_of(module) for module in INSIDE} == set(PACKAGES)
+    assert {package_of(module) for module in SUBMODULES} == set(PACKAGES)
 
 
-@pytest.mark.parametrize("module", INSIDE)
+@pytest.mark.parametrize("module", SUBMODULES)
 def test_a_package_imports_only_packages_above_it(module: str) -> None:
     above = PACKAGES[: PACKAGES.index(package_of(module)) + 1]
-    for other in imported(module):
-        assert package_of(other) in above, f"{module} imports {other}, which stands below it"
+    for other in imported_by(module):
+        assert package_of(other) in above, f"{module} imports {other}, but {package_of(other)} is below it in PACKAGES"
 
 
 @pytest.mark.parametrize("package", ["networks", "data"])
-def test_networks_and_data_know_nothing_of_diffusion(package: str) -> None:
-    for module in INSIDE:
+def test_networks_and_data_import_only_common(package: str) -> None:
+    for module in SUBMODULES:
         if package_of(module) == package:
-            assert {package_of(other) for other in imported(module)} <= {"common", package}
+            assert {package_of(other) for other in imported_by(module)} <= {"common", package}
 
 
 @pytest.mark.parametrize("name", [name for name in shapedreamer.__all__ if callable(getattr(shapedreamer, name))])
@@ -113,7 +113,7 @@ def test_no_module_has_the_name_of_a_public_function(name: str) -> None:
     assert f"shapedreamer.{name}" not in MODULES
 
 
-def test_public_names_do_not_depend_on_what_was_imported_first() -> None:
+def test_importing_submodules_does_not_replace_public_names() -> None:
     code = (
         f"import importlib, inspect\nfor name in {MODULES!r}: importlib.import_module(name)\n"
         "import shapedreamer as sd\nassert 'recipe' in inspect.signature(sd.train).parameters\n"

@@ -1,4 +1,4 @@
-"""The exact denoisers against brute force: E[x₀ | x_t] added up over a grid, or over the images one by one."""
+"""The exact denoisers against brute force: E[x₀ | x_t] summed over a grid, or over the images one by one."""
 
 import math
 
@@ -22,7 +22,7 @@ def normal_density(x: Tensor, mean: float | Tensor, variance: float) -> Tensor:
 
 
 def mean_on_a_grid(prior: Tensor, grid: Tensor, x_t: float, t: int, schedule: Schedule) -> float:
-    """E[x₀ | x_t] = ∫ x₀ p(x₀) q(x_t|x₀) dx₀ / ∫ p(x₀) q(x_t|x₀) dx₀ for a single pixel."""
+    """E[x₀ | x_t] = ∫ x₀ p(x₀) q(x_t | x₀) dx₀ / ∫ p(x₀) q(x_t | x₀) dx₀ for a single pixel."""
     a = schedule.alpha_bar[t].item()
     p = prior * normal_density(float64(x_t), math.sqrt(a) * grid, 1 - a)
     return ((p * grid).sum() / p.sum()).item()
@@ -30,7 +30,7 @@ def mean_on_a_grid(prior: Tensor, grid: Tensor, x_t: float, t: int, schedule: Sc
 
 @pytest.mark.parametrize("schedule", [linear(100), cosine(100)])
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.4, 0.2), (-1.0, 0.05)])
-def test_gaussian_is_the_integral(mean: float, std: float, schedule: Schedule) -> None:
+def test_gaussian_equals_the_integral(mean: float, std: float, schedule: Schedule) -> None:
     grid = torch.linspace(mean - 10 * std, mean + 10 * std, 20_001, dtype=torch.float64)
     prior = normal_density(grid, mean, std**2)
     denoise = gaussian(mean, std, schedule)
@@ -42,7 +42,7 @@ def test_gaussian_is_the_integral(mean: float, std: float, schedule: Schedule) -
             assert found == pytest.approx(mean_on_a_grid(prior, grid, x_t, t, schedule), abs=1e-9)
 
 
-def test_gaussian_takes_each_pixel_and_each_time_for_itself() -> None:
+def test_gaussian_treats_pixels_and_images_independently() -> None:
     schedule = linear(100)
     mean = float64(0.1, -0.4, 0.9, 0.0).view(1, 2, 2)
     std = float64(0.1, 0.5, 1.0, 2.0).view(1, 2, 2)
@@ -57,7 +57,7 @@ def test_gaussian_takes_each_pixel_and_each_time_for_itself() -> None:
 
 
 @pytest.mark.parametrize("schedule", [linear(100), cosine(100)])
-def test_mixture_is_the_integral(schedule: Schedule) -> None:
+def test_mixture_equals_the_integral(schedule: Schedule) -> None:
     means, stds, weights = (-0.8, 0.1, 0.9), (0.3, 0.02, 0.5), (0.5, 0.2, 0.3)
     grid = torch.linspace(-6, 6, 60_001, dtype=torch.float64)
     prior = sum(
@@ -71,8 +71,8 @@ def test_mixture_is_the_integral(schedule: Schedule) -> None:
             assert found == pytest.approx(mean_on_a_grid(prior, grid, x_t, t, schedule), abs=1e-8)
 
 
-def test_mixture_of_two_pixels_is_the_integral() -> None:
-    # with unequal widths the volume (2π v)^(dims/2) of each component matters: one pixel alone does not show it
+def test_mixture_of_two_pixels_equals_the_integral() -> None:
+    # components of unequal width differ in normalisation, (2π variance)^(dims/2); a single pixel cannot test dims
     schedule, axis = linear(100), torch.linspace(-5, 5, 801, dtype=torch.float64)
     x, y = torch.meshgrid(axis, axis, indexing="ij")
     means, stds, weights = [(0.5, -0.5), (-0.2, 0.3)], (0.1, 0.8), (0.3, 0.7)
@@ -93,7 +93,7 @@ def test_mixture_of_two_pixels_is_the_integral() -> None:
         assert_close(found, torch.stack([(p * x).sum(), (p * y).sum()]) / p.sum(), rtol=0, atol=1e-8)
 
 
-def test_mixture_of_one_is_gaussian() -> None:
+def test_mixture_of_one_component_equals_gaussian() -> None:
     schedule = linear(100)
     x_t = torch.randn(4, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     mean = torch.linspace(-1, 1, 18, dtype=torch.float64).view(2, 3, 3)
@@ -104,7 +104,7 @@ def test_mixture_of_one_is_gaussian() -> None:
     assert_close(halves(x_t, t), mixture(x_t, t), rtol=1e-12, atol=1e-12)
 
 
-def test_a_component_of_weight_0_has_no_say() -> None:
+def test_a_component_of_weight_0_has_no_effect() -> None:
     schedule, x_t = linear(100), torch.full((1, 1, 1, 1), 0.9, dtype=torch.float64)
     t = torch.tensor([30])
     mixture = gaussian_mixture(float64(1, -1).view(2, 1, 1, 1), float64(0.1, 0.4), float64(0, 1), schedule)
@@ -112,7 +112,7 @@ def test_a_component_of_weight_0_has_no_say() -> None:
 
 
 def brute_force(images: Tensor, x_t: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """The mean of the images weighted by exp(−|x_t − α xᵢ|² / 2σ²), image by image, in Python's floats."""
+    """The mean of the images weighted by exp(−‖x_t − α x_i‖² / 2σ²), one image at a time, in Python floats."""
     out = torch.zeros_like(x_t, dtype=torch.float64)
     for b in range(len(x_t)):
         a = schedule.alpha_bar[t[b]].item()
@@ -131,7 +131,7 @@ def test_finite_data_is_the_weighted_mean_of_the_images(dtype: torch.dtype) -> N
     schedule, generator = linear(100), torch.Generator().manual_seed(0)
     images = torch.rand(7, 1, 4, 4, generator=generator).to(dtype) * 2 - 1
     t = torch.tensor([1, 1, 2, 10, 50, 100])
-    # near an image, and half-way between two that are close to each other, where t = 1 must still tell them apart
+    # x_t at an image, and half-way between two similar images, where small errors at t = 1 would change the weights
     images[1] = images[0] + 0.01
     x_t = torch.randn(6, 1, 4, 4, generator=generator).to(dtype)
     x_t[0], x_t[1] = images[3], (images[0] + images[1]) / 2 + 0.001
@@ -143,23 +143,23 @@ def test_finite_data_is_the_weighted_mean_of_the_images(dtype: torch.dtype) -> N
     assert_close(found[0].double(), images[3].double(), rtol=0, atol=1e-6)
 
 
-def test_finite_data_of_one_image_is_that_image() -> None:
+def test_finite_data_of_one_image_returns_that_image() -> None:
     schedule = linear(100)
     image = torch.rand(1, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x_t = torch.randn(3, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     assert_close(finite_data(image, schedule)(x_t, torch.tensor([1, 50, 100])), image.expand(3, 2, 3, 3))
 
 
-def test_a_mixture_of_tight_components_is_finite_data() -> None:
+def test_a_mixture_of_narrow_components_approximates_finite_data() -> None:
     schedule, generator = linear(100), torch.Generator().manual_seed(0)
     images = torch.rand(5, 1, 3, 3, generator=generator, dtype=torch.float64) * 2 - 1
     x_t = torch.randn(4, 1, 3, 3, generator=generator, dtype=torch.float64)
     t = torch.tensor([5, 20, 60, 100])
-    tight = gaussian_mixture(images, torch.full((5,), 1e-7).double(), torch.full((5,), 0.2).double(), schedule)
-    assert_close(tight(x_t, t), finite_data(images, schedule)(x_t, t), rtol=0, atol=1e-9)
+    narrow = gaussian_mixture(images, torch.full((5,), 1e-7).double(), torch.full((5,), 0.2).double(), schedule)
+    assert_close(narrow(x_t, t), finite_data(images, schedule)(x_t, t), rtol=0, atol=1e-9)
 
 
-def test_where_nothing_of_the_image_is_left_the_answer_is_the_mean_of_the_data() -> None:
+def test_at_zero_snr_the_prediction_is_the_mean_of_the_data() -> None:
     schedule, generator = linear_zero_snr(100), torch.Generator().manual_seed(0)
     images = torch.rand(5, 1, 3, 3, generator=generator, dtype=torch.float64)
     x_t, t = torch.randn(2, 1, 3, 3, generator=generator, dtype=torch.float64), torch.tensor([100, 100])

@@ -1,4 +1,4 @@
-"""The forward process against itself, its posterior against Bayes' rule on a grid, and the conversions both ways."""
+"""The forward process, its posterior compared with Bayes' rule on a grid, and conversions between prediction types."""
 
 import math
 from typing import get_args
@@ -23,16 +23,16 @@ def images(n: int, seed: int) -> Tensor:
     return torch.randn(n, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-# forward
+# forward process
 
 
-def test_at_time_0_nothing_happens() -> None:
+def test_diffuse_to_timestep_0_changes_nothing() -> None:
     x0, eps = images(3, 0), images(3, 1)
     assert torch.equal(diffuse(x0, 0, eps, linear()), x0)
     assert torch.equal(diffuse(x0, torch.zeros(3, dtype=torch.int64), eps, linear()), x0)
 
 
-def test_each_image_is_noised_to_its_own_time() -> None:
+def test_each_image_is_noised_to_its_own_timestep() -> None:
     schedule, x0, eps = linear(100), images(3, 0), images(3, 1)
     t = torch.tensor([1, 40, 100])
     x_t = diffuse(x0, t, eps, schedule)
@@ -43,7 +43,7 @@ def test_each_image_is_noised_to_its_own_time() -> None:
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_unit_variance_stays_unit_variance(name: str) -> None:
+def test_the_variance_stays_1(name: str) -> None:
     schedule = SCHEDULES[name](200)  # type: ignore[index]
     t = torch.arange(201)
     one, zero = ONE.expand(201, 1, 1, 1), ZERO.expand(201, 1, 1, 1)
@@ -51,7 +51,7 @@ def test_unit_variance_stays_unit_variance(name: str) -> None:
     assert_close(variance, one, rtol=1e-14, atol=0)
 
 
-def test_variance_of_noised_random_images_is_one() -> None:
+def test_the_sample_variance_of_noised_random_images_is_1() -> None:
     x0, eps = (torch.randn(2, 100_000, generator=torch.Generator().manual_seed(3), dtype=torch.float64)).unbind(0)
     for t in (1, 300, 1000):
         x_t = diffuse(x0[None], t, eps[None], linear())
@@ -59,7 +59,7 @@ def test_variance_of_noised_random_images_is_one() -> None:
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_one_step_at_a_time_arrives_where_the_closed_form_does(name: str) -> None:
+def test_the_chain_of_all_transitions_equals_the_closed_form(name: str) -> None:
     schedule = SCHEDULES[name](300)  # type: ignore[index]
     signal, variance = ONE, 0.0
     for t in range(1, schedule.T + 1):
@@ -71,9 +71,9 @@ def test_one_step_at_a_time_arrives_where_the_closed_form_does(name: str) -> Non
 
 
 @given(st.lists(st.integers(1, 500), min_size=2, max_size=6, unique=True).map(sorted))
-def test_any_stride_arrives_where_the_closed_form_does(times: list[int]) -> None:
+def test_transitions_of_any_stride_equal_the_closed_form(times: list[int]) -> None:
     schedule, x0 = cosine(500), images(1, 5)
-    # the same noise in every transition cannot be told from one closed-form draw, so each part is followed for itself
+    # track the image and the variance of the noise separately: the sum of independent noises is not one fixed tensor
     signal, variance, s = x0, 0.0, 0
     for t in times:
         signal = transition(signal, s, t, torch.zeros_like(x0), schedule)
@@ -87,7 +87,7 @@ def test_any_stride_arrives_where_the_closed_form_does(times: list[int]) -> None
 
 
 def bayes_on_a_grid(x0: float, x_t: float, t: int, s: int, schedule: Schedule) -> tuple[float, float]:
-    """Mean and variance of x_s, from q(x_s|x₀) q(x_t|x_s) added up on a fine grid, with no formula for a posterior."""
+    """Mean and variance of x_s, from q(x_s|x₀) q(x_t|x_s) on a fine grid instead of the posterior's formula."""
     a_s, ratio = schedule.alpha_bar[s].item(), (schedule.alpha_bar[t] / schedule.alpha_bar[s]).item()
     grid = math.sqrt(a_s) * x0 + math.sqrt(1 - a_s) * torch.linspace(-12, 12, 8_001, dtype=torch.float64)
     log_p = -((grid - math.sqrt(a_s) * x0) ** 2) / (2 * (1 - a_s))
@@ -100,7 +100,7 @@ def bayes_on_a_grid(x0: float, x_t: float, t: int, s: int, schedule: Schedule) -
 
 @pytest.mark.parametrize(("t", "s"), [(2, 1), (10, 9), (500, 499), (1000, 999), (1000, 1), (700, 350), (60, 40)])
 @pytest.mark.parametrize("name", ["linear", "cosine"])
-def test_posterior_is_bayes_rule(name: str, t: int, s: int) -> None:
+def test_the_posterior_is_that_of_bayes_rule(name: str, t: int, s: int) -> None:
     schedule = SCHEDULES[name](1000)  # type: ignore[index]
     for x0, eps in ((0.7, 0.3), (-1.0, -1.6), (0.0, 1.1)):
         x_t = diffuse(x0 * ONE, t, eps * ONE, schedule)
@@ -110,7 +110,7 @@ def test_posterior_is_bayes_rule(name: str, t: int, s: int) -> None:
         assert variance == pytest.approx(expected_variance, rel=1e-7)
 
 
-def test_posterior_variance_numbers() -> None:
+def test_known_values_of_the_posterior_variance() -> None:
     schedule = linear(1000)
     assert posterior(ONE, ONE, 1, 0, schedule)[1] == 0
     ratio = posterior(ONE, ONE, 2, 1, schedule)[1] / schedule.beta[2].item()
@@ -118,15 +118,15 @@ def test_posterior_variance_numbers() -> None:
 
 
 @given(st.integers(1, 1000))
-def test_posterior_at_time_0_is_the_image(t: int) -> None:
+def test_the_posterior_at_timestep_0_is_the_image(t: int) -> None:
     x0, x_t = images(2, 1), images(2, 2)
     mean, variance = posterior(x0, x_t, t, 0, linear())
     assert variance == 0
     assert_close(mean, x0, rtol=1e-15, atol=0)
 
 
-def test_posterior_mixed_over_x0_is_the_marginal() -> None:
-    # E and Var of x_s over x_t ~ q(x_t|x₀) must be those of q(x_s|x₀): the chain run backwards passes where it came
+def test_the_posterior_averaged_over_x_t_is_the_forward_process() -> None:
+    # with x_t ~ q(x_t|x₀), the mean and variance of x_s ~ q(x_s|x_t, x₀) must be those of q(x_s|x₀)
     schedule = linear(1000)
     for t, s in ((1000, 980), (500, 1), (3, 2)):
         mean = posterior(ONE, diffuse(ONE, t, ZERO, schedule), t, s, schedule)[0].item()
@@ -136,11 +136,11 @@ def test_posterior_mixed_over_x0_is_the_marginal() -> None:
         assert variance == pytest.approx(1 - schedule.alpha_bar[s].item(), rel=1e-12)
 
 
-def test_posterior_where_nothing_of_the_image_is_left() -> None:
+def test_the_posterior_at_zero_terminal_snr_ignores_x_T() -> None:
     schedule, x0 = linear_zero_snr(), images(2, 4)
     mean, variance = posterior(x0, images(2, 5), 1000, 800, schedule)
     a = schedule.alpha_bar[800].item()
-    assert_close(mean, math.sqrt(a) * x0, rtol=1e-14, atol=0)  # x_T says nothing: q(x_s | x₀) comes back
+    assert_close(mean, math.sqrt(a) * x0, rtol=1e-14, atol=0)  # equal to q(x_s | x₀), since x_T contains no image
     assert variance == pytest.approx(1 - a, rel=1e-14)
 
 
@@ -149,17 +149,18 @@ def test_posterior_where_nothing_of_the_image_is_left() -> None:
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @given(t=st.lists(st.integers(1, 1000), min_size=2, max_size=2), seed=st.integers(0, 1000))
-def test_round_trip(prediction: Prediction, t: list[int], seed: int) -> None:
+def test_converting_a_target_back_gives_x0_and_eps(prediction: Prediction, t: list[int], seed: int) -> None:
     for schedule in (linear(), cosine()):
         x0, eps, times = images(2, seed), images(2, seed + 1), torch.tensor(t)
         x_t = diffuse(x0, times, eps, schedule)
-        back = to_x0(prediction, target(prediction, x0, times, eps, schedule), x_t, times, schedule)
-        assert_close(back, x0, rtol=0, atol=1e-10)
-        assert_close(to_eps(back, x_t, times, schedule), eps, rtol=0, atol=1e-10)
+        recovered = to_x0(prediction, target(prediction, x0, times, eps, schedule), x_t, times, schedule)
+        assert_close(recovered, x0, rtol=0, atol=1e-10)
+        assert_close(to_eps(recovered, x_t, times, schedule), eps, rtol=0, atol=1e-10)
 
 
 def test_targets_by_hand() -> None:
-    schedule = Schedule(torch.tensor([1, 0.64, 0.36], dtype=torch.float64))  # α, σ = 0.8, 0.6, then 0.6, 0.8
+    # (α, σ) is (0.8, 0.6) at t = 1 and (0.6, 0.8) at t = 2
+    schedule = Schedule(torch.tensor([1, 0.64, 0.36], dtype=torch.float64))
     x0, eps = 2 * ONE, 5 * ONE
     assert target("eps", x0, 1, eps, schedule).item() == 5
     assert target("x0", x0, 1, eps, schedule).item() == 2
@@ -174,7 +175,7 @@ def test_targets_by_hand() -> None:
 
 
 @given(st.integers(0, 1000))
-def test_v_and_x_t_are_x0_and_eps_turned_by_one_angle(t: int) -> None:
+def test_x_t_and_v_are_a_rotation_of_x0_and_eps(t: int) -> None:
     schedule, x0, eps = linear(), images(1, 1), images(1, 2)
     x_t, v = diffuse(x0, t, eps, schedule), target("v", x0, t, eps, schedule)
     assert_close(x_t**2 + v**2, x0**2 + eps**2, rtol=1e-13, atol=0)
@@ -182,7 +183,7 @@ def test_v_and_x_t_are_x0_and_eps_turned_by_one_angle(t: int) -> None:
     assert_close(sigma * x_t + alpha * v, eps, rtol=1e-12, atol=1e-13)
 
 
-def test_conversions_take_one_time_or_one_for_each() -> None:
+def test_conversions_accept_an_int_or_a_timestep_for_each_image() -> None:
     schedule, x0, eps = linear(50), images(2, 1), images(2, 2)
     t = torch.tensor([20, 20])
     for prediction in PREDICTIONS:
@@ -191,7 +192,7 @@ def test_conversions_take_one_time_or_one_for_each() -> None:
     assert torch.equal(to_eps(x0, eps, 20, schedule), to_eps(x0, eps, t, schedule))
 
 
-def test_v_stays_finite_where_nothing_of_the_image_is_left() -> None:
+def test_v_is_finite_at_zero_terminal_snr() -> None:
     schedule, x0, eps = linear_zero_snr(), images(2, 1), images(2, 2)
     T = schedule.T
     assert torch.equal(diffuse(x0, T, eps, schedule), eps)
@@ -201,9 +202,10 @@ def test_v_stays_finite_where_nothing_of_the_image_is_left() -> None:
 
 
 @pytest.mark.parametrize(("s", "t"), [(-1, 5), (5, 5), (6, 5), (0, 1001)])
-def test_times_out_of_order_or_range_are_refused(s: int, t: int) -> None:
+def test_timesteps_out_of_order_or_out_of_range_are_rejected(s: int, t: int) -> None:
     x = torch.zeros(1, 1, 2, 2)
-    with pytest.raises(IndexError, match=f"s = {s}, t = {t}"):
+    message = f"timesteps must be 0 ≤ s < t ≤ 1000, not s = {s}, t = {t}"
+    with pytest.raises(IndexError, match=message):
         transition(x, s, t, x, linear())
-    with pytest.raises(IndexError, match=f"s = {s}, t = {t}"):
+    with pytest.raises(IndexError, match=message):
         posterior(x, x, t, s, linear())

@@ -1,4 +1,4 @@
-"""The four samplers: the contract that they share, and what each must compute, with exact denoisers and no training."""
+"""The four samplers: the contract that all share, and the equations of each, tested with exact denoisers."""
 
 import itertools
 import math
@@ -15,7 +15,7 @@ from shapedreamer.common.noise import Noise
 from shapedreamer.diffusion.denoiser import Denoise, Denoiser, clipped
 from shapedreamer.diffusion.oracle import finite_data, gaussian
 from shapedreamer.diffusion.process import diffuse, posterior, to_eps
-from shapedreamer.diffusion.samplers import SAMPLERS, Step, Steps, ddim, ddpm, dpmpp_2m, heun, sample
+from shapedreamer.diffusion.samplers import SAMPLERS, Sampler, Step, Steps, ddim, ddpm, dpmpp_2m, heun, sample
 from shapedreamer.diffusion.schedule import Schedule, cosine, linear, linear_zero_snr, step_times
 
 Run = Callable[[Denoise, Schedule, Tensor, Steps, Noise], Iterator[Step]]
@@ -36,30 +36,30 @@ NOISY = ("ddpm", "ddpm beta", "ddim 0.5", "ddim 1", "dpmpp_2m 0.5", "dpmpp_2m 1"
 every_sampler = pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 
 
-def start(n: int, first: int = 0) -> Tensor:
-    """x_T of the images first…first + n − 1 of seed 1."""
+def starting_noise(n: int, first: int = 0) -> Tensor:
+    """x_T of images first…first + n − 1, for seed 1."""
     return Noise(1, first)(0, like=torch.zeros(n, 1, 2, 2, dtype=torch.float64))
 
 
-class Recorded:
-    """A denoiser that remembers what it was asked and what it answered."""
+class RecordingDenoiser:
+    """A denoiser that records the timesteps of its calls and its predictions."""
 
     def __init__(self, denoise: Denoise) -> None:
         self.denoise = denoise
         self.times: list[int] = []
-        self.answers: list[Tensor] = []
+        self.predictions: list[Tensor] = []
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         assert t.shape == (len(x_t),)
         assert t.dtype == torch.int64
         assert (t == t[0]).all()
         self.times.append(int(t[0]))
-        self.answers.append(self.denoise(x_t, t))
-        return self.answers[-1]
+        self.predictions.append(self.denoise(x_t, t))
+        return self.predictions[-1]
 
 
-class Asked(Noise):
-    """Noise that remembers at which steps it was asked."""
+class RecordingNoise(Noise):
+    """Noise that records the timesteps of its calls."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
@@ -70,10 +70,10 @@ class Asked(Noise):
         return super().__call__(step, like)
 
 
-# the contract of them all
+# the contract
 
 
-def test_every_named_sampler_is_tested_here() -> None:
+def test_these_tests_cover_every_sampler() -> None:
     assert set(SAMPLERS) == set(get_args(SamplerName)) == {name.split()[0] for name in RUNS}
     assert SAMPLERS["ddpm"] is ddpm
     assert SAMPLERS["ddim"] is ddim
@@ -83,86 +83,87 @@ def test_every_named_sampler_is_tested_here() -> None:
 
 @every_sampler
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 10, 53, 100])
-def test_n_steps_are_n_calls_that_fall_to_0(run: Run, n: int) -> None:
+def test_steps_is_the_number_of_calls_and_t_decreases_to_0(run: Run, n: int) -> None:
     schedule = linear(100)
-    denoise = Recorded(gaussian(0.1, 0.5, schedule))
-    steps = list(run(denoise, schedule, start(2), n, Noise(0)))
+    denoise = RecordingDenoiser(gaussian(0.1, 0.5, schedule))
+    steps = list(run(denoise, schedule, starting_noise(2), n, Noise(0)))
     assert len(denoise.times) == n
     assert denoise.times[0] == 100
     assert all(1 <= t <= 100 for t in denoise.times)
-    landings = [step.t for step in steps]
-    assert landings[-1] == 0
-    assert all(a > b for a, b in itertools.pairwise([100, *landings]))
+    times = [step.t for step in steps]
+    assert times[-1] == 0
+    assert all(t > s for t, s in itertools.pairwise([100, *times]))
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name != "heun"])
 @pytest.mark.parametrize("n", [1, 2, 9, 100])
-def test_a_step_a_call_visits_the_times_of_step_times(name: str, n: int) -> None:
+def test_samplers_with_one_call_per_step_visit_the_timesteps_of_step_times(name: str, n: int) -> None:
     schedule = linear(100)
-    denoise = Recorded(gaussian(0.1, 0.5, schedule))
-    steps = list(RUNS[name](denoise, schedule, start(2), n, Noise(0)))
+    denoise = RecordingDenoiser(gaussian(0.1, 0.5, schedule))
+    steps = list(RUNS[name](denoise, schedule, starting_noise(2), n, Noise(0)))
     assert [*denoise.times, 0] == step_times(100, n)
     assert [step.t for step in steps] == step_times(100, n)[1:]
-    for step, answer in zip(steps, denoise.answers, strict=True):
-        assert torch.equal(step.x0, answer)
+    for step, prediction in zip(steps, denoise.predictions, strict=True):
+        assert torch.equal(step.x0, prediction)
 
 
-@pytest.mark.parametrize(("n", "steps"), [(1, 1), (2, 2), (3, 2), (4, 3), (9, 5), (10, 6), (99, 50), (100, 51)])
-def test_heun_looks_at_both_ends_of_a_step(n: int, steps: int) -> None:
+@pytest.mark.parametrize(("n", "num_steps"), [(1, 1), (2, 2), (3, 2), (4, 3), (9, 5), (10, 6), (99, 50), (100, 51)])
+def test_heun_calls_the_denoiser_at_both_ends_of_a_step(n: int, num_steps: int) -> None:
     schedule = linear(100)
-    denoise = Recorded(gaussian(0.1, 0.5, schedule))
-    run = list(heun(denoise, schedule, start(2), n))
-    times = step_times(100, steps)
-    assert [step.t for step in run] == times[1:]
-    single = {steps - 1} | ({0} if n % 2 == 0 else set())  # the last step is DDIM's, and for even n the first
-    expected = [time for i in range(steps) for time in (times[i : i + 1] if i in single else times[i : i + 2])]
-    assert denoise.times == expected
-    first_calls = itertools.accumulate([0] + [1 if i in single else 2 for i in range(steps - 1)])
-    for step, call in zip(run, first_calls, strict=True):
-        assert torch.equal(step.x0, denoise.answers[call])
+    denoise = RecordingDenoiser(gaussian(0.1, 0.5, schedule))
+    steps = list(heun(denoise, schedule, starting_noise(2), n))
+    times = step_times(100, num_steps)
+    assert [step.t for step in steps] == times[1:]
+    # the last step, and for even n the first, is a DDIM step with one call
+    ddim_steps = {num_steps - 1} | ({0} if n % 2 == 0 else set())
+    calls = [times[i : i + 1] if i in ddim_steps else times[i : i + 2] for i in range(num_steps)]
+    assert denoise.times == [t for step_calls in calls for t in step_calls]
+    first_calls = itertools.accumulate([0, *(len(step_calls) for step_calls in calls[:-1])])
+    for step, call in zip(steps, first_calls, strict=True):
+        assert torch.equal(step.x0, denoise.predictions[call])
 
 
 @every_sampler
 @pytest.mark.parametrize("n", [1, 2, 5, 20])
 def test_the_last_step_lands_on_the_prediction(run: Run, n: int) -> None:
     schedule = cosine(100)
-    *_, last = run(gaussian(0.1, 0.5, schedule), schedule, start(3), n, Noise(0))
+    *_, last = run(gaussian(0.1, 0.5, schedule), schedule, starting_noise(3), n, Noise(0))
     assert_close(last.x, last.x0, rtol=0, atol=1e-13)
 
 
 @every_sampler
-def test_data_that_is_one_point_comes_out_as_that_point(run: Run) -> None:
+def test_a_constant_prediction_is_the_result(run: Run) -> None:
     point = torch.tensor([[[0.3, -0.7], [1.0, 0.0]]], dtype=torch.float64)
     schedule = linear(100)
-    x = sample(run(lambda x_t, t: point.expand_as(x_t), schedule, start(5), 10, Noise(0)))
+    x = sample(run(lambda x_t, t: point.expand_as(x_t), schedule, starting_noise(5), 10, Noise(0)))
     assert_close(x, point.expand(5, 1, 2, 2), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", ["ddpm", "ddpm beta", "ddim", "ddim 0.5", "ddim 1"])
-def test_one_point_comes_out_with_no_spread_at_all(name: str) -> None:
+def test_a_constant_prediction_gives_bitwise_equal_images(name: str) -> None:
     schedule = linear(100)
-    x = sample(RUNS[name](lambda x_t, t: torch.full_like(x_t, 0.3), schedule, start(5), 10, Noise(0)))
+    x = sample(RUNS[name](lambda x_t, t: torch.full_like(x_t, 0.3), schedule, starting_noise(5), 10, Noise(0)))
     assert (x == x[0, 0, 0, 0]).all()
 
 
 @pytest.mark.parametrize("name", NOISY)
 @pytest.mark.parametrize("n", [1, 2, 10])
-def test_noise_is_asked_for_when_leaving_a_time_but_never_for_the_last_step(name: str, n: int) -> None:
-    schedule, noise = linear(100), Asked(0)
-    sample(RUNS[name](gaussian(0.0, 0.5, schedule), schedule, start(2), n, noise))
+def test_every_step_but_the_last_adds_noise_for_the_timestep_that_it_leaves(name: str, n: int) -> None:
+    schedule, noise = linear(100), RecordingNoise(0)
+    sample(RUNS[name](gaussian(0.0, 0.5, schedule), schedule, starting_noise(2), n, noise))
     assert noise.steps == step_times(100, n)[:-2]
 
 
-def test_ddim_with_eta_0_asks_for_no_noise() -> None:
-    schedule, noise = linear(100), Asked(0)
-    with_noise = sample(ddim(gaussian(0.0, 0.5, schedule), schedule, start(2), 10, eta=0.0, generator=noise))
+def test_ddim_with_eta_0_adds_no_noise() -> None:
+    schedule, noise = linear(100), RecordingNoise(0)
+    with_noise = sample(ddim(gaussian(0.0, 0.5, schedule), schedule, starting_noise(2), 10, eta=0.0, generator=noise))
     assert noise.steps == []
-    assert torch.equal(with_noise, sample(ddim(gaussian(0.0, 0.5, schedule), schedule, start(2), 10)))
+    assert torch.equal(with_noise, sample(ddim(gaussian(0.0, 0.5, schedule), schedule, starting_noise(2), 10)))
 
 
 @every_sampler
 def test_a_sampler_is_pure(run: Run) -> None:
-    schedule, x_T = linear(100), start(2)
+    schedule, x_T = linear(100), starting_noise(2)
     before, state = x_T.clone(), torch.random.get_rng_state()
 
     def steps() -> Iterator[Step]:
@@ -171,51 +172,51 @@ def test_a_sampler_is_pure(run: Run) -> None:
     expected = list(steps())
     abandoned = steps()
     next(abandoned)
-    for first, second, known in zip(steps(), steps(), expected, strict=True):  # two runs, step by step in turn
+    for first, second, correct in zip(steps(), steps(), expected, strict=True):  # two runs that alternate
         for step in (first, second):
-            assert step.t == known.t
-            assert torch.equal(step.x, known.x)
-            assert torch.equal(step.x0, known.x0)
+            assert step.t == correct.t
+            assert torch.equal(step.x, correct.x)
+            assert torch.equal(step.x0, correct.x0)
     assert torch.equal(x_T, before)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
 @every_sampler
-def test_an_image_is_the_same_in_any_batch(run: Run) -> None:
+def test_an_image_does_not_depend_on_its_batch(run: Run) -> None:
     schedule = linear(100)
     images = torch.randn(6, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for denoise in (gaussian(0.1, 0.5, schedule), finite_data(images, schedule)):
-        together = sample(run(denoise, schedule, start(8), 7, Noise(2)))
+        whole = sample(run(denoise, schedule, starting_noise(8), 7, Noise(2)))
         for first, n in ((0, 8), (0, 3), (3, 5), (7, 1)):
-            part = sample(run(denoise, schedule, start(n, first), 7, Noise(2, first)))
-            assert_close(part, together[first : first + n], rtol=0, atol=1e-11)
+            part = sample(run(denoise, schedule, starting_noise(n, first), 7, Noise(2, first)))
+            assert_close(part, whole[first : first + n], rtol=0, atol=1e-11)
 
 
 @every_sampler
-def test_the_steps_of_a_later_start_are_those_of_the_whole_run(run: Run) -> None:
-    # no state passes from step to step but x — except for dpmpp_2m, whose first step remembers nothing
+def test_starting_at_a_later_timestep_gives_the_same_steps(run: Run) -> None:
+    # x is the only state that is passed from step to step, except for dpmpp_2m, which also uses the last prediction
     schedule = linear(100)
     denoise = gaussian(0.1, 0.5, schedule)
     times = [100, 60, 30, 10, 0]
-    whole = list(run(denoise, schedule, start(2), times, Noise(2)))
+    whole = list(run(denoise, schedule, starting_noise(2), times, Noise(2)))
     later = list(run(denoise, schedule, whole[0].x, times[1:], Noise(2)))
     assert [step.t for step in later] == [step.t for step in whole[1:]]
     if run not in (RUNS["dpmpp_2m"], RUNS["dpmpp_2m 0.5"], RUNS["dpmpp_2m 1"]):
-        for one, other in zip(later, whole[1:], strict=True):
-            assert torch.equal(one.x, other.x)
+        for step, expected in zip(later, whole[1:], strict=True):
+            assert torch.equal(step.x, expected.x)
 
 
 @every_sampler
-def test_the_times_can_be_given(run: Run) -> None:
+def test_steps_can_be_a_list_of_timesteps(run: Run) -> None:
     schedule = linear(100)
     denoise = gaussian(0.1, 0.5, schedule)
     times = [90, 41, 7, 0]
-    steps = list(run(denoise, schedule, start(2), times, Noise(0)))
+    steps = list(run(denoise, schedule, starting_noise(2), times, Noise(0)))
     assert [step.t for step in steps] == times[1:]
-    if run is not RUNS["heun"]:  # which makes fewer steps of as many calls
-        by_number = sample(run(denoise, schedule, start(2), 11, Noise(0)))
-        assert torch.equal(sample(run(denoise, schedule, start(2), step_times(100, 11), Noise(0))), by_number)
-    as_tuple = sample(run(denoise, schedule, start(2), tuple(times), Noise(0)))
+    if run is not RUNS["heun"]:  # heun makes fewer steps than calls
+        by_number = sample(run(denoise, schedule, starting_noise(2), 11, Noise(0)))
+        assert torch.equal(sample(run(denoise, schedule, starting_noise(2), step_times(100, 11), Noise(0))), by_number)
+    as_tuple = sample(run(denoise, schedule, starting_noise(2), tuple(times), Noise(0)))
     assert torch.equal(as_tuple, steps[-1].x)
 
 
@@ -224,38 +225,38 @@ def test_the_times_can_be_given(run: Run) -> None:
     "steps",
     [0, -1, 101, [], [0], [100], [100, 50], [50, 50, 0], [50, 60, 0], [101, 0], [50, -1], [50, -1, 0], [50, 0, 0]],
 )
-def test_bad_times_are_refused(run: Run, steps: Steps) -> None:
+def test_invalid_steps_are_rejected(run: Run, steps: Steps) -> None:
     schedule = linear(100)
-    denoise = Recorded(gaussian(0.1, 0.5, schedule))
+    denoise = RecordingDenoiser(gaussian(0.1, 0.5, schedule))
     with pytest.raises(ValueError, match="T = 100"):
-        sample(run(denoise, schedule, start(1), steps, Noise(0)))
+        sample(run(denoise, schedule, starting_noise(1), steps, Noise(0)))
     assert denoise.times == []
 
 
-def test_sample_is_the_last_image() -> None:
+def test_sample_returns_the_last_image() -> None:
     steps = [Step(t, torch.full((1,), float(t)), torch.zeros(1)) for t in (5, 2, 0)]
     assert sample(iter(steps)).item() == 0
     assert sample(iter(steps[:2])).item() == 2
 
 
-# what each computes
+# the equations
 
 
 @pytest.mark.parametrize("variance", ["posterior", "beta"])
-def test_a_ddpm_step_is_the_posterior(variance: str) -> None:
-    schedule, x, noise = linear(100), start(3), Noise(4)
+def test_a_ddpm_step_samples_the_posterior(variance: str) -> None:
+    schedule, x, noise = linear(100), starting_noise(3), Noise(4)
     denoise = gaussian(0.1, 0.5, schedule)
     step = next(RUNS["ddpm" if variance == "posterior" else "ddpm beta"](denoise, schedule, x, [70, 30, 0], noise))
     x0 = denoise(x, torch.full((3,), 70))
     mean, posterior_variance = posterior(x0, x, 70, 30, schedule)
-    strided_beta = 1 - (1 - schedule.beta[31:71]).prod().item()  # of all the steps that this one skips
+    strided_beta = 1 - (1 - schedule.beta[31:71]).prod().item()  # of all steps from 30 to 70
     var = posterior_variance if variance == "posterior" else strided_beta
     assert_close(step.x, mean + math.sqrt(var) * noise(70, x), rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
 def test_a_ddim_step_is_equation_12(eta: float) -> None:
-    schedule, x, noise = cosine(100), start(3), Noise(4)
+    schedule, x, noise = cosine(100), starting_noise(3), Noise(4)
     denoise = gaussian(0.1, 0.5, schedule)
     step = next(ddim(denoise, schedule, x, [70, 30, 0], eta=eta, generator=noise))
     a, b = schedule.alpha_bar[70].item(), schedule.alpha_bar[30].item()
@@ -265,28 +266,41 @@ def test_a_ddim_step_is_equation_12(eta: float) -> None:
     assert_close(step.x, expected, rtol=1e-12, atol=1e-13)
 
 
-def test_ddim_with_noise_needs_a_generator() -> None:
-    schedule = linear(100)
+@pytest.mark.parametrize("sampler", [ddim, dpmpp_2m])
+@pytest.mark.parametrize("eta", [-0.1, 1.1, math.nan])
+def test_an_invalid_eta_is_rejected_before_the_first_call(sampler: Sampler, eta: float) -> None:
+    denoise = RecordingDenoiser(gaussian(0.0, 0.5, linear(100)))
+    with pytest.raises(ValueError, match=f"eta must be between 0 and 1, not {eta}"):
+        sample(sampler(denoise, linear(100), starting_noise(1), 5, eta=eta, generator=Noise(0)))
+    assert denoise.times == []
+
+
+@pytest.mark.parametrize("sampler", [ddim, dpmpp_2m])
+def test_noise_needs_a_generator_but_a_single_step_adds_none(sampler: Sampler) -> None:
+    denoise = gaussian(0.0, 0.5, linear(100))
     with pytest.raises(ValueError, match="needs a generator"):
-        sample(ddim(gaussian(0.0, 0.5, schedule), schedule, start(1), 5, eta=0.5))
+        sample(sampler(denoise, linear(100), starting_noise(1), 5, eta=0.5))
+    x_T = starting_noise(1)
+    single = sample(sampler(denoise, linear(100), x_T, 1, eta=0.5))
+    assert torch.equal(single, sample(sampler(denoise, linear(100), x_T, 1)))
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 10, 100])
 @pytest.mark.parametrize("schedule", [linear(100), cosine(100), linear_zero_snr(100)])
-def test_ddpm_is_ddim_with_eta_1(n: int, schedule: Schedule) -> None:
+def test_ddpm_equals_ddim_with_eta_1(n: int, schedule: Schedule) -> None:
     images = torch.randn(5, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for denoise in (gaussian(0.3, 0.5, schedule), finite_data(images, schedule)):
-        one = ddpm(denoise, schedule, start(4), n, generator=Noise(6))
-        other = ddim(denoise, schedule, start(4), n, eta=1.0, generator=Noise(6))
-        for a, b in zip(one, other, strict=True):
-            # where ᾱ_t is (nearly) 0, ddim's radicand 1 − ᾱ_s − σ² is all rounding, of which it takes the square root
-            assert_close(a.x, b.x, rtol=0, atol=1e-7 if schedule.alpha_bar[-1] < 1e-3 else 1e-11)
+        ddpm_steps = ddpm(denoise, schedule, starting_noise(4), n, generator=Noise(6))
+        ddim_steps = ddim(denoise, schedule, starting_noise(4), n, eta=1.0, generator=Noise(6))
+        for expected, step in zip(ddpm_steps, ddim_steps, strict=True):
+            # where ᾱ_t is close to 0, ddim's 1 − ᾱ_s − σ² is only rounding error, and the square root enlarges it
+            assert_close(expected.x, step.x, rtol=0, atol=1e-7 if schedule.alpha_bar[-1] < 1e-3 else 1e-11)
 
 
 @pytest.mark.parametrize("name", ["ddim", "dpmpp_2m"])
-def test_a_clipped_prediction_carries_its_own_noise_along(name: str) -> None:
-    # x̂₀ is clipped to 1; the direction must be (x − √ᾱ·1)/σ, not the noise that went with the unclipped x̂₀
-    schedule, x = linear(100), 3 + start(3).abs()
+def test_eps_is_computed_from_the_clipped_x0(name: str) -> None:
+    # x̂₀ is clipped to 1, so ε̂ must be (x − √ᾱ · 1)/√(1−ᾱ), not the noise that belongs to the unclipped x̂₀
+    schedule, x = linear(100), 3 + starting_noise(3).abs()
     unclipped = gaussian(0.0, 1.0, schedule)
     assert unclipped(x, torch.full((3,), 40)).min() > 1
     step = next(RUNS[name](clipped(unclipped), schedule, x, [40, 20, 0], Noise(0)))
@@ -294,80 +308,80 @@ def test_a_clipped_prediction_carries_its_own_noise_along(name: str) -> None:
     assert_close(step.x, diffuse(one, 20, to_eps(one, x, 40, schedule), schedule), rtol=1e-12, atol=0)
 
 
-def test_a_heun_step_is_the_mean_of_two_slopes() -> None:
-    schedule, x = cosine(100), start(3)
+def test_a_heun_step_follows_the_average_of_two_slopes() -> None:
+    schedule, x = cosine(100), starting_noise(3)
     denoise = gaussian(0.1, 0.5, schedule)
     step = next(heun(denoise, schedule, x, [70, 30, 0]))
     theta, phi = (math.atan2(*(value.item() for value in schedule.alpha_sigma(t, x)[::-1])) for t in (70, 30))
 
-    def slope(x: Tensor, t: int) -> Tensor:
+    def v(x: Tensor, t: int) -> Tensor:
         x0 = denoise(x, torch.full((3,), t))
         alpha, sigma = schedule.alpha_sigma(t, x)
         return alpha * to_eps(x0, x, t, schedule) - sigma * x0
 
-    first = slope(x, 70)
-    end = math.cos(phi - theta) * x + math.sin(phi - theta) * first
-    assert_close(step.x, x + (phi - theta) * (first + slope(end, 30)) / 2, rtol=1e-11, atol=1e-12)
+    v_start = v(x, 70)
+    end = math.cos(phi - theta) * x + math.sin(phi - theta) * v_start
+    assert_close(step.x, x + (phi - theta) * (v_start + v(end, 30)) / 2, rtol=1e-11, atol=1e-12)
 
 
 def test_dpmpp_2m_is_algorithm_2() -> None:
-    schedule, x = cosine(100), start(3)
+    schedule, x = cosine(100), starting_noise(3)
     denoise = gaussian(0.1, 0.5, schedule)
     times = [80, 60, 25, 10, 0]
     steps = list(dpmpp_2m(denoise, schedule, x, times))
     alpha = [math.sqrt(schedule.alpha_bar[t].item()) for t in times]
     sigma = [math.sqrt(1 - schedule.alpha_bar[t].item()) for t in times]
     lam = [math.log(a / s) if s else math.inf for a, s in zip(alpha, sigma, strict=True)]
-    before = None
+    x0_before = None
     for i in range(1, 4):
         h = lam[i] - lam[i - 1]
         x0 = denoise(x, torch.full((3,), times[i - 1]))
         D = x0
-        if before is not None:
+        if x0_before is not None:
             r = (lam[i - 1] - lam[i - 2]) / h
-            D = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * before
+            D = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * x0_before
         x = sigma[i] / sigma[i - 1] * x - alpha[i] * (math.exp(-h) - 1) * D
-        before = x0
+        x0_before = x0
         assert_close(steps[i - 1].x, x, rtol=1e-11, atol=1e-12)
     assert_close(steps[3].x, denoise(x, torch.full((3,), 10)), rtol=1e-11, atol=1e-12)
 
 
-def test_dpmpp_2m_with_eta_is_sde_dpm_solver() -> None:
+def test_dpmpp_2m_with_eta_1_is_sde_dpm_solver() -> None:
     """Lu et al. 2022b, SDE-DPM-Solver++(2M): x_s = σ_s/σ_t e^(−h) x_t + α_s (1 − e^(−2h)) D + σ_s √(1 − e^(−2h)) z."""
-    schedule, x, noise = cosine(100), start(3), Noise(4)
+    schedule, x, noise = cosine(100), starting_noise(3), Noise(4)
     denoise = gaussian(0.1, 0.5, schedule)
     times = [80, 60, 25, 10, 0]
     steps = list(dpmpp_2m(denoise, schedule, x, times, eta=1.0, generator=noise))
     alpha = [math.sqrt(schedule.alpha_bar[t].item()) for t in times]
     sigma = [math.sqrt(1 - schedule.alpha_bar[t].item()) for t in times]
-    before, h_before = None, math.nan
+    x0_before, h_before = None, math.nan
     for i in range(1, 4):
         h = math.log(alpha[i] / sigma[i]) - math.log(alpha[i - 1] / sigma[i - 1])
         x0 = denoise(x, torch.full((3,), times[i - 1]))
-        D = x0 if before is None else x0 + h / h_before * (x0 - before) / 2
+        D = x0 if x0_before is None else x0 + h / h_before * (x0 - x0_before) / 2
         z = noise(times[i - 1], like=x)
         x = sigma[i] / sigma[i - 1] * math.exp(-h) * x + alpha[i] * (1 - math.exp(-2 * h)) * D
         x = x + sigma[i] * math.sqrt(1 - math.exp(-2 * h)) * z
-        before, h_before = x0, h
+        x0_before, h_before = x0, h
         assert_close(steps[i - 1].x, x, rtol=1e-11, atol=1e-12)
     assert_close(steps[3].x, denoise(x, torch.full((3,), 10)), rtol=1e-11, atol=1e-12)
 
 
-def test_the_first_step_of_heun_and_dpmpp_2m_is_ddims() -> None:
+def test_the_first_step_of_heun_and_dpmpp_2m_is_a_ddim_step() -> None:
     schedule = linear(100)
     denoise = gaussian(0.1, 0.5, schedule)
     for n in (2, 4, 10):
         steps = n // 2 + 1
-        expected = next(ddim(denoise, schedule, start(3), steps)).x
-        assert_close(next(heun(denoise, schedule, start(3), n)).x, expected, rtol=0, atol=1e-12)
-        assert_close(next(dpmpp_2m(denoise, schedule, start(3), steps)).x, expected, rtol=0, atol=1e-12)
+        expected = next(ddim(denoise, schedule, starting_noise(3), steps)).x
+        assert_close(next(heun(denoise, schedule, starting_noise(3), n)).x, expected, rtol=0, atol=1e-12)
+        assert_close(next(dpmpp_2m(denoise, schedule, starting_noise(3), steps)).x, expected, rtol=0, atol=1e-12)
 
 
-# the spread of the output, and how fast it becomes right
+# accuracy
 
 
 class Impulse(Noise):
-    """Noise of 1 for image i when leaving the i-th time, and 0 elsewhere: what one draw does to the output."""
+    """Noise that is 1 for image i at the i-th timestep and 0 elsewhere. Image i then shows the effect of that noise."""
 
     def __init__(self, times: list[int]) -> None:
         super().__init__(0)
@@ -394,9 +408,9 @@ class Impulse(Noise):
         ("ddpm beta", 10, 0.493901),
     ],
 )
-def test_the_exact_spread_of_gaussian_data(name: str, n: int, std: float) -> None:
-    # with data N(0, s²) a sampler is linear in x_T and in each draw of noise, so the variance of its output is the sum
-    # of the squares of what each of them, set to 1 alone, makes of the output
+def test_the_exact_standard_deviation_of_gaussian_samples(name: str, n: int, std: float) -> None:
+    # For data N(0, s²) a sampler is linear in x_T and in the noise of each step. So the variance of its samples is the
+    # sum of the squares of its outputs when one of these is 1 and the others are 0.
     schedule = linear(1000)
     times = step_times(1000, n)[:-1]
     x_T = torch.zeros(n + 1, 1, 1, 1, dtype=torch.float64)
@@ -406,14 +420,15 @@ def test_the_exact_spread_of_gaussian_data(name: str, n: int, std: float) -> Non
 
 
 def exact_flow(x_T: Tensor, std: float, start: int, end: int, schedule: Schedule) -> Tensor:
-    v = [(schedule.alpha_bar[t] * std**2 + 1 - schedule.alpha_bar[t]).item() for t in (start, end)]
-    return x_T * math.sqrt(v[1] / v[0])
+    """The solution of the probability-flow ODE at `end` for data N(0, std²): x stays proportional to the std of x_t."""
+    variance = [(schedule.alpha_bar[t] * std**2 + 1 - schedule.alpha_bar[t]).item() for t in (start, end)]
+    return x_T * math.sqrt(variance[1] / variance[0])
 
 
 @pytest.mark.parametrize("name", ODE)
 @pytest.mark.parametrize("schedule", [linear(1000), cosine(1000)])
-def test_samplers_without_noise_follow_the_exact_flow(name: str, schedule: Schedule) -> None:
-    std, x_T = 0.5, start(3)
+def test_samplers_without_noise_converge_to_the_exact_flow(name: str, schedule: Schedule) -> None:
+    std, x_T = 0.5, starting_noise(3)
     exact = exact_flow(x_T, std, 1000, 0, schedule)
     error = [
         (sample(RUNS[name](gaussian(0.0, std, schedule), schedule, x_T, n, Noise(0))) / exact - 1).abs().max().item()
@@ -423,39 +438,39 @@ def test_samplers_without_noise_follow_the_exact_flow(name: str, schedule: Sched
     assert error[2] < 0.004
 
 
-def errors_at_100(name: str, steps: int) -> float:
+def error_at_100(name: str, num_steps: int) -> float:
     schedule, std = linear(1000), 0.5
-    times = [1000 - i * 900 // steps for i in range(steps + 1)]
+    times = [1000 - i * 900 // num_steps for i in range(num_steps + 1)]
     assert times[-1] == 100
     x_T = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-    run = RUNS[name](gaussian(0.0, std, schedule), schedule, x_T, [*times, 0], Noise(0))
-    x = next(step.x for step in run if step.t == 100)
+    steps = RUNS[name](gaussian(0.0, std, schedule), schedule, x_T, [*times, 0], Noise(0))
+    x = next(step.x for step in steps if step.t == 100)
     return abs((x - exact_flow(x_T, std, 1000, 100, schedule)).item())
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("ddim", 0.9, 1.1), ("heun", 1.9, 2.2), ("dpmpp_2m", 1.8, 3.5)])
 def test_order_of_convergence(name: str, low: float, high: float) -> None:
-    order = math.log(errors_at_100(name, 20) / errors_at_100(name, 100)) / math.log(5)
+    order = math.log(error_at_100(name, 20) / error_at_100(name, 100)) / math.log(5)
     assert low <= order <= high
 
 
 @every_sampler
 @pytest.mark.parametrize("schedule", [linear(1000), cosine(1000)])
-def test_fifty_steps_land_on_an_image_of_a_finite_data_set(run: Run, schedule: Schedule) -> None:
+def test_fifty_calls_reproduce_images_of_a_finite_data_set(run: Run, schedule: Schedule) -> None:
     images = torch.randint(0, 2, (6, 1, 4, 4), generator=torch.Generator().manual_seed(5)).double() * 2 - 1
     x_T = Noise(9)(0, like=torch.zeros(24, 1, 4, 4, dtype=torch.float64))
     x = sample(run(finite_data(images, schedule), schedule, x_T, 50, Noise(9)))
     distance = torch.cdist(x.flatten(1), images.flatten(1))
     assert distance.min(1).values.max() < 1e-6
-    assert len(distance.argmin(1).unique()) > 3  # and not always on the same one
+    assert len(distance.argmin(1).unique()) > 3  # of different images
 
 
-# zero terminal signal-to-noise ratio
+# zero terminal SNR
 
 
 @every_sampler
 @pytest.mark.parametrize("n", [1, 2, 3, 10])
-def test_zero_terminal_snr_stays_finite_with_v(run: Run, n: int) -> None:
+def test_v_prediction_stays_finite_at_zero_terminal_snr(run: Run, n: int) -> None:
     schedule = linear_zero_snr(100)
     oracle = gaussian(0.2, 0.5, schedule)
 
@@ -463,15 +478,15 @@ def test_zero_terminal_snr_stays_finite_with_v(run: Run, n: int) -> None:
         alpha, sigma = schedule.alpha_sigma(t, x)
         return (alpha * x - oracle(x, t)) / sigma
 
-    steps = list(run(Denoiser(network, schedule, "v"), schedule, start(4), n, Noise(0)))
+    steps = list(run(Denoiser(network, schedule, "v"), schedule, starting_noise(4), n, Noise(0)))
     for step in steps:
         assert step.x.isfinite().all()
         assert step.x0.isfinite().all()
-    assert_close(steps[0].x0, torch.full_like(steps[0].x0, 0.2), rtol=0, atol=1e-12)  # x_T says nothing
+    assert_close(steps[0].x0, torch.full_like(steps[0].x0, 0.2), rtol=0, atol=1e-12)  # the mean: x_T contains no image
 
 
 @pytest.mark.parametrize("name", ODE)
-def test_zero_terminal_snr_follows_the_exact_flow(name: str) -> None:
-    schedule, x_T = linear_zero_snr(1000), start(3)
+def test_samplers_follow_the_exact_flow_from_zero_terminal_snr(name: str) -> None:
+    schedule, x_T = linear_zero_snr(1000), starting_noise(3)
     x = sample(RUNS[name](gaussian(0.0, 0.5, schedule), schedule, x_T, 500, Noise(0)))
     assert_close(x, exact_flow(x_T, 0.5, 1000, 0, schedule), rtol=0.02, atol=0)

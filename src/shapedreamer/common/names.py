@@ -1,4 +1,4 @@
-"""Names of the choices that options offer, kept apart from the code they select so that --help loads without torch."""
+"""The allowed values of options, as types. They live apart from the code they select, so --help loads without torch."""
 
 from typing import Literal
 

@@ -7,5 +7,5 @@
     samplers   DDPM, DDIM, Heun, DPM-Solver++(2M)
     oracle     denoisers that are known exactly, without a network
 
-It imports `common` alone.
+It imports only `common`.
 """

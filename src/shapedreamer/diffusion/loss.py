@@ -1,6 +1,9 @@
-"""What training minimises: a squared error per image, weighted by its noise level; and which noise levels to show.
+"""The training objective, the weight of each noise level in it, and the sampling of timesteps.
 
-DDPM's loss (Ho et al. 2020, equation 14) is the plain mean over uniform times: weight "simple", noise levels "uniform".
+    L = E ‖network(x_t, t) − target‖² · weight_t,    x_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε,    ε ~ N(0, 1),    t ~ p(t)
+
+‖ ‖² is the mean over the pixels. The target is ε, x₀ or v; see process.py. With target ε, weight_t = 1 and uniform p(t)
+this is the simplified objective of DDPM (Ho et al. 2020, equation 14).
 """
 
 import torch
@@ -15,7 +18,7 @@ from .schedule import Schedule
 def denoising_loss(
     network: Network, x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule, prediction: Prediction
 ) -> Tensor:
-    """Squared error of each image: (B,). Noise it to time t, let the network predict, compare.
+    """The unweighted loss of each image, ‖network(x_t, t) − target‖²: (B,).
 
     x0 (B, C, H, W) in [−1, 1]; t (B,) int64 in 1…T; eps (B, C, H, W) standard normal.
     """
@@ -25,26 +28,35 @@ def denoising_loss(
 
 
 def loss_weight(weight: Weight, prediction: Prediction, schedule: Schedule, gamma: float = 5.0) -> Tensor:
-    """Weight of each time: (T+1,) float64.
+    """The weight of each timestep in the loss: (T+1,) float64.
 
-    "simple" is 1. "min_snr" (Hang et al. 2023) weighs the error of x₀ by min(SNR, γ), so that the easy times of low
-    noise do not drown the rest. |x₀ error|² is |ε error|²/SNR or |v error|²/(SNR + 1): hence the weight of each.
+    "simple" is 1 everywhere. "min_snr" (Hang et al. 2023) weights the error of x̂₀ by min(SNR, γ), so that the easy
+    timesteps with little noise do not dominate. The errors of the three predictions are proportional,
+
+        ‖x̂₀ − x₀‖² = ‖ε̂ − ε‖² / SNR = ‖v̂ − v‖² / (SNR + 1),
+
+    so the weight is min(SNR, γ) for x₀-prediction, min(SNR, γ) / SNR for ε and min(SNR, γ) / (SNR + 1) for v.
     """
     if weight == "simple":
         return torch.ones_like(schedule.alpha_bar)
     snr = schedule.snr.clone()
-    snr[0] = snr[1]  # t = 0 is never trained on; keep its infinite SNR out of the arithmetic
+    snr[0] = snr[1]  # t = 0 is never trained on, and its SNR is infinite
     divisor = {"eps": snr, "x0": torch.ones_like(snr), "v": snr + 1}[prediction]
     return snr.clamp(max=gamma) / divisor
 
 
-def time_density(schedule: Schedule, log_snr: tuple[float, float] | None = None, uniform: float = 0.0) -> Tensor:
-    """How often to train on each time: (T+1,) float64 that sums to 1, with 0 at t = 0.
+def timestep_distribution(
+    schedule: Schedule, log_snr: tuple[float, float] | None = None, uniform: float = 0.0
+) -> Tensor:
+    """p(t), the probability of training on each timestep: (T+1,) float64. It sums to 1 and is 0 at t = 0.
 
-    log_snr: None for uniform times, or (mean, std) of a normal distribution that the log-SNR of the times shall have
-             (as in Karras et al. 2022, section 5, who choose a normal in log σ), so that the work goes where the
-             image is decided.
-    uniform: share of the times drawn uniformly all the same, in [0, 1], so that no noise level is neglected.
+    log_snr: None for uniform timesteps, or (mean, std): sample t so that its log-SNR ~ N(mean, std²). Most training
+             then goes to the noise levels where images take shape (as in Karras et al. 2022, section 5, where log σ is
+             normally distributed).
+    uniform: fraction of timesteps, in [0, 1], that are sampled uniformly anyway, so that no noise level is neglected.
+             It has no effect if log_snr is None.
+
+    Raises ValueError for a std or a fraction out of range, and if no timestep has a log-SNR near the mean.
     """
     T = schedule.T
     even = torch.cat([torch.zeros(1, dtype=torch.float64), torch.full((T,), 1 / T, dtype=torch.float64)])
@@ -52,23 +64,28 @@ def time_density(schedule: Schedule, log_snr: tuple[float, float] | None = None,
         return even
     mean, std = log_snr
     if not (std > 0 and 0 <= uniform <= 1):
-        raise ValueError(f"the log-SNR needs std > 0 and the uniform share must be in [0, 1], not {std} and {uniform}")
-    level = schedule.log_snr[1:].clamp(-40, 40)  # an SNR of 0 counts as very small
+        raise ValueError(f"log_snr needs std > 0, and uniform must be in [0, 1]; got std={std} and uniform={uniform}")
+    level = schedule.log_snr[1:].clamp(-40, 40)  # zero terminal SNR would be −∞
     edges = torch.cat([level[:1], (level[1:] + level[:-1]) / 2, level[-1:]])
-    cdf = torch.special.ndtr((edges - mean) / std)  # mass between the edges around each time's own log-SNR
-    mass = torch.cat([torch.zeros(1, dtype=torch.float64), cdf[:-1] - cdf[1:]])
+    cdf = torch.special.ndtr((edges - mean) / std)
+    mass = torch.cat([torch.zeros(1, dtype=torch.float64), cdf[:-1] - cdf[1:]])  # between the edges around each log-SNR
     if mass.sum() == 0:
-        there = f"{level[0]:.3g} at t = 1 to {level[-1]:.3g} at t = T"
-        raise ValueError(f"log_snr={log_snr} never meets the schedule's log-SNR, {there}")
+        raise ValueError(
+            f"log_snr={log_snr} gives every timestep probability 0: the log-SNR of the schedule runs from "
+            f"{level[0]:.3g} at t = 1 to {level[-1]:.3g} at t = T; choose a mean in this range or a larger std"
+        )
     return uniform * even + (1 - uniform) * mass / mass.sum()
 
 
-def draw_times(density: Tensor, u: Tensor) -> Tensor:
-    """Times with the given density for uniform numbers u in [0, 1): (B,) -> (B,) int64 in 1…T."""
-    return torch.searchsorted(density.cumsum(0), u.double(), right=True).clamp(1, len(density) - 1)
+def sample_timesteps(distribution: Tensor, u: Tensor) -> Tensor:
+    """Sample t ~ p(t) by inverting its cumulative distribution: u (B,), uniform in [0, 1), -> t (B,) int64 in 1…T."""
+    return torch.searchsorted(distribution.cumsum(0), u.double(), right=True).clamp(1, len(distribution) - 1)
 
 
-def stratified(n: int, generator: torch.Generator) -> Tensor:
-    """n uniform numbers, one in each n-th of [0, 1), in random order: every batch sees all noise levels."""
+def stratified_uniform(n: int, generator: torch.Generator) -> Tensor:
+    """n stratified uniform random numbers: one in each interval [i/n, (i+1)/n), in random order: (n,) float64.
+
+    Timesteps sampled with them cover all noise levels in every batch.
+    """
     u = (torch.arange(n) + torch.rand(n, generator=generator, dtype=torch.float64)) / n
     return u[torch.randperm(n, generator=generator)]

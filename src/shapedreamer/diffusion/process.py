@@ -1,8 +1,9 @@
-"""The forward process q, its posterior, and the three ways to say what was predicted.
+"""The forward process q, its posterior, and conversions between ε-, x₀- and v-prediction.
 
 With α = √ᾱ_t and σ = √(1−ᾱ_t):   x_t = α x₀ + σ ε        (Ho et al. 2020, equation 4)
                                    v   = α ε − σ x₀        (Salimans & Ho 2022, section 4)
-Any two of (x_t, x₀, ε, v) give the others. Images are (B, C, H, W); t is an int or (B,) int64, 1-based.
+
+Any two of x_t, x₀, ε and v determine the others. Images are (B, C, H, W); t is an int or (B,) int64, and 1-based.
 """
 
 from torch import Tensor
@@ -12,24 +13,32 @@ from .schedule import Schedule
 
 
 def diffuse(x0: Tensor, t: int | Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
-    """x_t ~ q(x_t | x₀): the image x₀ with the noise `eps` ~ N(0, 1) of time t in it."""
+    """x_t ~ q(x_t | x₀): the image x₀ with the noise of timestep t, √ᾱ_t x₀ + √(1−ᾱ_t) ε. eps is drawn from N(0, 1)."""
     alpha, sigma = schedule.alpha_sigma(t, like=x0)
     return alpha * x0 + sigma * eps
 
 
 def transition(x_s: Tensor, s: int, t: int, eps: Tensor, schedule: Schedule) -> Tensor:
-    """x_t ~ q(x_t | x_s) for s < t: go on adding noise, from time s to time t (s = t − 1: one step of the chain)."""
+    """x_t ~ q(x_t | x_s) for s < t: add the noise of the steps from s to t to x_s.
+
+        x_t = √(ᾱ_t/ᾱ_s) x_s + √(1 − ᾱ_t/ᾱ_s) ε
+
+    s = t − 1 is one step of the Markov chain (Ho et al. 2020, equation 2). eps is drawn from N(0, 1). Raises IndexError
+    unless 0 ≤ s < t ≤ T.
+    """
     _check_order(s, t, schedule)
     ratio = (schedule.alpha_bar[t] / schedule.alpha_bar[s]).item()
     return ratio**0.5 * x_s + (1 - ratio) ** 0.5 * eps
 
 
 def posterior(x0: Tensor, x_t: Tensor, t: int, s: int, schedule: Schedule) -> tuple[Tensor, float]:
-    """Mean and variance of q(x_s | x_t, x₀) for s < t (Ho et al. 2020, equations 6 and 7, for any stride).
+    """Mean and variance of q(x_s | x_t, x₀) for s < t (Ho et al. 2020, equations 6 and 7, where s = t − 1).
 
-    With β = 1 − ᾱ_t/ᾱ_s, the variance of the step s → t:
-        mean = √ᾱ_s β / (1−ᾱ_t) · x₀ + √(1−β) (1−ᾱ_s) / (1−ᾱ_t) · x_t,    variance = (1−ᾱ_s) / (1−ᾱ_t) · β.
-    At s = 0 the mean is x₀ and the variance exactly 0.
+    With β = 1 − ᾱ_t/ᾱ_s, the variance of the noise added from s to t:
+
+        mean = √ᾱ_s β / (1−ᾱ_t) · x₀ + √(1−β) (1−ᾱ_s) / (1−ᾱ_t) · x_t,    variance = (1−ᾱ_s) / (1−ᾱ_t) · β
+
+    At s = 0 the mean is x₀ and the variance is exactly 0. Raises IndexError unless 0 ≤ s < t ≤ T.
     """
     _check_order(s, t, schedule)
     a_t, a_s = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
@@ -39,7 +48,7 @@ def posterior(x0: Tensor, x_t: Tensor, t: int, s: int, schedule: Schedule) -> tu
 
 
 def target(prediction: Prediction, x0: Tensor, t: int | Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
-    """What a network of this prediction type should have said about x_t = diffuse(x0, t, eps)."""
+    """What a network with this prediction type is trained to output for x_t = diffuse(x0, t, eps): eps, x0 or v."""
     if prediction == "eps":
         return eps
     if prediction == "x0":
@@ -49,7 +58,7 @@ def target(prediction: Prediction, x0: Tensor, t: int | Tensor, eps: Tensor, sch
 
 
 def to_x0(prediction: Prediction, output: Tensor, x_t: Tensor, t: int | Tensor, schedule: Schedule) -> Tensor:
-    """x₀ from what was predicted about x_t. For ε it divides by √ᾱ_t, which must not be 0."""
+    """x̂₀, computed from the network's output for x_t. ε-prediction divides by √ᾱ_t, which must not be 0."""
     if prediction == "x0":
         return output
     alpha, sigma = schedule.alpha_sigma(t, like=x_t)
@@ -59,7 +68,7 @@ def to_x0(prediction: Prediction, output: Tensor, x_t: Tensor, t: int | Tensor, 
 
 
 def to_eps(x0: Tensor, x_t: Tensor, t: int | Tensor, schedule: Schedule) -> Tensor:
-    """The noise that x_t must hold if x₀ is right: (x_t − α x₀) / σ. t ≥ 1, since at t = 0 there is none."""
+    """ε̂ = (x_t − α x₀) / σ, the noise in x_t if x0 is its clean image. t must be at least 1, since σ = 0 at t = 0."""
     alpha, sigma = schedule.alpha_sigma(t, like=x_t)
     return (x_t - alpha * x0) / sigma
 
@@ -67,4 +76,4 @@ def to_eps(x0: Tensor, x_t: Tensor, t: int | Tensor, schedule: Schedule) -> Tens
 def _check_order(s: int, t: int, schedule: Schedule) -> None:
     """IndexError unless 0 ≤ s < t ≤ T: a negative index would silently wrap around."""
     if not 0 <= s < t <= schedule.T:
-        raise IndexError(f"times must be 0 ≤ s < t ≤ {schedule.T}, not s = {s}, t = {t}")
+        raise IndexError(f"timesteps must be 0 ≤ s < t ≤ {schedule.T}, not s = {s}, t = {t}")

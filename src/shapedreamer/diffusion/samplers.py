@@ -1,17 +1,20 @@
-"""Four samplers: ways from noise x_T to an image x_0 by calling a denoiser a few times.
+"""Four samplers: each turns noise x_T into an image x_0 by calling a denoiser step after step.
 
 Each is a pure generator of `Step(t, x, x0)`:
 
     denoise    (x_t (B, C, H, W), t (B,) int64) -> x̂₀; see denoiser.py
-    schedule   ᾱ over 0…T
-    x_T        (B, C, H, W) standard normal noise (or an image at the time where `steps` begins)
-    steps      the number of network calls, 1…T, spread by schedule.step_times; or the times themselves, falling to 0
-    generator  Noise, asked as generator(t, like=x) when leaving time t; needed wherever noise is added
+    schedule   ᾱ_t for t = 0…T
+    x_T        standard normal noise (B, C, H, W), or an image noised to the first timestep in `steps`
+    steps      the number of denoiser calls, 1…T, spaced by schedule.step_times; or a list of timesteps decreasing to 0
+    generator  counter-based Noise, called as generator(t, like=x) in the step that leaves t; required if the sampler
+               adds noise
 
-`t` is the time a step landed on, `x` the image there, `x0` the guess that led there. t falls strictly, the last step
-lands on t = 0 and adds no noise. No state outlives the call, and the same arguments give the same steps.
+A Step holds the timestep on which the step landed, the image there, and the prediction x̂₀ that led there. Every step
+goes from a timestep t to a timestep s < t. The last one lands on 0 and adds no noise. A sampler keeps no state between
+calls: the same arguments give the same steps. If `steps` or eta is out of range, or the generator is missing, it raises
+ValueError before the first denoiser call.
 
-Throughout: a = ᾱ_t of the step's start, b = ᾱ_s of its end.
+Below, a = ᾱ_t at the start of a step, and b = ᾱ_s at its end.
 """
 
 import itertools
@@ -30,7 +33,12 @@ from .schedule import Schedule, step_times
 
 
 class Step(NamedTuple):
-    """t: the time landed on; x: (B, C, H, W) the image there; x0: (B, C, H, W) the prediction it was made from."""
+    """One step of a sampler.
+
+    t: the timestep on which it landed
+    x: the image there, (B, C, H, W)
+    x0: the prediction x̂₀ that led there, (B, C, H, W); heun makes two a step, and this is the first
+    """
 
     t: int
     x: Tensor
@@ -50,14 +58,14 @@ def ddpm(
     variance: Literal["posterior", "beta"] = "posterior",
     generator: Noise,
 ) -> Iterator[Step]:
-    """Ancestral sampling (Ho et al. 2020, algorithm 2): the posterior mean, plus noise.
+    """DDPM's ancestral sampling (Ho et al. 2020, algorithm 2): the mean of q(x_s | x_t, x̂₀) plus noise.
 
-    variance: the posterior's (β̃) or that of the forward step (β); with fewer than T steps both are those of the chain
-    that has only these times.
+    variance: of the noise: "posterior" is β̃ = (1−b)/(1−a) · (1−a/b), and "beta" is β = 1−a/b (section 3.2 of the paper,
+    where s = t − 1)
     """
     x = x_T
     for t, s in _intervals(schedule, steps):
-        x0 = denoise(x, _times(t, x))
+        x0 = denoise(x, _batch_of(t, x))
         x, var = posterior(x0, x, t, s, schedule)
         if s > 0:
             if variance == "beta":
@@ -75,27 +83,52 @@ def ddim(
     eta: float = 0.0,
     generator: Noise | None = None,
 ) -> Iterator[Step]:
-    """DDIM (Song et al. 2021, equations 12 and 16): eta = 0 adds no noise, eta = 1 as much as DDPM's posterior."""
+    """DDIM (Song et al. 2021, equations 12 and 16).
+
+        x_s = √b x̂₀ + √(1−b−σ²) ε̂ + σ z,    σ = η √((1−b)/(1−a)) √(1−a/b),    z ~ N(0, 1)
+
+    ε̂ = (x_t − √a x̂₀)/√(1−a) is the noise in x_t if x̂₀ is its clean image, and σ is the standard deviation of the new
+    noise. (The paper writes α_t for our ᾱ_t.)
+
+    eta: η from 0 to 1; 0 adds no noise, and 1 is ddpm with the posterior variance
+    """
+    _check_eta(eta)
     x = x_T
     for t, s in _intervals(schedule, steps):
-        x0 = denoise(x, _times(t, x))
-        x = _ddim_step(x0, x, t, s, schedule, eta, generator)
+        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+        x0 = denoise(x, _batch_of(t, x))
+        eps = to_eps(x0, x, t, schedule)
+        sigma = eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b))
+        x = math.sqrt(b) * x0 + math.sqrt(max(1 - b - sigma**2, 0.0)) * eps
+        if sigma > 0:  # at s = 0, b = 1 and so sigma = 0
+            x = x + sigma * _draw(generator, t, x)
         yield Step(s, x, x0)
 
 
 def heun(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps) -> Iterator[Step]:
-    """Heun's second-order method (Karras et al. 2022, algorithm 1), on the circle instead of their σ.
+    """Heun's second-order method (Karras et al. 2022, algorithm 1) for the probability-flow ODE. It adds no noise.
 
-    With √ᾱ = cos θ and √(1−ᾱ) = sin θ the flow is dx/dθ = v = cos θ ε − sin θ x₀. A step goes to the end as DDIM does,
-    looks at v there too, and takes the mean of both. In σ = tan θ the first step would be hundreds long; θ ends at π/2.
+    The ODE carries noise x_T to an image x_0. With √ᾱ_t = cos θ and √(1−ᾱ_t) = sin θ, the forward process is
+    x_t = cos θ x₀ + sin θ ε, and its derivative in θ is v = cos θ ε − sin θ x₀. The ODE follows the denoiser's
+    prediction of v from timestep T, where θ is close to π/2, down to θ = 0 (Salimans & Ho 2022, appendix D):
 
-    A step costs two calls, but for the last, which is DDIM's (at t = 0 there is no v to look at). So n calls make
-    n // 2 + 1 steps; for an even n the first one, where v hardly changes, is DDIM's too. Times given in a list are
-    each a step.
+        dx/dθ = v̂(x, θ) = cos θ ε̂ − sin θ x̂₀
+
+    A step from θ to φ first makes a DDIM step to x', which is exact if x̂₀ does not change on the way. It evaluates v̂
+    there, goes back to x, and follows the average of the two slopes:
+
+        x' = cos(φ−θ) x + sin(φ−θ) v̂(x, θ),    x_s = x + (φ−θ) (v̂(x, θ) + v̂(x', φ))/2
+
+    Why θ: Karras et al. integrate over the noise level σ = tan θ, which is 157 at T for the linear schedule, and
+    infinite if ᾱ_T = 0. θ is never above π/2.
+
+    A step takes two denoiser calls. The last step takes one: v̂ is not defined at t = 0, so it is a DDIM step. An even
+    number of calls leaves one over, so the first step, where v̂ changes little, is a DDIM step too. In all, n calls make
+    n // 2 + 1 steps. If `steps` is a list of timesteps, each interval is one step, and only the last is a DDIM step.
     """
     x = x_T
     even = isinstance(steps, int) and steps % 2 == 0
-    intervals = _intervals(schedule, steps)  # refuses a number of calls outside 1…T, too
+    intervals = _intervals(schedule, steps)  # also checks that the number of calls is in 1…T
     if isinstance(steps, int):
         intervals = _intervals(schedule, steps // 2 + 1)
     for t, s in intervals:
@@ -118,20 +151,32 @@ def dpmpp_2m(
     eta: float = 0.0,
     generator: Noise | None = None,
 ) -> Iterator[Step]:
-    """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): DDIM, with x̂₀ extrapolated through the last two predictions.
+    """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): DDIM with x̂₀ extrapolated from the last two predictions.
 
-    In λ = log(√ᾱ/√(1−ᾱ)) a step of DDIM is exact if x̂₀ is constant. Here it is taken as a straight line, of which the
-    middle of the step counts. The first step, and the last (of infinite length, to t = 0), take it as constant.
+        D = x̂₀ + h/(2h') (x̂₀ − x̂₀'),    x_s = √b D + √(1−b−σ²) ε̂ + σ z,    ε̂ = (x_t − √a D)/√(1−a)
 
-    eta: as for ddim; with 1 this is their SDE-DPM-Solver++(2M).
+    A DDIM step is exact if x̂₀ does not change during it. This solver assumes that x̂₀ changes linearly in
+    λ = log(√ᾱ/√(1−ᾱ)). It extrapolates the last two predictions to the middle of the step, and uses that value D. h is
+    the length of the step in λ; x̂₀' and h' belong to the previous step.
+
+    The first step has no previous one, and the last is infinitely long in λ: both use D = x̂₀. If ᾱ_T = 0, the first
+    step is infinitely long too, which gives D = x̂₀ in the second.
+
+    eta: η from 0 to 1, with the σ of ddim; 0 is algorithm 2, and 1 is the paper's SDE-DPM-Solver++(2M)
     """
-    x, previous, h_before = x_T, None, math.nan
+    _check_eta(eta)
+    x, x0_before, h_before = x_T, None, math.nan
     for t, s in _intervals(schedule, steps):
-        x0 = denoise(x, _times(t, x))
-        h = _half_log_snr(schedule.alpha_bar[s].item()) - _half_log_snr(schedule.alpha_bar[t].item())
-        guess = x0 if previous is None or s == 0 else x0 + h / (2 * h_before) * (x0 - previous)
-        x = _ddim_step(guess, x, t, s, schedule, eta, generator)
-        previous, h_before = x0, h
+        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+        x0 = denoise(x, _batch_of(t, x))
+        h = _half_log_snr(b) - _half_log_snr(a)
+        D = x0 if x0_before is None or s == 0 else x0 + h / (2 * h_before) * (x0 - x0_before)
+        eps = to_eps(D, x, t, schedule)
+        sigma = eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b))
+        x = math.sqrt(b) * D + math.sqrt(max(1 - b - sigma**2, 0.0)) * eps
+        if sigma > 0:
+            x = x + sigma * _draw(generator, t, x)
+        x0_before, h_before = x0, h
         yield Step(s, x, x0)
 
 
@@ -139,49 +184,46 @@ SAMPLERS: dict[SamplerName, Sampler] = {"ddpm": ddpm, "ddim": ddim, "heun": heun
 
 
 def sample(steps: Iterator[Step]) -> Tensor:
-    """The image at the end of a stream of steps: (B, C, H, W)."""
+    """The final image of a stream of steps: (B, C, H, W)."""
     for step in steps:
         last = step
     return last.x
 
 
 def _intervals(schedule: Schedule, steps: Steps) -> list[tuple[int, int]]:
-    """[(t, s), …]: from which time to which each step goes."""
+    """The timesteps at which each step starts and ends: [(t, s), …]. ValueError if `steps` is out of range."""
     times = step_times(schedule.T, steps) if isinstance(steps, int) else list(steps)
     falling = all(t > s for t, s in itertools.pairwise(times))
     if len(times) < 2 or times[-1] != 0 or times[0] > schedule.T or not falling:
-        raise ValueError(f"times must fall from at most T = {schedule.T} to 0, not {times}")
+        raise ValueError(f"timesteps must fall from at most T = {schedule.T} to 0, not {times}")
     return list(itertools.pairwise(times))
 
 
-def _ddim_step(
-    x0: Tensor, x: Tensor, t: int, s: int, schedule: Schedule, eta: float, generator: Noise | None
-) -> Tensor:
-    """x_s, on the straight line from x_t to x̂₀, with a part of the noise in it drawn anew."""
+def _check_eta(eta: float) -> None:
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be between 0 and 1, not {eta}")
-    a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
-    sigma = eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b))
-    x = math.sqrt(b) * x0 + math.sqrt(max(1 - b - sigma**2, 0.0)) * to_eps(x0, x, t, schedule)
-    if sigma == 0:  # at s = 0 always, where b = 1
-        return x
+
+
+def _draw(generator: Noise | None, t: int, x: Tensor) -> Tensor:
+    """The noise of the step that leaves t, like x. ValueError without a generator."""
     if generator is None:
-        raise ValueError(f"a sampler with eta = {eta} adds noise and needs a generator")
-    return x + sigma * generator(t, like=x)
+        raise ValueError("a sampler with eta above 0 adds noise and needs a generator")
+    return generator(t, like=x)
 
 
 def _x0_and_v(denoise: Denoise, x: Tensor, t: int, theta: float) -> tuple[Tensor, Tensor]:
-    """x̂₀ and v = cos θ ε − sin θ x₀, which with x = cos θ x₀ + sin θ ε is (cos θ x − x₀) / sin θ."""
-    x0 = denoise(x, _times(t, x))
+    """x̂₀, and v̂ = cos θ ε̂ − sin θ x̂₀, which is (cos θ x − x̂₀)/sin θ because x = cos θ x̂₀ + sin θ ε̂."""
+    x0 = denoise(x, _batch_of(t, x))
     return x0, (math.cos(theta) * x - x0) / math.sin(theta)
 
 
-def _times(t: int, x: Tensor) -> Tensor:
+def _batch_of(t: int, x: Tensor) -> Tensor:
+    """The timestep t for every image of x: (B,) int64."""
     return torch.full((len(x),), t, dtype=torch.int64, device=x.device)
 
 
 def _half_log_snr(alpha_bar: float) -> float:
-    """λ = ½ log(ᾱ/(1−ᾱ)), infinite at both ends."""
+    """λ = ½ log(ᾱ/(1−ᾱ)): −∞ for ᾱ = 0, and +∞ for ᾱ = 1."""
     if alpha_bar == 0:
         return -math.inf
     return math.inf if alpha_bar == 1 else 0.5 * math.log(alpha_bar / (1 - alpha_bar))
