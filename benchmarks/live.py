@@ -1,17 +1,17 @@
-"""How many frames a second does the live page show? python -m benchmarks.live [MODEL]
+"""Measure how many frames per second the live page shows: python -m benchmarks.live [MODEL]
 
-In headless Chromium on this machine, with frames counted on the page, which dreams as fast as it can: with 1, 2 and 4
-network calls a frame, by the engine on a server and by the one in the browser, with threads and without. Beside it, in
-every round, the original's way to a frame: 20 calls of DDIM of a network of 18.5 million parameters, in float32.
+Single viewer: headless Chromium on this machine counts the frames on the page, at unlimited speed, with 1, 2 and 4
+network calls per frame. The engine runs on a server, in the browser with threads, and in the browser on one thread. In
+every round, the original ShapeDreamer is measured too: 20 DDIM calls of a network with 18.5 million parameters.
 
-What a picture is worth that dreams have melted into this often, with so many calls a frame: for models of shapes the
-share of them that are true shapes after FRAMES frames.
+Quality: for models of shapes, the share of valid shapes after 16 frames, for each number of calls.
 
-And on the server, without a browser: 32 viewers beside one, over sockets and without (then the viewers are not programs
-that want the processor too; told is how much of its time the engine has the network at work), each beside what the
-network alone makes, run in the same way and in calls of as many images, which is the batch limit of the machine.
+Many viewers: 1 and 32 viewers of the server, without a browser. They are measured with sockets and without. Without
+sockets, viewers are function calls, which use almost no CPU time; the table then shows the share of time in which the
+engine's network is busy. The last column is the upper limit: the network alone, with all viewers in one batch.
 
-Needs the extras web, export, diffusers and dev, the browser chromium, and npm (or --runtime, as `shapedreamer site`).
+Needs the extras web, export, diffusers and dev, the browser chromium, and npm (or --runtime, as for `shapedreamer
+site`).
 """
 
 import asyncio
@@ -38,13 +38,13 @@ from tyro.conf import Positional
 from shapedreamer.common.errors import UserError
 from shapedreamer.evaluation.validity import judge, primitives_of
 from shapedreamer.imaging.explore import melt
-from shapedreamer.imaging.figures import Way
 from shapedreamer.live.engine import Engine
 from shapedreamer.live.frames import unpack
-from shapedreamer.live.network import Network, fastest
-from shapedreamer.live.settings import longest_message, model_info, parse
+from shapedreamer.live.network import Network, fastest_network
+from shapedreamer.live.settings import max_message_bytes, model_info, parse
 from shapedreamer.live.site import build_site
 from shapedreamer.models.model import Model, load
+from shapedreamer.models.options import SampleOptions
 
 from .sampling import original
 from .throughput import machine, seconds
@@ -53,16 +53,17 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
     from websockets.asyncio.client import ClientConnection
 
-SERVER, THREADS, THREAD = "server", "browser, threads", "browser, one thread"
+SERVER, THREADS, ONE_THREAD = "server", "browser, threads", "browser, one thread"
 CALLS = (1, 2, 4)
 VIEWERS = 32
-WARM = 10  # frames that are not counted
+WARM_UP = 10  # frames before the measurement starts
 FRAMES, CHAINS = 16, 256
-SHOWN = "() => [Number(document.querySelector('#frame-number').value.replace(/\\D/g, '')), performance.now()]"
+FRAME_AND_TIME = "() => [Number(document.querySelector('#frame-number').value.replace(/\\D/g, '')), performance.now()]"
 
 
 @contextlib.contextmanager
 def running(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python module that runs in another process until the end of the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -74,15 +75,15 @@ def running(*command: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextlib.contextmanager
-def live(model: str) -> Iterator[str]:
-    """The address of `shapedreamer live`."""
+def live_server(model: str) -> Iterator[str]:
+    """The address of a running `shapedreamer live`."""
     with running("shapedreamer.cli", "live", model, "--port", "0") as process:
         assert process.stdout is not None
-        words = process.stdout.readline()
-        if "http://" not in words:
-            raise UserError(f"the server did not start: {words}")
-        print(words.split(";")[0], file=sys.stderr)
-        yield words.split("http://")[1].split()[0]
+        line = process.stdout.readline()
+        if "http://" not in line:
+            raise UserError(f"the server did not start: {line}")
+        print(line.split(";")[0], file=sys.stderr)
+        yield line.split("http://")[1].split()[0]
 
 
 @contextlib.contextmanager
@@ -96,8 +97,8 @@ def chromium() -> "Iterator[Browser]":
 
 
 @contextlib.contextmanager
-def site(folder: Path) -> Iterator[str]:
-    """The address of a host of the site, which sends no headers: coi.js makes up for them, where it is let."""
+def static_host(folder: Path) -> Iterator[str]:
+    """The address of a host that serves the site without headers; coi.js adds them, if service workers are allowed."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     with running("http.server", port, "--bind", "127.0.0.1", "--directory", str(folder)):
@@ -106,188 +107,187 @@ def site(folder: Path) -> Iterator[str]:
         yield f"127.0.0.1:{port}"
 
 
-def on_the_page(browser: "Browser", address: str, model: str, calls: int, length: float, threads: bool = True) -> float:
-    """Frames a second that the page shows, over `length` seconds."""
+def page_fps(browser: "Browser", address: str, model: str, calls: int, length: float, threads: bool = True) -> float:
+    """Frames per second that the page shows, over `length` seconds."""
     with browser.new_context(service_workers="allow" if threads else "block") as context:
         page = context.new_page()
         page.set_default_timeout(120_000)
         page.goto(f"http://{address}/#model={model}&seed=1&steps={calls}&fps=0")
-        page.wait_for_function(f"() => ({SHOWN})()[0] >= {WARM}")
+        page.wait_for_function(f"() => ({FRAME_AND_TIME})()[0] >= {WARM_UP}")
         if threads and not page.evaluate("crossOriginIsolated"):
             raise UserError("the page has no threads")
-        first, begin = page.evaluate(SHOWN)
+        first, start = page.evaluate(FRAME_AND_TIME)
         page.wait_for_timeout(1000 * length)
-        last, end = page.evaluate(SHOWN)
-        return float(1000 * (last - first) / (end - begin))
+        last, end = page.evaluate(FRAME_AND_TIME)
+        return float(1000 * (last - first) / (end - start))
 
 
-def wishes(model: Model, name: str, calls: int, seed: int) -> list[str]:
-    """The messages of a viewer who wants one dream of so many calls a frame, as fast as it goes."""
+def viewer_messages(model: Model, name: str, calls: int, seed: int) -> list[str]:
+    """The messages of a viewer who plays one image, with this number of calls per frame, as fast as possible."""
     info: Any = model_info(name, model)
     settings = {"model": name, "num": 1, "sampler": "ddim", "steps": calls, "eta": 1.0, "guidance": 1.0, "fps": 0.0}
     settings |= {"creativity": info["creativity"], "label": "any", "seed": str(seed)}
     return [json.dumps({"type": "set", "id": 1, "settings": settings}), '{"type": "play"}']
 
 
-def of_viewers(address: str, model: Model, name: str, calls: int, count: int, length: float) -> list[float]:
-    """Frames a second that each of `count` viewers gets."""
+def socket_fps(address: str, model: Model, name: str, calls: int, count: int, length: float) -> list[float]:
+    """Frames per second that each of `count` viewers receives over a WebSocket."""
     from websockets.asyncio.client import connect
 
-    async def number(connection: "ClientConnection") -> int:
-        """Of the next frame."""
+    async def next_frame(connection: "ClientConnection") -> int:
+        """The number of the next frame."""
         frame = await connection.recv()
         assert isinstance(frame, bytes), frame
         return unpack(frame)[0].number
 
-    async def begun(seed: int) -> "ClientConnection":
+    async def start_playing(seed: int) -> "ClientConnection":
         connection = await connect(f"ws://{address}/ws", max_size=None, compression=None)
         await connection.recv()
-        for wish in wishes(model, name, calls, seed):
-            await connection.send(wish)
-        while await number(connection) < WARM:
+        for message in viewer_messages(model, name, calls, seed):
+            await connection.send(message)
+        while await next_frame(connection) < WARM_UP:
             pass
         return connection
 
-    async def watched(connection: "ClientConnection") -> float:
-        first, begin = await number(connection), time.monotonic()
-        while (now := time.monotonic()) < begin + length:
-            last = await number(connection)
+    async def measure(connection: "ClientConnection") -> float:
+        first, start = await next_frame(connection), time.monotonic()
+        while (now := time.monotonic()) < start + length:
+            last = await next_frame(connection)
         await connection.close()
-        return (last - first) / (now - begin)
+        return (last - first) / (now - start)
 
-    async def all_of_them() -> list[float]:
-        connections = await asyncio.gather(*map(begun, range(count)))
-        return await asyncio.gather(*map(watched, connections))
+    async def measure_all() -> list[float]:
+        connections = await asyncio.gather(*map(start_playing, range(count)))
+        return await asyncio.gather(*map(measure, connections))
 
-    return asyncio.run(all_of_them())
+    return asyncio.run(measure_all())
 
 
-class Timed:
-    """A network, and the seconds that it has been at work."""
+class TimedNetwork:
+    """A network that adds up the seconds its calls take."""
 
     def __init__(self, network: Network) -> None:
         self.network, self.seconds = network, 0.0
 
     def __call__(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-        begin = time.monotonic()
-        answer = self.network(x, t, label)
-        self.seconds += time.monotonic() - begin
-        return answer
+        start = time.monotonic()
+        prediction = self.network(x, t, label)
+        self.seconds += time.monotonic() - start
+        return prediction
 
 
-def of_engine(engine: Engine, network: Timed, name: str, calls: int, count: int, length: float) -> tuple[float, float]:
-    """Frames a second that `count` viewers get together who are no more than calls of a function; and of all the time
-    the share that the engine's network is at work.
-    """
-    model, news = engine.models[name], threading.Event()
-    viewers = [engine.join(news.set, count) for _ in range(count)]
+def engine_fps(
+    engine: Engine, network: TimedNetwork, name: str, calls: int, count: int, length: float
+) -> tuple[float, float]:
+    """Frames per second of `count` viewers in this process together, and the share of time the network is busy."""
+    model, updated = engine.models[name], threading.Event()
+    viewers = [engine.join(updated.set, count) for _ in range(count)]
     for seed, viewer in enumerate(viewers):
-        for wish in wishes(model, name, calls, seed):
-            engine.heed(viewer, parse(wish, longest_message([model])))
+        for message in viewer_messages(model, name, calls, seed):
+            engine.handle(viewer, parse(message, max_message_bytes([model])))
 
-    def fetched(most: float) -> int:
-        """How many frames, in so many seconds."""
-        frames, end = 0, time.monotonic() + most
+    def count_frames(duration: float) -> int:
+        """Fetch frames for this number of seconds, and return how many there were."""
+        frames, end = 0, time.monotonic() + duration
         while time.monotonic() < end:
-            news.wait(1)
-            news.clear()
+            updated.wait(1)
+            updated.clear()
             frames += sum(engine.fetch(viewer) is not None for viewer in viewers)
         return frames
 
-    fetched(length / 4)
-    begin, before = time.monotonic(), network.seconds
-    frames = fetched(length)
-    took, at_work = time.monotonic() - begin, network.seconds - before
+    count_frames(length / 4)
+    start, busy_before = time.monotonic(), network.seconds
+    frames = count_frames(length)
+    duration, busy = time.monotonic() - start, network.seconds - busy_before
     for viewer in viewers:
         engine.leave(viewer)
-    return frames / took, at_work / took
+    return frames / duration, busy / duration
 
 
-def of_network(network: Network, model: Model, batch: int, length: float) -> float:
-    """Images a second of a network's calls of so many, and of nothing else."""
+def network_throughput(network: Network, model: Model, batch: int, length: float) -> float:
+    """Images per second of the network alone, with this batch size."""
     x, t = model.noise(batch), torch.full((batch,), model.schedule.T)
     label = None if model.labels is None else model.label_vectors("any", batch)
     network(x, t, label)
-    calls, begin = 0, time.monotonic()
-    while (now := time.monotonic()) < begin + length:
+    calls, start = 0, time.monotonic()
+    while (now := time.monotonic()) < start + length:
         network(x, t, label)
         calls += 1
-    return calls * batch / (now - begin)
+    return calls * batch / (now - start)
 
 
-def worth(model: Model, calls: int) -> str:
-    """How many of CHAINS pictures are true shapes after FRAMES frames; – for a model of something else."""
+def valid_share(model: Model, calls: int) -> str:
+    """The share of CHAINS images that are valid shapes after FRAMES frames; – for models of other data."""
     if primitives_of(model.spec) is None:
         return "–"
-    way = Way(steps=calls, seed=11)
+    options = SampleOptions(steps=calls, seed=11)
     creativity: Any = model_info("", model)["creativity"]
-    last = melt(model, model.sample(CHAINS, **way._asdict()), creativity, FRAMES + 1, CHAINS, way)[-1]
+    last = melt(model, model.sample(CHAINS, options), creativity, FRAMES + 1, CHAINS, options)[-1]
     return f"{judge(last, model.spec).valid:.1%}"
 
 
 def main(
     model: Positional[str] = "shapes-turbo", length: float = 8.0, rounds: int = 3, runtime: Path | None = None
 ) -> None:
-    """Measure, and print tables.
+    """Measure, and print tables in Markdown.
 
     Args:
-        model: A model in the box that is made for few calls.
-        length: Seconds that each measurement takes.
-        rounds: Turns of each; the median counts.
-        runtime: The tarball of onnxruntime-web, where npm cannot fetch it.
+        model: A shipped few-step model.
+        length: Seconds per measurement.
+        rounds: How often to measure; the tables show the median.
+        runtime: The tarball of onnxruntime-web, if npm cannot download it.
     """
-    dreamer, candidate = load(model, device="cpu"), next(iter(original()))
-    frames: dict[str, list[float]] = {}
-    with live(model) as served:
+    loaded, baseline = load(model, device="cpu"), next(iter(original()))
+    results: dict[str, list[float]] = {}
+    with live_server(model) as server:
         with chromium() as browser, tempfile.TemporaryDirectory() as folder:
             build_site(Path(folder) / "site", [model], runtime)
-            with site(Path(folder) / "site") as static:
-                shows = partial(on_the_page, browser, model=model, length=length)
-                for turn in range(rounds):
+            with static_host(Path(folder) / "site") as static:
+                measure = partial(page_fps, browser, model=model, length=length)
+                for number in range(1, rounds + 1):
                     for calls in CALLS:
-                        for way, rate in (
-                            (SERVER, shows(served, calls=calls)),
-                            (THREADS, shows(static, calls=calls)),
-                            (THREAD, shows(static, calls=calls, threads=False)),
+                        for place, fps in (
+                            (SERVER, measure(server, calls=calls)),
+                            (THREADS, measure(static, calls=calls)),
+                            (ONE_THREAD, measure(static, calls=calls, threads=False)),
                         ):
-                            frames.setdefault(f"{way}, {calls}", []).append(rate)
-                    candidate.draw(1)
-                    frames.setdefault("theirs", []).append(1 / seconds(lambda: candidate.draw(1)))
-                    print(f"round {turn + 1} of {rounds}: {frames}", file=sys.stderr)
-        network, how = fastest(dreamer)
-        timed = Timed(network)
-        engine = Engine({model: dreamer}, pick=lambda _: (timed, how))
+                            results.setdefault(f"{place}, {calls}", []).append(fps)
+                    baseline.draw(1)
+                    results.setdefault("original", []).append(1 / seconds(lambda: baseline.draw(1)))
+                    print(f"round {number} of {rounds}: {results}", file=sys.stderr)
+        network, backend = fastest_network(loaded)
+        timed = TimedNetwork(network)
+        engine = Engine({model: loaded}, lambda _: (timed, backend))
         engine.prepare(model)
         engine.start()
-        shares = []  # of the slowest viewer, beside the mean
-        for turn in range(rounds):
+        slowest = []  # frame rate of the slowest viewer, as a share of the mean
+        for number in range(1, rounds + 1):
             for count in (1, VIEWERS):
-                each = of_viewers(served, dreamer, model, CALLS[-1], count, length)
-                frames.setdefault(f"viewers, {count}", []).append(sum(each))
-                rate, share = of_engine(engine, timed, model, CALLS[-1], count, length)
-                frames.setdefault(f"engine, {count}", []).append(rate)
-                frames.setdefault(f"at work, {count}", []).append(share)
-                frames.setdefault(f"network, {count}", []).append(
-                    of_network(network, dreamer, count, length) / CALLS[-1]
-                )
-            shares.append(min(each) / statistics.mean(each))
-            print(f"round {turn + 1} of {rounds}: {frames}", file=sys.stderr)
+                viewer_rates = socket_fps(server, loaded, model, CALLS[-1], count, length)
+                engine_rate, busy = engine_fps(engine, timed, model, CALLS[-1], count, length)
+                limit = network_throughput(network, loaded, count, length) / CALLS[-1]
+                results.setdefault(f"sockets, {count}", []).append(sum(viewer_rates))
+                results.setdefault(f"engine, {count}", []).append(engine_rate)
+                results.setdefault(f"busy, {count}", []).append(busy)
+                results.setdefault(f"network, {count}", []).append(limit)
+            slowest.append(min(viewer_rates) / statistics.mean(viewer_rates))
+            print(f"round {number} of {rounds}: {results}", file=sys.stderr)
         engine.stop()
-    rates = {name: statistics.median(every) for name, every in frames.items()}
-    print(f"{machine()}. {model}; frames a second.\n")
-    print("| calls a frame | server | browser, threads | browser, one thread | true shapes |\n|---|---|---|---|---|")
+    medians = {name: statistics.median(values) for name, values in results.items()}
+    print(f"{machine()}. {model}; frames per second.\n")
+    print("| calls per frame | server | browser, threads | browser, one thread | valid |\n|---|---|---|---|---|")
     for calls in CALLS:
-        cells = [f"{rates[f'{way}, {calls}']:.1f}" for way in (SERVER, THREADS, THREAD)]
-        print(f"| {calls} | {' | '.join(cells)} | {worth(dreamer, calls)} |")
-    print(f"| {candidate.calls} of {candidate.model} | {rates['theirs']:.2f} | | | |\n")
+        cells = [f"{medians[f'{place}, {calls}']:.1f}" for place in (SERVER, THREADS, ONE_THREAD)]
+        print(f"| {calls} | {' | '.join(cells)} | {valid_share(loaded, calls)} |")
+    print(f"| {baseline.calls}, {baseline.model} | {medians['original']:.2f} | | | |\n")
     print(
-        f"| viewers of {CALLS[-1]} calls | images a second | without sockets | the network is at work "
-        f"| {how} alone, at that batch |\n|---|---|---|---|---|"
+        f"| viewers, {CALLS[-1]} calls per frame | images/s in total | without sockets | network busy "
+        f"| {backend} alone, same batch size |\n|---|---|---|---|---|"
     )
     for count in (1, VIEWERS):
-        viewers, alone, limit = (f"{rates[f'{way}, {count}']:.1f}" for way in ("viewers", "engine", "network"))
-        print(f"| {count} | {viewers} | {alone} | {rates[f'at work, {count}']:.0%} | {limit} |")
-    print(f"\nThe slowest of {VIEWERS} viewers has {min(shares):.0%} of the mean.")
+        sockets, direct, alone = (f"{medians[f'{name}, {count}']:.1f}" for name in ("sockets", "engine", "network"))
+        print(f"| {count} | {sockets} | {direct} | {medians[f'busy, {count}']:.0%} | {alone} |")
+    print(f"\nThe slowest of {VIEWERS} viewers gets {min(slowest):.0%} of the mean frame rate.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Models so small that a frame takes a millisecond, and one who watches an engine dream with them."""
+"""For tests of the live engine: models so small that a frame takes a millisecond, and a client of the engine."""
 
 import base64
 import contextlib
@@ -13,59 +13,64 @@ from shapedreamer.common.names import Prediction
 from shapedreamer.data.spec import DataSpec
 from shapedreamer.diffusion.schedule import Schedule, cosine
 from shapedreamer.live.engine import Engine
-from shapedreamer.live.frames import FRAME, Asking, Header, unpack
-from shapedreamer.live.network import Network, answer, eager
-from shapedreamer.live.settings import Message, Order, Set, Settings
+from shapedreamer.live.frames import FRAME, Denoising, Header, unpack
+from shapedreamer.live.network import Network, denoise, eager_network
+from shapedreamer.live.settings import ControlMessage, Message, SetMessage, Settings
 from shapedreamer.models.model import Model
 from shapedreamer.models.recipes import Sampling
 from shapedreamer.networks.unet import UNet
 
 R = TypeVar("R")
-PATIENCE = 60  # seconds after which a test that waits for something fails
+TIMEOUT = 60  # seconds; a test that waits longer than this fails
 LABELS = ("circle", "line", "square")
 
 
 @contextlib.contextmanager
-def leaving_no_thread() -> Iterator[None]:
-    """All threads begun within have ended; but those of AnyIO, which it tells to end and does not wait for, soon do."""
+def no_threads_left() -> Iterator[None]:
+    """Check that every thread started inside the block ends; AnyIO's worker threads may take a moment longer."""
     before = set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - before:
         assert thread.name == "AnyIO worker thread"
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
         assert not thread.is_alive()
 
 
-def small(
+def small_model(
     labels: Sequence[str] = LABELS,
     prediction: Prediction = "x0",
     channels: int = 1,
     size: int = 8,
     schedule: Schedule | None = None,
 ) -> Model:
-    """A model with random weights, (channels, size, size), on a schedule of 50 times."""
+    """A model with random weights for images (channels, size, size), by default with T = 50."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = UNet(channels, (8, 16), groups=4, head_dim=8, attention=(1,), patch=2, context=len(labels))
         for parameter in network.parameters():
-            if parameter.ndim == 1:  # freshly made, all norms are alike and do nothing
+            if parameter.ndim == 1:  # right after initialisation, all norms are identities
                 parameter.data += 0.3 * torch.randn(parameter.shape)
     spec = DataSpec("some data", channels, size, size, tuple(labels))
-    drawn = torch.eye(len(labels)) if labels else None
+    table = torch.eye(len(labels)) if labels else None
     sampling = Sampling("ddim", 2, 1.0, spacing="log_snr")
-    # a network says the same alone as in a batch, but for products in bfloat16
-    return Model(network, schedule or cosine(50), prediction, spec, drawn, sampling, "float32")
+    # float32, because in bfloat16 a network's outputs depend on the batch size
+    return Model(network, schedule or cosine(50), prediction, spec, table, sampling, "float32")
 
 
-def fragile(model: Model) -> tuple[Network, str]:
-    """A way to run a network that fails with 16 images, and takes the engine with it."""
+def eager(model: Model) -> tuple[Network, str]:
+    """For Engine's choose_network: always torch."""
+    return eager_network(model), "eager"
+
+
+def failing(model: Model) -> tuple[Network, str]:
+    """For Engine's choose_network: a network that raises for a batch of 16, which stops the engine."""
 
     def network(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         if len(x) == 16:
             raise MemoryError("no room")
-        return eager(model)(x, t, label)
+        return eager_network(model)(x, t, label)
 
-    return network, "fragile"
+    return network, "failing"
 
 
 def settings(**changes: Any) -> Settings:
@@ -73,55 +78,53 @@ def settings(**changes: Any) -> Settings:
     return Settings(**(values | {"guidance": 1.0, "creativity": 30, "label": "any", "fps": 0.0} | changes))
 
 
-def set_to(id: int = 1, image: bytes | None = None, **changes: Any) -> Set:
+def set_message(id: int = 1, image: bytes | None = None, **changes: Any) -> SetMessage:
     text = None if image is None else base64.b64encode(image).decode()
-    return Set(type="set", id=id, settings=settings(**changes), image=text)
+    return SetMessage(type="set", id=id, settings=settings(**changes), image=text)
 
 
-def finished(asks: Asking[R], model: Model) -> R:
-    """What comes of work that asks the model's network."""
+def run_alone(denoising: Denoising[R], model: Model) -> R:
+    """The result of a coroutine whose requests are answered one at a time."""
     try:
-        ask = next(asks)
+        request = next(denoising)
         while True:
-            ask = asks.send(answer([ask], model, eager(model))[0])
+            request = denoising.send(denoise([request], model, eager_network(model))[0])
     except StopIteration as end:
         return end.value
 
 
-def as_it_is(model: Model) -> tuple[Network, str]:
-    return eager(model), "eager"
+class Client:
+    """A viewer of an engine that can wait for results."""
 
+    def __init__(self, engine: Engine, max_viewers: int = 1000) -> None:
+        self.engine, self.updated = engine, threading.Event()
+        self.viewer = engine.join(self.updated.set, max_viewers)
 
-class Watcher:
-    """One who watches an engine, and waits until something is to be seen."""
-
-    def __init__(self, engine: Engine, most: int = 1000) -> None:
-        self.engine, self.news = engine, threading.Event()
-        self.viewer = engine.join(self.news.set, most)
-
-    def says(self, *messages: Message) -> None:
+    def send(self, *messages: Message) -> None:
         for message in messages:
-            self.engine.heed(self.viewer, message)
+            self.engine.handle(self.viewer, message)
 
-    def orders(self, *words: str) -> None:
-        for word in words:
-            self.says(Order(type=word))  # type: ignore[arg-type]
+    def control(self, *actions: str) -> None:
+        """Send "play", "pause", "step" or "restart"."""
+        for action in actions:
+            self.send(ControlMessage(type=action))  # type: ignore[arg-type]
 
-    def fetches(self) -> bytes | str:
-        """The next frame, trace or trouble."""
+    def receive(self) -> bytes | str:
+        """The next frame, trace or error."""
         while True:
-            self.news.clear()
-            what = self.engine.fetch(self.viewer)
-            if what is not None:
-                return what
-            assert self.news.wait(PATIENCE), "nothing came"
+            self.updated.clear()
+            update = self.engine.fetch(self.viewer)
+            if update is not None:
+                return update
+            assert self.updated.wait(TIMEOUT), "received nothing"
 
-    def sees(self) -> tuple[Header, bytes]:
-        what = self.fetches()
-        assert isinstance(what, bytes), what
-        return unpack(what)
+    def receive_binary(self) -> tuple[Header, bytes]:
+        """Header and payload of the next frame or trace."""
+        update = self.receive()
+        assert isinstance(update, bytes), update
+        return unpack(update)
 
-    def frame(self) -> Header:
-        header, _ = self.sees()
+    def receive_frame(self) -> Header:
+        header, _ = self.receive_binary()
         assert header.kind == FRAME
         return header

@@ -1,7 +1,7 @@
-"""A stand-in for the server that the page talks to: it speaks the protocol, hears everything, and does as tests say.
+"""A fake of the live server, for tests of the page. It records every message, and tests can make it fail.
 
-It dreams with the exact denoiser of a few of the pictures in the box, by Model and explore themselves, so that what it
-shows is what a server would; and it can refuse, fall silent, and vanish.
+Its models are exact denoisers of a few images from the cards of shipped models. It generates frames with Model and
+imaging.explore, so the page shows what a real server would send. It can reject a setting, disconnect, and stop.
 """
 
 import base64
@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,14 @@ from shapedreamer.data.spec import DataSpec
 from shapedreamer.diffusion import oracle
 from shapedreamer.diffusion.schedule import Schedule, cosine
 from shapedreamer.imaging import render
-from shapedreamer.imaging.explore import ANEW, inpaint, vary
-from shapedreamer.imaging.figures import Way
+from shapedreamer.imaging.explore import RENOISE_OFFSET, inpaint, vary
 from shapedreamer.models.model import Model
+from shapedreamer.models.options import SampleOptions
 from shapedreamer.models.recipes import Sampling
 from shapedreamer.models.zoo import WEIGHTS
 
 PAGE = Path(shapedreamer.__file__).parent / "live" / "page"
-PATIENCE = 30.0  # seconds; on a machine that is not busy it takes none of them
+TIMEOUT = 30.0  # seconds; only a busy machine needs that long
 CSP = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -52,12 +53,12 @@ SPRITES = ("human", "non-human", "food", "spell", "side-facing")
 CLOTHES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 
 
-class Ideal(nn.Module):
-    """A network that has learnt these images by heart, (N, C, H, W), and predicts x₀."""
+class ExactNetwork(nn.Module):
+    """A network that predicts x₀ exactly, for data that consists of these images, (N, C, H, W). Counts its calls."""
 
     def __init__(self, images: Tensor, schedule: Schedule) -> None:
         super().__init__()
-        self.anything = nn.Parameter(torch.zeros(1))
+        self.unused = nn.Parameter(torch.zeros(1))
         self.denoise = oracle.finite_data(images, schedule)
         self.calls = 0
 
@@ -66,8 +67,8 @@ class Ideal(nn.Module):
         return self.denoise(x, t)
 
 
-def model(name: str, labels: tuple[str, ...], size: int, scale: int, T: int) -> Model:
-    """A model of the pictures on the card of one in the box, whose images are drawn `scale` times as large there."""
+def make_model(name: str, labels: tuple[str, ...], size: int, scale: int, T: int) -> Model:
+    """A model of the 64 images on the card of a shipped model. scale: how much the card enlarges them."""
     with Image.open(WEIGHTS / f"{name}.png") as file:
         card = np.asarray(file)
     card = card[..., None] if card.ndim == 2 else card
@@ -78,51 +79,51 @@ def model(name: str, labels: tuple[str, ...], size: int, scale: int, T: int) -> 
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
     spec = DataSpec(name, images.shape[1], size, size, labels)
     table = torch.eye(len(labels)) if labels else None
-    return Model(Ideal(images, cosine(T)), cosine(T), "x0", spec, table, Sampling("ddim", 12, 1.0, "log_snr"))
+    return Model(ExactNetwork(images, cosine(T)), cosine(T), "x0", spec, table, Sampling("ddim", 12, 1.0, "log_snr"))
 
 
-def models() -> dict[str, Model]:
-    """One in colour, one in grey with many labels, and one without labels and with another T."""
+def make_models() -> dict[str, Model]:
+    """One in colour, one in grey with many labels, and an unconditional one with another T."""
     return {
-        "sprites": model("sprites", SPRITES, 16, 8, 500),
-        "fashion_mnist": model("fashion_mnist", CLOTHES, 28, 4, 1000),
-        "mnist": model("mnist", (), 28, 4, 200),
+        "sprites": make_model("sprites", SPRITES, 16, 8, 500),
+        "fashion_mnist": make_model("fashion_mnist", CLOTHES, 28, 4, 1000),
+        "mnist": make_model("mnist", (), 28, 4, 200),
     }
 
 
-def info(name: str, it: Model) -> dict[str, Any]:
+def info(name: str, model: Model) -> dict[str, Any]:
     return {
         "name": name,
         "about": {"sprites": "characters, food and spells, 16x16", "mnist": "handwritten digits, 28x28"}.get(
             name, "clothes, shoes and bags, 28x28"
         ),
-        "channels": it.spec.channels,
-        "height": it.spec.height,
-        "width": it.spec.width,
-        "labels": list(it.spec.labels),
-        "T": it.schedule.T,
-        "alpha_bar": it.schedule.alpha_bar.tolist(),
+        "channels": model.spec.channels,
+        "height": model.spec.height,
+        "width": model.spec.width,
+        "labels": list(model.spec.labels),
+        "T": model.schedule.T,
+        "alpha_bar": model.schedule.alpha_bar.tolist(),
         "prediction": "x0",
-        "sampling": vars(it.sampling),
-        "creativity": int((it.schedule.alpha_bar[:-1] > 0.2).sum()),
+        "sampling": vars(model.sampling),
+        "creativity": int((model.schedule.alpha_bar[:-1] > 0.2).sum()),
         "turbo": name == "mnist",
     }
 
 
 class FakeEngine:
-    """A host of the page, with the headers of the real one, and an engine for all who look at it.
+    """Serves the page, with the headers of the real server, and runs an engine for each connection.
 
-    messages     all that it has heard, oldest first
-    connections  that are open
-    refusing     the setting -> value that it refuses, with this message
+    messages     every message received, oldest first
+    connections  the open ones
+    rejected     (setting, value, error): answer this value of this setting with this error
     """
 
     def __init__(self) -> None:
-        self.models = models()
+        self.models = make_models()
         self.messages: list[dict[str, Any]] = []
         self.connections: list[ServerConnection] = []
-        self.refusing: tuple[str, Any, str] | None = None
-        self.heard = threading.Condition()
+        self.rejected: tuple[str, Any, str] | None = None
+        self.changed = threading.Condition()
         self.port = 0
         self.server: Server | None = None
 
@@ -131,124 +132,124 @@ class FakeEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.vanish()
+        self.stop()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
 
     def start(self) -> None:
-        """Listen, after a first time again on the same port."""
-        self.server = serve(self.talk, "127.0.0.1", self.port, process_request=self.host, max_size=2**22)
+        """Listen on a free port; after `stop`, on the same port again."""
+        self.server = serve(self.serve_connection, "127.0.0.1", self.port, process_request=self.host, max_size=2**22)
         self.port = self.server.socket.getsockname()[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def vanish(self) -> None:
-        """Be gone, as a server whose process has ended."""
+    def stop(self) -> None:
+        """Stop, as if the server's process had ended."""
         if self.server is not None:
             self.server.shutdown()
             self.server = None
-        self.hang_up()
+        self.disconnect()
 
-    def hang_up(self, code: int = 1000) -> None:
+    def disconnect(self, code: int = 1000) -> None:
         for connection in list(self.connections):
             connection.close(code)
 
-    def say(self, **message: Any) -> None:
-        """To everybody."""
+    def send(self, **message: Any) -> None:
+        """Send a message to every page."""
         for connection in list(self.connections):
             connection.send(json.dumps(message))
 
-    def wait(self, wanted: Callable[[dict[str, Any]], Any], since: int = 0) -> dict[str, Any]:
-        """The first message from number `since` on that is wanted; AssertionError where none comes."""
+    def wait(self, matches: Callable[[dict[str, Any]], Any], since: int = 0) -> dict[str, Any]:
+        """Wait for a message that matches, from number `since` on, and return it."""
 
-        def found() -> dict[str, Any] | None:
-            return next((message for message in self.messages[since:] if wanted(message)), None)
+        def first_match() -> dict[str, Any] | None:
+            return next((message for message in self.messages[since:] if matches(message)), None)
 
-        with self.heard:
-            assert self.heard.wait_for(lambda: found() is not None, PATIENCE), f"only {self.messages[since:]}"
-            message = found()
+        with self.changed:
+            assert self.changed.wait_for(lambda: first_match() is not None, TIMEOUT), f"only {self.messages[since:]}"
+            message = first_match()
         assert message is not None
         return message
 
-    def forget(self) -> None:
-        """Be as at first, once everybody has gone: what a page said last must not be heard as the next one's."""
-        with self.heard:
-            assert self.heard.wait_for(lambda: not self.connections, PATIENCE), "a page is still there"
+    def reset(self) -> None:
+        """Wait until all pages have disconnected, so that none disturbs the next test, and forget their messages."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: not self.connections, TIMEOUT), "a page is still connected"
             self.messages.clear()
-        self.refusing = None
+        self.rejected = None
 
     def host(self, connection: ServerConnection, request: Request) -> Response | None:
         """The page's files; None for the WebSocket."""
         if request.path == "/ws":
             return None
         name = "index.html" if request.path == "/" else request.path.removeprefix("/page/")
-        path = PAGE / name
-        if "/" in name or not path.is_file():
-            return connection.respond(http.HTTPStatus.NOT_FOUND, "there is no such page\n")
+        path = (PAGE / name).resolve()
+        if not path.is_relative_to(PAGE.resolve()) or not path.is_file():
+            return connection.respond(http.HTTPStatus.NOT_FOUND, "no such file\n")
         kind = "text/javascript" if path.suffix == ".js" else mimetypes.guess_type(name)[0] or ""
         body = path.read_bytes()
         headers = {**HEADERS, "Content-Type": kind, "Content-Length": str(len(body)), "Connection": "close"}
         return Response(200, "OK", Headers(headers), body)
 
-    def talk(self, connection: ServerConnection) -> None:
+    def serve_connection(self, connection: ServerConnection) -> None:
         self.connections.append(connection)
         viewer = Viewer(self, connection)
         try:
-            listed = [info(name, it) for name, it in self.models.items()]
-            hello = {"type": "hello", "engine": "server", "version": "0.1.0", "models": listed, "viewers": 1}
+            infos = [info(name, model) for name, model in self.models.items()]
+            hello = {"type": "hello", "engine": "server", "version": "0.1.0", "models": infos, "viewers": 1}
             connection.send(json.dumps(hello))
             while True:
-                viewer.go_on()
+                viewer.run_once()
         except ConnectionClosed:
             pass
         finally:
-            with self.heard:
+            with self.changed:
                 self.connections.remove(connection)
-                self.heard.notify_all()
+                self.changed.notify_all()
 
 
 class Viewer:
-    """One connection's dream."""
+    """The engine of one connection."""
 
     def __init__(self, engine: FakeEngine, connection: ServerConnection) -> None:
         self.engine, self.connection = engine, connection
         self.settings: dict[str, Any] = {}
         self.id, self.k, self.playing, self.pure = 0, 0, False, True
-        self.given: Tensor | None = None
+        self.start_image: Tensor | None = None
         self.x = torch.empty(0)
-        self.next = 0.0  # when the next frame is due
+        self.next_start = 0.0  # when the next frame is due
 
-    def go_on(self) -> None:
-        """Hear a message, or show the next frame, whichever is due first."""
-        wait = max(0.0, self.next - time.monotonic()) if self.playing and self.settings else None
+    def run_once(self) -> None:
+        """Handle a message, or send the next frame, whichever comes first."""
+        wait = max(0.0, self.next_start - time.monotonic()) if self.playing and self.settings else None
         try:
             text = self.connection.recv(wait)
         except TimeoutError:
             self.step()
             return
         message = json.loads(text)
-        with self.engine.heard:  # before it is done: who sees what came of it can look up what was asked
+        with self.engine.changed:  # before handling it: a test that sees the effect must find the message here
             self.engine.messages.append(message)
-            self.engine.heard.notify_all()
+            self.engine.changed.notify_all()
         getattr(self, f"on_{message['type']}")(message)
 
     def on_set(self, message: dict[str, Any]) -> None:
         settings, before = message["settings"], self.settings
-        refusing = self.engine.refusing
-        if refusing and settings[refusing[0]] == refusing[1]:
-            self.connection.send(json.dumps({"type": "error", "id": message["id"], "message": refusing[2]}))
+        rejected = self.engine.rejected
+        if rejected and settings[rejected[0]] == rejected[1]:
+            self.connection.send(json.dumps({"type": "error", "id": message["id"], "message": rejected[2]}))
             return
         self.settings, self.id = settings, message["id"]
         changed = {name for name in settings if settings[name] != before.get(name)}
         if "image" in message or changed & {"model", "seed", "num"}:
-            self.given = self.images(message["image"]) if "image" in message else None
+            self.start_image = self.decode(message["image"]) if "image" in message else None
             self.on_restart(message)
         elif changed - {"fps"}:
             self.pure = False
 
     def on_play(self, _: dict[str, Any]) -> None:
-        self.playing, self.next = True, time.monotonic()
+        self.playing, self.next_start = True, time.monotonic()
 
     def on_pause(self, _: dict[str, Any]) -> None:
         self.playing = False
@@ -257,37 +258,39 @@ class Viewer:
         self.step()
 
     def on_restart(self, _: dict[str, Any]) -> None:
-        self.k, self.pure = 0, self.given is None
-        self.show(lambda: self.model.sample(self.settings["num"], *self.way) if self.given is None else self.given)
+        self.k, self.pure = 0, self.start_image is None
+        start_image, num, options = self.start_image, self.settings["num"], self.options
+        self.send_frame(lambda: self.model.sample(num, options) if start_image is None else start_image)
 
     def on_repaint(self, message: dict[str, Any]) -> None:
         H, W = self.x.shape[2:]
         mask = torch.frombuffer(bytearray(base64.b64decode(message["mask"])), dtype=torch.uint8).view(H, W)
         self.k, self.pure = self.k + 1, False
-        self.show(lambda: inpaint(self.model, self.x[:1], mask == 0, self.settings["num"], self.way))
+        self.send_frame(lambda: inpaint(self.model, self.x[:1], mask == 0, self.settings["num"], self.options))
 
     def on_trace(self, message: dict[str, Any]) -> None:
-        way = self.way._replace(sampler=message["sampler"], steps=message["steps"], eta=message["eta"])
-        t, x = self.model.schedule.T, self.model.noise(1, way.seed)
+        options = replace(self.options, sampler=message["sampler"], steps=message["steps"], eta=message["eta"])
+        t, x = self.model.schedule.T, self.model.noise(1, options.seed)
         body = b""
-        steps = list(self.model.stream(1, **way._asdict()))
+        steps = list(self.model.stream(1, options))
         for step in steps:
-            body += struct.pack("<ii", t, step.t) + b"".join(y.numpy().tobytes() for y in (x, step.x0, step.x))
+            body += struct.pack("<ii", t, step.t) + b"".join(image.numpy().tobytes() for image in (x, step.x0, step.x))
             t, x = step.t, step.x
         self.connection.send(self.header(2, message["id"], len(steps), 1, len(steps), 3.5) + body)
 
     def step(self) -> None:
-        self.next = time.monotonic() + 1 / (self.settings["fps"] or 60)
+        self.next_start = time.monotonic() + 1 / (self.settings["fps"] or 60)
         self.k += 1
         t, num = self.settings["creativity"], self.settings["num"]
-        self.show(lambda: vary(self.model, self.x, t, num, self.way, ANEW + self.k * num) if t else self.x)
+        first = RENOISE_OFFSET + self.k * num
+        self.send_frame(lambda: vary(self.model, self.x, t, num, self.options, first) if t else self.x)
 
-    def show(self, make: Callable[[], Tensor]) -> None:
+    def send_frame(self, make: Callable[[], Tensor]) -> None:
         network = self.model.network
-        assert isinstance(network, Ideal)
-        calls, began = network.calls, time.perf_counter()
+        assert isinstance(network, ExactNetwork)
+        calls, start = network.calls, time.perf_counter()
         self.x = make()
-        ms = 1000 * (time.perf_counter() - began)
+        ms = 1000 * (time.perf_counter() - start)
         header = self.header(1, self.id, self.k, len(self.x), network.calls - calls, ms)
         self.connection.send(header + render.to_uint8(self.x).tobytes())
 
@@ -301,12 +304,14 @@ class Viewer:
         return self.engine.models[self.settings["model"]]
 
     @property
-    def way(self) -> Way:
-        it = self.settings
-        label = None if it["label"] == "none" else it["label"]
-        return Way(it["sampler"], it["steps"], it["eta"], int(it["seed"]), label, it["guidance"])
+    def options(self) -> SampleOptions:
+        values = self.settings
+        label = None if values["label"] == "none" else values["label"]
+        return SampleOptions(
+            values["sampler"], values["steps"], values["eta"], int(values["seed"]), label, values["guidance"]
+        )
 
-    def images(self, text: str) -> Tensor:
+    def decode(self, text: str) -> Tensor:
         spec = self.model.spec
         pixels = torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
         return pixels.view(-1, spec.height, spec.width, spec.channels).permute(0, 3, 1, 2) / 127.5 - 1

@@ -1,4 +1,4 @@
-"""The engine: all viewers in one call, each with its own dream, in turn; and what happens when something goes wrong."""
+"""The engine: batches over viewers, equal turns for all, playback speed, and errors."""
 
 import base64
 import struct
@@ -15,27 +15,27 @@ from torch.testing import assert_close
 
 from shapedreamer.common.errors import UserError
 from shapedreamer.imaging import explore
-from shapedreamer.imaging.figures import Way
 from shapedreamer.imaging.render import to_uint8
 from shapedreamer.live import engine as engine_module
 from shapedreamer.live import frames
-from shapedreamer.live.engine import BATCH, MOST_TRACES, Engine
-from shapedreamer.live.frames import FRAME, TRACE, Asking, Header, unpack
-from shapedreamer.live.network import Network, eager
-from shapedreamer.live.settings import Repaint, Trace
+from shapedreamer.live.engine import MAX_BATCH, MAX_TRACES, Engine
+from shapedreamer.live.frames import FRAME, TRACE, Denoising, Header, unpack
+from shapedreamer.live.network import Network, eager_network
+from shapedreamer.live.settings import RepaintMessage, TraceMessage
 from shapedreamer.models.model import Model
-from tests.watching import PATIENCE, Watcher, as_it_is, fragile, set_to, settings, small
+from shapedreamer.models.options import SampleOptions
+from tests.watching import TIMEOUT, Client, eager, failing, set_message, settings, small_model
 
-MODELS = {"small": small(), "other": small(labels=(), channels=3)}
+MODELS = {"small": small_model(), "other": small_model(labels=(), channels=3)}
 
 
 @contextmanager
 def running(
-    pick: Callable[[Model], tuple[Network, str]] = as_it_is, clock: Callable[[], float] | None = None
+    choose_network: Callable[[Model], tuple[Network, str]] = eager, clock: Callable[[], float] | None = None
 ) -> Iterator[Engine]:
-    """An engine that runs, and leaves no thread behind."""
+    """A running engine, which must leave no thread behind."""
     before = threading.active_count()
-    engine = Engine(MODELS, pick) if clock is None else Engine(MODELS, pick, clock)
+    engine = Engine(MODELS, choose_network) if clock is None else Engine(MODELS, choose_network, clock)
     for name in MODELS:
         engine.prepare(name)
     engine.start()
@@ -47,82 +47,89 @@ def running(
 
 
 class Gate:
-    """Networks that answer only when they are let, and keep how many images they were asked about."""
+    """Networks that block until the test lets a call pass, and record each call's model and batch size."""
 
     def __init__(self) -> None:
-        self.open, self.arrived = Semaphore(0), Semaphore(0)
-        self.asked: list[tuple[str, int]] = []
+        self.passes, self.arrivals = Semaphore(0), Semaphore(0)
+        self.calls: list[tuple[str, int]] = []
 
-    def pick(self, model: Model) -> tuple[Network, str]:
-        name = next(name for name, its in MODELS.items() if its is model)
+    def choose_network(self, model: Model) -> tuple[Network, str]:
+        name = next(name for name, other in MODELS.items() if other is model)
 
         def network(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-            self.asked.append((name, len(x)))
-            self.arrived.release()
-            assert self.open.acquire(timeout=PATIENCE)
-            return eager(model)(x, t, label)
+            self.calls.append((name, len(x)))
+            self.arrivals.release()
+            assert self.passes.acquire(timeout=TIMEOUT)
+            return eager_network(model)(x, t, label)
 
         return network, "gate"
 
     def wait(self) -> None:
-        """Until the next call has come."""
-        assert self.arrived.acquire(timeout=PATIENCE)
+        """Wait until the next call is blocked here."""
+        assert self.arrivals.acquire(timeout=TIMEOUT)
 
-    def calls(self, count: int) -> None:
-        """Let so many calls pass, and wait for the one after."""
+    def let_pass(self, count: int) -> None:
+        """Let `count` calls pass, and wait until the one after them is blocked."""
         for _ in range(count):
-            self.open.release()
+            self.passes.release()
             self.wait()
 
+    def open(self, count: int = 1) -> None:
+        """Let the next `count` calls pass, without waiting."""
+        self.passes.release(count)
 
-def trace(id: int = 1, **changes: Any) -> Trace:
+
+def trace_message(id: int = 1, **changes: Any) -> TraceMessage:
     values: dict[str, Any] = {"sampler": "ddim", "steps": 1, "eta": 0.0}
-    return Trace(type="trace", id=id, **(values | changes))
+    return TraceMessage(type="trace", id=id, **(values | changes))
 
 
-def mask(count: int) -> str:
-    """To dream the first so many of 64 pixels anew."""
-    return base64.b64encode(b"\xff" * count + bytes(64 - count)).decode()
+def repaint_message(count: int) -> RepaintMessage:
+    """Inpaint the first `count` of 64 pixels."""
+    mask = base64.b64encode(b"\xff" * count + bytes(64 - count)).decode()
+    return RepaintMessage(type="repaint", mask=mask)
 
 
-def settle(watcher: Watcher) -> list[int]:
-    """The numbers of the frames that have come by the time that a long one of another viewer has been made."""
-    other = Watcher(watcher.engine)
-    other.says(set_to(steps=20))
-    other.frame()
-    watcher.engine.leave(other.viewer)
+def frames_until_idle(client: Client) -> list[int]:
+    """The numbers of the frames that arrive while the engine generates a slow frame for another viewer."""
+    other = Client(client.engine)
+    other.send(set_message(steps=20))
+    other.receive_frame()
+    client.engine.leave(other.viewer)
     numbers = []
-    while (frame := watcher.engine.fetch(watcher.viewer)) is not None:
+    while (frame := client.engine.fetch(client.viewer)) is not None:
         assert isinstance(frame, bytes)
         numbers.append(unpack(frame)[0].number)
     return numbers
 
 
-def assert_shows(body: bytes, x: Tensor) -> None:
-    """Pixels are those of x, but for how its last digits round."""
-    found = torch.frombuffer(bytearray(body), dtype=torch.uint8).int()
-    assert (found - torch.from_numpy(to_uint8(x)).flatten().int()).abs().max() <= 1
+def assert_pixels(payload: bytes, x: Tensor) -> None:
+    """Check that the pixels are those of x, except for rounding."""
+    pixels = torch.frombuffer(bytearray(payload), dtype=torch.uint8).int()
+    assert (pixels - torch.from_numpy(to_uint8(x)).flatten().int()).abs().max() <= 1
 
 
-# what a viewer sees
+# what a viewer receives
 
 
-def test_a_dream_as_it_is_seen_is_that_of_the_library() -> None:
-    model, way = MODELS["small"], settings(num=4, seed="9", label={"line": 2.0}, guidance=2.0, eta=1.0, steps=3).way()
+def test_frames_equal_melt() -> None:
+    model = MODELS["small"]
+    changes: dict[str, Any] = {"num": 4, "seed": "9", "label": {"line": 2.0}, "guidance": 2.0, "eta": 1.0, "steps": 3}
+    options = settings(**changes).options()
     with running() as engine:
-        watcher = Watcher(engine)
-        watcher.says(set_to(7, num=4, seed="9", label={"line": 2.0}, guidance=2.0, eta=1.0, steps=3))
-        for k, x in enumerate(explore.melt(model, model.sample(4, **way._asdict()), 30, 5, 4, way)):
-            header, body = watcher.sees()
+        client = Client(engine)
+        client.send(set_message(7, **changes))
+        for k, x in enumerate(explore.melt(model, model.sample(4, options), 30, 5, 4, options)):
+            header, payload = client.receive_binary()
             assert header[:8] == (FRAME, True, 7, k, 4, 1, 8, 8)
-            assert header.calls == 6  # 3 steps, each with and without the label
+            assert header.calls == 6  # 3 steps, each conditional and unconditional
             assert header.ms > 0
-            assert_shows(body, x)
-            watcher.orders("step")
+            assert_pixels(payload, x)
+            client.control("step")
 
 
-def test_many_are_dreamt_at_once_as_each_would_be_alone() -> None:
-    ways: list[dict[str, Any]] = [
+def test_simultaneous_viewers_get_the_frames_they_would_get_alone() -> None:
+    all_changes: list[dict[str, Any]] = [
         {"seed": "1", "sampler": "ddpm", "steps": 4},
         {"seed": "2", "sampler": "heun", "steps": 5, "num": 4, "creativity": 10},
         {"seed": "3", "sampler": "dpmpp_2m", "steps": 3, "eta": 0.7, "label": {"circle": 1.0}, "guidance": 3.0},
@@ -131,223 +138,227 @@ def test_many_are_dreamt_at_once_as_each_would_be_alone() -> None:
         {"seed": "6", "model": "other", "sampler": "ddpm", "num": 4},
     ]
     with running() as engine:
-        watchers = [Watcher(engine) for _ in ways]
-        for watcher, way in zip(watchers, ways, strict=True):
-            watcher.says(set_to(**way))
-        melting = []
-        for values in ways:
-            wanted, model = settings(**values), MODELS[values.get("model", "small")]
-            sampled = model.sample(wanted.num, **wanted.way()._asdict())
-            melting.append(explore.melt(model, sampled, wanted.creativity, 3, wanted.num, wanted.way()))
+        clients = [Client(engine) for _ in all_changes]
+        for client, changes in zip(clients, all_changes, strict=True):
+            client.send(set_message(**changes))
+        expected = []
+        for changes in all_changes:
+            values, model = settings(**changes), MODELS[changes.get("model", "small")]
+            sample = model.sample(values.num, values.options())
+            expected.append(explore.melt(model, sample, values.creativity, 3, values.num, values.options()))
         for k in range(3):
-            for watcher, images in zip(watchers, melting, strict=True):
-                header, body = watcher.sees()
+            for client, images in zip(clients, expected, strict=True):
+                header, payload = client.receive_binary()
                 assert (header.number, header.pure) == (k, True)
-                assert_shows(body, images[k])
-                watcher.orders("step")
+                assert_pixels(payload, images[k])
+                client.control("step")
 
 
-def test_it_plays_until_it_is_paused() -> None:
+def test_play_pause_and_step() -> None:
     with running() as engine:
-        watcher = Watcher(engine)
-        watcher.says(set_to())
-        assert watcher.frame().number == 0
-        assert settle(watcher) == []
-        watcher.orders("play")
-        assert [watcher.frame().number for _ in range(3)] == [1, 2, 3]
-        watcher.orders("pause")
-        last = max([3, *settle(watcher)])
-        assert settle(watcher) == []
-        watcher.orders("step")
-        assert watcher.frame().number == last + 1
-        watcher.orders("step", "step")
-        while watcher.frame().number < last + 3:
+        client = Client(engine)
+        client.send(set_message())
+        assert client.receive_frame().number == 0
+        assert frames_until_idle(client) == []
+        client.control("play")
+        assert [client.receive_frame().number for _ in range(3)] == [1, 2, 3]
+        client.control("pause")
+        last = max([3, *frames_until_idle(client)])
+        assert frames_until_idle(client) == []
+        client.control("step")
+        assert client.receive_frame().number == last + 1
+        client.control("step", "step")
+        while client.receive_frame().number < last + 3:
             pass
-        assert settle(watcher) == []
-        watcher.orders("play")
-        with pytest.raises(UserError, match="step is for a dream that is paused"):
-            watcher.orders("step")
+        assert frames_until_idle(client) == []
+        client.control("play")
+        with pytest.raises(UserError, match='send "pause" before "step"'):
+            client.control("step")
 
 
-def test_a_paused_dream_shows_its_beginning_and_what_was_painted() -> None:
+def test_while_paused_frame_0_and_inpainted_frames_are_generated() -> None:
     with running() as engine:
-        watcher = Watcher(engine)
-        watcher.orders("pause")
-        watcher.says(set_to(1))
-        assert watcher.frame()[:4] == (FRAME, True, 1, 0)
-        watcher.says(set_to(2, seed="6"))
-        assert watcher.frame()[:4] == (FRAME, True, 2, 0)
-        watcher.says(set_to(3, seed="6", steps=3))
-        assert settle(watcher) == []
-        watcher.orders("restart")
-        assert watcher.frame()[:4] == (FRAME, True, 3, 0)
-        watcher.says(set_to(4, image=bytes(range(64)), seed="6"))
-        header, body = watcher.sees()
+        client = Client(engine)
+        client.control("pause")
+        client.send(set_message(1))
+        assert client.receive_frame()[:4] == (FRAME, True, 1, 0)
+        client.send(set_message(2, seed="6"))
+        assert client.receive_frame()[:4] == (FRAME, True, 2, 0)
+        client.send(set_message(3, seed="6", steps=3))
+        assert frames_until_idle(client) == []
+        client.control("restart")
+        assert client.receive_frame()[:4] == (FRAME, True, 3, 0)
+        client.send(set_message(4, image=bytes(range(64)), seed="6"))
+        header, payload = client.receive_binary()
         assert header[:4] == (FRAME, False, 4, 0)
         assert header.calls == 0
-        assert body == bytes(range(64))
-        watcher.says(Repaint(type="repaint", mask=mask(32)))
-        header, body = watcher.sees()
+        assert payload == bytes(range(64))
+        client.send(repaint_message(32))
+        header, payload = client.receive_binary()
         assert header[:4] == (FRAME, False, 4, 1)
-        assert header.calls == 11  # a step of 10 repeats, and the last
-        assert body[32:] == bytes(range(32, 64))
-        assert body[:32] != bytes(range(32))
-        assert settle(watcher) == []
+        assert header.calls == 11  # the first step 10 times, the last step once
+        assert payload[32:] == bytes(range(32, 64))
+        assert payload[:32] != bytes(range(32))
+        assert frames_until_idle(client) == []
 
 
-def test_traces_come_beside_the_frames_and_in_their_order() -> None:
+def test_traces_arrive_in_order_during_playback() -> None:
     model = MODELS["small"]
     with running() as engine:
-        watcher = Watcher(engine)
-        watcher.says(set_to(num=4, label={"line": 1.0}))
-        watcher.orders("play")
-        watcher.says(trace(8, sampler="ddpm", steps=6), trace(9, sampler="heun", steps=5), set_to(2, model="other"))
-        found: list[tuple[Header, bytes]] = []
-        while len(found) < 2:
-            header, body = watcher.sees()
+        client = Client(engine)
+        client.send(set_message(num=4, label={"line": 1.0}))
+        client.control("play")
+        client.send(
+            trace_message(8, sampler="ddpm", steps=6),
+            trace_message(9, sampler="heun", steps=5),
+            set_message(2, model="other"),  # traces use the settings at the time of their request
+        )
+        traces: list[tuple[Header, bytes]] = []
+        while len(traces) < 2:
+            header, payload = client.receive_binary()
             if header.kind == TRACE:
-                found.append((header, body))
-        assert [header.id for header, _ in found] == [8, 9]
-        assert [header.calls for header, _ in found] == [6, 5]
-        header, body = found[0]
-        steps = list(model.stream(1, "ddpm", 6, 0.0, 5, label={"line": 1.0}))  # of the settings when it was asked for
+                traces.append((header, payload))
+        assert [header.id for header, _ in traces] == [8, 9]
+        assert [header.calls for header, _ in traces] == [6, 5]
+        header, payload = traces[0]
+        steps = list(model.stream(1, SampleOptions("ddpm", 6, 0.0, 5, {"line": 1.0})))
         assert header.number == len(steps)
-        size = len(body) // len(steps)
+        size = len(payload) // len(steps)
         for i, step in enumerate(steps):
-            assert struct.unpack_from("<ii", body, i * size)[1] == step.t
-            x = torch.frombuffer(bytearray(body[i * size + 8 + 2 * 256 : (i + 1) * size]), dtype=torch.float32)
+            assert struct.unpack_from("<ii", payload, i * size)[1] == step.t
+            x = torch.frombuffer(bytearray(payload[i * size + 8 + 2 * 256 : (i + 1) * size]), dtype=torch.float32)
             assert_close(x.view(1, 1, 8, 8), step.x, rtol=0, atol=1e-5)
 
 
-def test_what_is_under_way_is_dropped_when_the_dream_begins_again() -> None:
+def test_a_restart_cancels_the_frame_in_progress() -> None:
     gate = Gate()
-    with running(gate.pick) as engine:
-        watcher = Watcher(engine)
-        watcher.says(set_to(1, steps=5))
+    with running(gate.choose_network) as engine:
+        client = Client(engine)
+        client.send(set_message(1, steps=5))
         gate.wait()
-        gate.calls(2)
-        watcher.says(set_to(2, steps=2, seed="6"))
-        gate.calls(1)
-        gate.open.release(2)
-        header = watcher.frame()
+        gate.let_pass(2)
+        client.send(set_message(2, steps=2, seed="6"))
+        gate.let_pass(1)
+        gate.open(2)
+        header = client.receive_frame()
         assert header[:4] == (FRAME, True, 2, 0)
-        assert len(gate.asked) == 3 + 2
+        assert len(gate.calls) == 3 + 2
         assert engine.stats().frames == 1
 
 
-# together, and in turn
+# batches and turns
 
 
-def test_viewers_share_calls_and_models_take_turns() -> None:
+def test_viewers_of_one_model_share_calls_and_models_take_turns() -> None:
     gate = Gate()
-    with running(gate.pick) as engine:
-        first = Watcher(engine)
-        first.says(set_to(steps=9))
+    with running(gate.choose_network) as engine:
+        first = Client(engine)
+        first.send(set_message(steps=9))
         gate.wait()
         for model in ("small", "other", "small", "other", "small"):
-            Watcher(engine).says(set_to(model=model, steps=9))
-        gate.calls(4)
-        assert gate.asked == [("small", 1), ("small", 4), ("other", 2), ("small", 4), ("other", 2)]
-        gate.open.release(100)
+            Client(engine).send(set_message(model=model, steps=9))
+        gate.let_pass(4)
+        assert gate.calls == [("small", 1), ("small", 4), ("other", 2), ("small", 4), ("other", 2)]
+        gate.open(100)
 
 
-def test_a_call_has_no_more_images_than_pay_and_all_have_their_turn() -> None:
+def test_batches_have_at_most_max_batch_images_and_viewers_take_turns() -> None:
     gate = Gate()
-    with running(gate.pick) as engine:
-        first = Watcher(engine)
-        first.says(set_to(model="other"))
+    with running(gate.choose_network) as engine:
+        first = Client(engine)
+        first.send(set_message(model="other"))
         gate.wait()
-        watchers = [Watcher(engine) for _ in range(3)]
-        for watcher in watchers:
-            watcher.says(set_to(num=16, steps=40))
-        gate.calls(61)
-        assert gate.asked == [("other", 1)] * 2 + [("small", BATCH)] * 60  # two of the three, in turns
-        gate.open.release()
-        for watcher in watchers:
-            assert watcher.frame().calls == 40
+        clients = [Client(engine) for _ in range(3)]
+        for client in clients:
+            client.send(set_message(num=16, steps=40))
+        gate.let_pass(61)
+        assert gate.calls == [("other", 1)] * 2 + [("small", MAX_BATCH)] * 60  # two of the three viewers in each call
+        gate.open()
+        for client in clients:
+            assert client.receive_frame().calls == 40
 
 
-def test_guidance_counts_twice() -> None:
+def test_guidance_doubles_the_batch() -> None:
     gate = Gate()
-    with running(gate.pick) as engine:
-        watcher = Watcher(engine)
-        watcher.says(set_to(num=16, guidance=3.0))
+    with running(gate.choose_network) as engine:
+        client = Client(engine)
+        client.send(set_message(num=16, guidance=3.0))
         gate.wait()
-        assert gate.asked == [("small", BATCH)]
-        gate.open.release(10)
-        assert watcher.frame().calls == 4
+        assert gate.calls == [("small", MAX_BATCH)]
+        gate.open(10)
+        assert client.receive_frame().calls == 4
         stats = engine.stats()
-        assert (stats.calls, stats.images) == (2, 2 * BATCH)
+        assert (stats.calls, stats.images) == (2, 2 * MAX_BATCH)
 
 
-def test_nobody_gets_much_less_than_others() -> None:
+def test_every_viewer_gets_a_fair_share_of_frames() -> None:
     with running() as engine:
-        watchers = [Watcher(engine) for _ in range(8)]
-        news = threading.Event()
-        counts = [0] * len(watchers)
-        for i, watcher in enumerate(watchers):
-            watcher.viewer.news = news.set
-            watcher.says(set_to(model=("small", "other")[i % 2], num=(1, 16, 4)[i % 3], steps=3))
-            watcher.orders("play")
+        clients = [Client(engine) for _ in range(8)]
+        updated = threading.Event()
+        counts = [0] * len(clients)
+        for i, client in enumerate(clients):
+            client.viewer.on_update = updated.set
+            client.send(set_message(model=("small", "other")[i % 2], num=(1, 16, 4)[i % 3], steps=3))
+            client.control("play")
         while sum(counts) < 160:
-            news.clear()
-            for i, watcher in enumerate(watchers):
-                counts[i] += isinstance(engine.fetch(watcher.viewer), bytes)
-            assert news.wait(PATIENCE)
+            updated.clear()
+            for i, client in enumerate(clients):
+                counts[i] += isinstance(engine.fetch(client.viewer), bytes)
+            assert updated.wait(TIMEOUT)
         assert min(counts) > sum(counts) / len(counts) / 2
 
 
-def test_who_does_not_fetch_keeps_the_newest_frame_and_holds_up_nobody() -> None:
+def test_a_slow_viewer_skips_frames_and_delays_nobody() -> None:
     with running() as engine:
-        slow, fast = Watcher(engine), Watcher(engine)
-        for watcher in (slow, fast):
-            watcher.says(set_to())
-            watcher.orders("play")
-        while fast.frame().number < 20:
+        slow, fast = Client(engine), Client(engine)
+        for client in (slow, fast):
+            client.send(set_message())
+            client.control("play")
+        while fast.receive_frame().number < 20:
             pass
-        assert slow.frame().number == 1  # frame 0 was replaced, and then it waited
-        assert slow.frame().number >= 2
-        while fast.frame().number < 40:
+        assert slow.receive_frame().number == 1  # it replaced frame 0; then the engine waited for this viewer
+        assert slow.receive_frame().number >= 2
+        while fast.receive_frame().number < 40:
             pass
-        numbers = [slow.frame().number for _ in range(3)]
+        numbers = [slow.receive_frame().number for _ in range(3)]
         assert numbers == sorted(set(numbers))
-        # a dream that begins again is shown from its beginning
-        while fast.frame().number < 60:
+        # a restart discards the frames that wait
+        while fast.receive_frame().number < 60:
             pass
-        slow.says(set_to(2, seed="8"))
-        header = slow.frame()
+        slow.send(set_message(2, seed="8"))
+        header = slow.receive_frame()
         assert header.id == 2
         assert header.number <= 1
 
 
-def test_who_leaves_is_dropped_with_all_that_is_under_way() -> None:
+def test_leaving_cancels_the_frames_in_progress() -> None:
     gate = Gate()
-    with running(gate.pick) as engine:
-        watchers = [Watcher(engine) for _ in range(3)]
-        for watcher in watchers:
-            watcher.says(set_to(steps=9))
+    with running(gate.choose_network) as engine:
+        clients = [Client(engine) for _ in range(3)]
+        for client in clients:
+            client.send(set_message(steps=9))
         gate.wait()
-        gate.calls(1)
-        for watcher in watchers:
-            engine.leave(watcher.viewer)
-        engine.leave(watchers[0].viewer)  # once is enough
+        gate.let_pass(1)
+        for client in clients:
+            engine.leave(client.viewer)
+        engine.leave(clients[0].viewer)  # a second time, which does nothing
         assert engine.stats().viewers == 0
-        stayed = Watcher(engine)
-        stayed.says(set_to(model="other"))
-        gate.open.release(10)
-        stayed.frame()
-        assert [name for name, _ in gate.asked[2:]] == ["other"] * 2
-        for watcher in watchers:
-            assert engine.fetch(watcher.viewer) is None
+        remaining = Client(engine)
+        remaining.send(set_message(model="other"))
+        gate.open(10)
+        remaining.receive_frame()
+        assert [name for name, _ in gate.calls[2:]] == ["other"] * 2
+        for client in clients:
+            assert engine.fetch(client.viewer) is None
 
 
-def test_there_are_no_more_viewers_than_may_be() -> None:
+def test_the_number_of_viewers_is_limited() -> None:
     with running() as engine:
-        watchers = [Watcher(engine, most=2) for _ in range(2)]
-        with pytest.raises(UserError, match="there are 2 viewers already"):
-            Watcher(engine, most=2)
-        engine.leave(watchers[0].viewer)
-        Watcher(engine, most=2)
+        clients = [Client(engine, max_viewers=2) for _ in range(2)]
+        with pytest.raises(UserError, match=r"the server is full \(maximum: 2 viewers\); try again later"):
+            Client(engine, max_viewers=2)
+        engine.leave(clients[0].viewer)
+        Client(engine, max_viewers=2)
         assert engine.stats().viewers == 2
 
 
@@ -355,7 +366,7 @@ def test_there_are_no_more_viewers_than_may_be() -> None:
 
 
 class Clock:
-    """A clock that is set."""
+    """A clock that the test sets."""
 
     now = 1000.0
 
@@ -363,224 +374,228 @@ class Clock:
         return self.now
 
 
-def test_frames_come_at_the_speed_that_was_set() -> None:
+def test_fps_sets_the_speed() -> None:
     clock = Clock()
     with running(clock=clock) as engine:
-        watcher = Watcher(engine)
-        watcher.says(set_to(fps=4.0))
-        watcher.orders("play")
-        assert watcher.frame().number == 0
-        for now, frames in (
+        client = Client(engine)
+        client.send(set_message(fps=4.0))
+        client.control("play")
+        assert client.receive_frame().number == 0
+        for now, expected in (
             (1000.24, []),
             (1000.26, [1]),
             (1000.49, []),
-            (1000.51, [2]),  # lateness does not add up
+            (1000.51, [2]),  # small delays do not add up
             (1000.74, []),
-            (1005.0, [3]),  # and what was missed is not made up for
+            (1005.0, [3]),  # and missed frames are not made up for
             (1005.24, []),
             (1005.25, [4]),
         ):
             clock.now = now
-            assert settle(watcher) == frames
-        watcher.orders("pause", "step")  # at once
-        assert watcher.frame().number == 5
-        watcher.orders("play")
-        watcher.says(set_to(2, fps=20.0))
-        assert settle(watcher) == []
+            assert frames_until_idle(client) == expected
+        client.control("pause", "step")  # a single step does not wait
+        assert client.receive_frame().number == 5
+        client.control("play")
+        client.send(set_message(2, fps=20.0))
+        assert frames_until_idle(client) == []
         clock.now += 0.05
-        assert settle(watcher) == [6]
-        watcher.says(set_to(3, fps=0.0))
-        assert [watcher.frame().number for _ in range(3)] == [7, 8, 9]
+        assert frames_until_idle(client) == [6]
+        client.send(set_message(3, fps=0.0))
+        assert [client.receive_frame().number for _ in range(3)] == [7, 8, 9]
 
 
-def test_a_dream_that_stands_still_takes_no_calls_and_not_all_time() -> None:
+def test_at_creativity_0_frames_need_no_calls_and_come_at_60_fps() -> None:
     clock = Clock()
     with running(clock=clock) as engine:
-        watcher = Watcher(engine)
-        watcher.says(set_to(creativity=0))
-        _, first = watcher.sees()
-        watcher.orders("play")
-        assert settle(watcher) == []
+        client = Client(engine)
+        client.send(set_message(creativity=0))
+        _, first = client.receive_binary()
+        client.control("play")
+        assert frames_until_idle(client) == []
         clock.now += 1 / 59
-        header, body = watcher.sees()
+        header, payload = client.receive_binary()
         assert (header.number, header.calls) == (1, 0)
-        assert body == first
-        watcher.orders("pause", "step", "step")
-        assert settle(watcher) == []
+        assert payload == first
+        client.control("pause", "step", "step")
+        assert frames_until_idle(client) == []
         clock.now += 1 / 59
-        assert settle(watcher) == [2]
+        assert frames_until_idle(client) == [2]
 
 
-# when something goes wrong
+# errors
 
 
-def test_what_makes_no_sense_is_refused_and_changes_nothing() -> None:
+def test_invalid_messages_are_rejected_and_change_nothing() -> None:
     with running() as engine:
-        watcher = Watcher(engine)
-        for word in ("step", "restart"):
-            with pytest.raises(UserError, match=f"{word} comes too early: the first message is set"):
-                watcher.orders(word)
-        for message in (Repaint(type="repaint", mask=mask(1)), trace()):
-            with pytest.raises(UserError, match=f"{message.type} comes too early"):
-                watcher.says(message)
-        watcher.says(set_to(1))
-        watcher.frame()
-        for wrong, says in (
-            (set_to(2, model="dog"), "no model 'dog'; there are: small, other"),
-            (set_to(2, creativity=51), "creativity must be between 0 and T = 50"),
-            (set_to(2, image=b"few"), "image has 3 bytes"),
-            (set_to(2, image=bytes(64), num=4), "image has 64 bytes, and must have num·H·W·C = 4·8·8·1 = 256"),
-            (set_to(2, model="other", label={"line": 1.0}), "without labels"),
-            (Repaint(type="repaint", mask=mask(0)), "mask has no pixels"),
-            (trace(sampler="heun", eta=0.5), "eta belongs"),
+        client = Client(engine)
+        for action in ("step", "restart"):
+            with pytest.raises(UserError, match=f'send "set" before "{action}"'):
+                client.control(action)
+        for early in (repaint_message(1), trace_message()):
+            with pytest.raises(UserError, match=f'send "set" before "{early.type}"'):
+                client.send(early)
+        client.send(set_message(1))
+        client.receive_frame()
+        for message, error in (
+            (set_message(2, model="dog"), "no model 'dog'; there are: small, other"),
+            (set_message(2, creativity=51), "creativity must be between 0 and T = 50"),
+            (set_message(2, image=b"few"), "image must have num·H·W·C = 1·8·8·1 = 64 bytes, not 3"),
+            (set_message(2, image=bytes(64), num=4), "image must have num·H·W·C = 4·8·8·1 = 256 bytes, not 64"),
+            (set_message(2, model="other", label={"line": 1.0}), "without labels"),
+            (repaint_message(0), "mask selects nothing"),
+            (trace_message(sampler="heun", eta=0.5), "heun has no eta"),
         ):
-            with pytest.raises(UserError, match=says):
-                watcher.says(wrong)
-        assert settle(watcher) == []
-        watcher.orders("step")
-        assert watcher.frame()[:4] == (FRAME, True, 1, 1)
+            with pytest.raises(UserError, match=error):
+                client.send(message)
+        assert frames_until_idle(client) == []
+        client.control("step")
+        assert client.receive_frame()[:4] == (FRAME, True, 1, 1)
 
 
-def test_only_so_many_traces_may_wait() -> None:
+def test_the_number_of_waiting_traces_is_limited() -> None:
     gate = Gate()
-    with running(gate.pick) as engine:
-        watcher = Watcher(engine)
-        watcher.says(set_to(steps=1))
+    with running(gate.choose_network) as engine:
+        client = Client(engine)
+        client.send(set_message(steps=1))
         gate.wait()
-        for id in range(MOST_TRACES):
-            watcher.says(trace(id))
-        with pytest.raises(UserError, match=f"there are {MOST_TRACES} traces to come already"):
-            watcher.says(trace(99))
-        gate.open.release(100)
-        found = [watcher.sees()[0] for _ in range(MOST_TRACES + 1)]
-        assert [header.id for header in found if header.kind == TRACE] == list(range(MOST_TRACES))
-        watcher.says(trace(99))
-        assert watcher.sees()[0].id == 99
+        for id in range(MAX_TRACES):
+            client.send(trace_message(id))
+        with pytest.raises(UserError, match=f"{MAX_TRACES} traces are waiting already; try again later"):
+            client.send(trace_message(99))
+        gate.open(100)
+        headers = [client.receive_binary()[0] for _ in range(MAX_TRACES + 1)]
+        assert [header.id for header in headers if header.kind == TRACE] == list(range(MAX_TRACES))
+        client.send(trace_message(99))
+        assert client.receive_binary()[0].id == 99
 
 
-def test_a_dream_that_fails_stops_alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_in_a_frame_stops_this_viewer_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     varying = frames.varying
 
-    def failing(model: Model, image: Tensor, t: int, num: int, way: Way, first: int) -> Asking[Tensor]:
-        if way.seed == 13:
+    def varying_or_error(
+        model: Model, image: Tensor, t: int, num: int, options: SampleOptions, first: int
+    ) -> Denoising[Tensor]:
+        if options.seed == 13:
             raise RuntimeError("unlucky")
-        return varying(model, image, t, num, way, first)
+        return varying(model, image, t, num, options, first)
 
-    monkeypatch.setattr(frames, "varying", failing)
+    monkeypatch.setattr(frames, "varying", varying_or_error)
     with running() as engine:
-        watcher, unlucky = Watcher(engine), Watcher(engine)
-        watcher.says(set_to())
-        unlucky.says(set_to(seed="13"))
-        assert unlucky.frame().number == 0
-        for each in (watcher, unlucky):
-            each.orders("play")
-        assert unlucky.fetches() == "the dream has stopped (RuntimeError: unlucky)"
-        assert settle(unlucky) == []
-        while watcher.frame().number < 10:
+        client, unlucky = Client(engine), Client(engine)
+        client.send(set_message())
+        unlucky.send(set_message(seed="13"))
+        assert unlucky.receive_frame().number == 0
+        for each in (client, unlucky):
+            each.control("play")
+        assert unlucky.receive() == "stopped: could not generate the frame (RuntimeError: unlucky)"
+        assert frames_until_idle(unlucky) == []
+        while client.receive_frame().number < 10:
             pass
-        unlucky.says(set_to(2, seed="14"))
-        assert unlucky.frame()[:4] == (FRAME, True, 2, 0)
+        unlucky.send(set_message(2, seed="14"))
+        assert unlucky.receive_frame()[:4] == (FRAME, True, 2, 0)
         assert engine.failure is None
     assert "unlucky" in caplog.text
 
 
-def test_when_the_engine_dies_everybody_is_told() -> None:
-    with running(fragile) as engine:
-        watchers = [Watcher(engine) for _ in range(3)]
-        for watcher in watchers[:2]:
-            watcher.says(set_to())
-            watcher.frame()
+def test_if_the_engine_stops_every_viewer_gets_the_error() -> None:
+    with running(failing) as engine:
+        clients = [Client(engine) for _ in range(3)]
+        for client in clients[:2]:
+            client.send(set_message())
+            client.receive_frame()
         assert engine.failure is None
-        watchers[1].says(set_to(num=16))
-        says = "the engine has died (MemoryError: no room)"
-        for watcher in watchers:
-            assert watcher.fetches() == says
-        assert engine.failure == says
-        with pytest.raises(UserError, match="the engine has died"):
-            watchers[0].orders("play")
-        with pytest.raises(UserError, match="the engine has died"):
-            Watcher(engine)
-        for watcher in watchers:
-            engine.leave(watcher.viewer)
+        clients[1].send(set_message(num=16))
+        error = "the engine has stopped (MemoryError: no room)"
+        for client in clients:
+            assert client.receive() == error
+        assert engine.failure == error
+        with pytest.raises(UserError, match="the engine has stopped"):
+            clients[0].control("play")
+        with pytest.raises(UserError, match="the engine has stopped"):
+            Client(engine)
+        for client in clients:
+            engine.leave(client.viewer)
         assert engine.stats().viewers == 0
 
 
 # networks
 
 
-def test_a_network_is_picked_beside_the_dreaming_and_then_used() -> None:
+def test_a_network_is_chosen_in_the_background_and_then_used() -> None:
     started, go, used = threading.Event(), threading.Event(), threading.Event()
 
-    def pick(model: Model) -> tuple[Network, str]:
+    def choose_network(model: Model) -> tuple[Network, str]:
         started.set()
-        assert go.wait(PATIENCE)
+        assert go.wait(TIMEOUT)
 
         def network(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
             used.set()
-            return eager(model)(x, t, label)
+            return eager_network(model)(x, t, label)
 
         return network, "quick"
 
-    engine = Engine(MODELS, pick)
+    engine = Engine(MODELS, choose_network)
     engine.start()
     try:
-        watcher = Watcher(engine)
-        watcher.says(set_to())
-        assert started.wait(PATIENCE)
-        watcher.orders("play")
-        while watcher.frame().number < 5:
+        client = Client(engine)
+        client.send(set_message())
+        assert started.wait(TIMEOUT)
+        client.control("play")
+        while client.receive_frame().number < 5:
             pass
         assert engine.stats().networks == {"small": "eager", "other": "eager"}
         go.set()
         while not used.is_set():
-            watcher.frame()
+            client.receive_frame()
         assert engine.stats().networks == {"small": "quick", "other": "eager"}
     finally:
         go.set()
         engine.stop()
 
 
-def test_a_network_that_cannot_be_picked_runs_as_before(caplog: pytest.LogCaptureFixture) -> None:
+def test_if_choosing_a_network_fails_the_model_keeps_running_in_torch(caplog: pytest.LogCaptureFixture) -> None:
     failed = threading.Event()
 
-    def pick(model: Model) -> tuple[Network, str]:
+    def choose_network(model: Model) -> tuple[Network, str]:
         failed.set()
-        raise RuntimeError("no way")
+        raise RuntimeError("no backend")
 
-    engine = Engine(MODELS, pick)
+    engine = Engine(MODELS, choose_network)
     engine.start()
     try:
-        watcher = Watcher(engine)
-        watcher.says(set_to())
-        watcher.orders("play")
-        assert failed.wait(PATIENCE)
-        while watcher.frame().number < 5:
+        client = Client(engine)
+        client.send(set_message())
+        client.control("play")
+        assert failed.wait(TIMEOUT)
+        while client.receive_frame().number < 5:
             pass
-        watcher.says(set_to(2, seed="6"))  # it is not tried again
+        client.send(set_message(2, seed="6"))  # the engine does not try again
         assert engine.failure is None
     finally:
         engine.stop()
-    assert caplog.text.count("no way") >= 1
-    with pytest.raises(RuntimeError, match="no way"):
+    assert caplog.text.count("no backend") >= 1
+    with pytest.raises(RuntimeError, match="no backend"):
         engine.prepare("other")
 
 
-def test_numbers_for_those_who_want_to_know() -> None:
+def test_stats() -> None:
     clock = Clock()
     with running(clock=clock) as engine:
         stats = engine.stats()
         assert stats == (0, 0, 0.0, 0, 0, 0.0, [], {"small": "eager", "other": "eager"})
-        watcher = Watcher(engine)
-        watcher.says(set_to(num=4, steps=3))
-        watcher.frame()
+        client = Client(engine)
+        client.send(set_message(num=4, steps=3))
+        client.receive_frame()
         for _ in range(4):
-            watcher.orders("step")
-            watcher.frame()
+            client.control("step")
+            client.receive_frame()
         clock.now += 4
         stats = engine.stats()
         assert (stats.viewers, stats.frames, stats.calls, stats.images) == (1, 5, 15, 60)
         assert stats.frames_per_second == 5 / engine_module.WINDOW
-        assert stats.took == [0.0] * 5
+        assert stats.frame_times == [0.0] * 5
         clock.now += 7
         stats = engine.stats()
-        assert (stats.frames, stats.frames_per_second, stats.took) == (5, 0.0, [])
+        assert (stats.frames, stats.frames_per_second, stats.frame_times) == (5, 0.0, [])

@@ -1,4 +1,4 @@
-"""A dream, frame by frame: the pictures are those of explore.melt, and what travels is what was made."""
+"""A viewer's frames equal explore.melt, and their binary messages hold exactly those images."""
 
 import contextlib
 import struct
@@ -18,15 +18,15 @@ from shapedreamer.diffusion import oracle
 from shapedreamer.diffusion.denoiser import Denoise
 from shapedreamer.diffusion.schedule import cosine
 from shapedreamer.imaging import explore
-from shapedreamer.imaging.figures import Way
 from shapedreamer.imaging.render import to_uint8
-from shapedreamer.live.frames import FRAME, TRACE, Ask, Dream, Frame, Header, Traced, inpainting, sampling, unpack
-from shapedreamer.live.settings import Settings, Trace
+from shapedreamer.live.frames import FRAME, TRACE, Dream, Frame, Header, Request, Trace, inpainting, sampling, unpack
+from shapedreamer.live.settings import TraceMessage
 from shapedreamer.models.model import Model
-from tests.watching import finished, settings, small
+from shapedreamer.models.options import SampleOptions
+from tests.watching import run_alone, settings, small_model
 
-TOLD, BARE = small(), small(labels=(), channels=3)
-WAYS: list[tuple[SamplerName, int, float]] = [
+CONDITIONAL, UNCONDITIONAL = small_model(), small_model(labels=(), channels=3)
+SAMPLERS: list[tuple[SamplerName, int, float]] = [  # sampler, steps, eta
     ("ddpm", 4, 0.0),
     ("ddim", 4, 0.0),
     ("ddim", 3, 1.0),
@@ -39,95 +39,98 @@ WAYS: list[tuple[SamplerName, int, float]] = [
 KEEP = torch.arange(8).expand(8, 8) < 4
 
 
-def close(a: Tensor, b: Tensor) -> None:
+def assert_same_image(a: Tensor, b: Tensor) -> None:
     assert_close(a, b, rtol=0, atol=1e-5)
 
 
-class Watched(Dream):
-    """A dream that goes on frame by frame."""
+class SteppedDream(Dream):
+    """A dream that the test advances frame by frame."""
 
-    def goes_on(self, model: Model) -> tuple[Frame, Tensor]:
+    def advance(self, model: Model) -> tuple[Frame, Tensor]:
         frame = self.next()
-        x = finished(frame.make(model), model)
-        assert self.wants(frame)
-        self.landed(frame, x)
+        x = run_alone(frame.generate(model), model)
+        assert self.is_current(frame)
+        self.store(frame, x)
         return frame, x
 
 
-def dreaming(image: Tensor | None = None, **changes: Any) -> Watched:
-    dream = Watched()
+def new_dream(image: Tensor | None = None, **changes: Any) -> SteppedDream:
+    dream = SteppedDream()
     dream.set(1, settings(**changes), image)
     return dream
 
 
-# the pictures
+# the images
 
 
-@pytest.mark.parametrize(("sampler", "steps", "eta"), WAYS)
+@pytest.mark.parametrize(("sampler", "steps", "eta"), SAMPLERS)
 @pytest.mark.parametrize(
     ("label", "guidance", "num"),
     [("any", 1.0, 4), ("none", 1.0, 1), ({"circle": 2.0, "line": 1.0}, 2.5, 4), ({"square": 1.0}, 0.0, 1)],
-    ids=["any", "none", "guided", "forgotten"],
+    ids=["any", "none", "guidance 2.5", "guidance 0"],
 )
-def test_a_dream_is_a_melting_sample(
+def test_frames_equal_melt_from_a_sample(
     sampler: SamplerName, steps: int, eta: float, label: Any, guidance: float, num: int
 ) -> None:
     values = {"sampler": sampler, "steps": steps, "eta": eta, "label": label, "guidance": guidance, "num": num}
-    dream = dreaming(**values, creativity=30)
-    way = settings(**values).way()
-    sampled = TOLD.sample(num, **way._asdict())
-    for k, expected in enumerate(explore.melt(TOLD, sampled, 30, 4, num, way)):
-        frame, x = dream.goes_on(TOLD)
+    dream = new_dream(**values, creativity=30)
+    options = settings(**values).options()
+    sample = CONDITIONAL.sample(num, options)
+    for k, expected in enumerate(explore.melt(CONDITIONAL, sample, 30, 4, num, options)):
+        frame, x = dream.advance(CONDITIONAL)
         assert (frame.k, frame.id, frame.pure) == (k, 1, True)
-        close(x, expected)
+        assert_same_image(x, expected)
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
-def test_so_it_is_for_every_prediction(prediction: Prediction) -> None:
-    model = small(prediction=prediction, channels=3)
-    way = settings(num=4, label={"line": 1.0}, guidance=3.0).way()
-    melting = explore.melt(model, model.sample(4, **way._asdict()), 30, 3, 4, way)
-    dream = dreaming(num=4, label={"line": 1.0}, guidance=3.0)
-    for expected in melting:
-        close(dream.goes_on(model)[1], expected)
+def test_frames_equal_melt_for_other_predictions(prediction: Prediction) -> None:
+    model = small_model(prediction=prediction, channels=3)
+    options = settings(num=4, label={"line": 1.0}, guidance=3.0).options()
+    expected_frames = explore.melt(model, model.sample(4, options), 30, 3, 4, options)
+    dream = new_dream(num=4, label={"line": 1.0}, guidance=3.0)
+    for expected in expected_frames:
+        assert_same_image(dream.advance(model)[1], expected)
 
 
-def test_so_it_is_for_an_exact_denoiser() -> None:
+def test_frames_equal_melt_for_an_exact_denoiser() -> None:
     class Exact(torch.nn.Module):
         def __init__(self, denoise: Denoise) -> None:
             super().__init__()
-            self.denoise, self.anything = denoise, torch.nn.Parameter(torch.zeros(1))
+            self.denoise, self.unused = denoise, torch.nn.Parameter(torch.zeros(1))
 
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
             return self.denoise(x, t)
 
     images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)).sign()
-    exact, spec = Exact(oracle.finite_data(images, cosine(50))), small(labels=()).spec
-    model = Model(exact, cosine(50), "x0", spec, precision="float32")
-    way = settings(num=16, steps=10, sampler="ddpm").way()
-    dream = dreaming(num=16, steps=10, sampler="ddpm", creativity=45)
-    for expected in explore.melt(model, model.sample(16, **way._asdict()), 45, 3, 16, way):
-        _, x = dream.goes_on(model)
-        close(x, expected)
+    network, spec = Exact(oracle.finite_data(images, cosine(50))), small_model(labels=()).spec
+    model = Model(network, cosine(50), "x0", spec, precision="float32")
+    options = settings(num=16, steps=10, sampler="ddpm").options()
+    dream = new_dream(num=16, steps=10, sampler="ddpm", creativity=45)
+    for expected in explore.melt(model, model.sample(16, options), 45, 3, 16, options):
+        _, x = dream.advance(model)
+        assert_same_image(x, expected)
         assert (torch.cdist(x.flatten(1), images.flatten(1)).min(dim=1).values < 0.1).all()
 
 
-def test_frames_stay_unrounded_between() -> None:
-    dream = dreaming(BARE.sample(1) / 3)
-    _, given = dream.goes_on(BARE)
-    _, x = dream.goes_on(BARE)
-    way = settings().way()
-    rounded = torch.from_numpy(to_uint8(given)).permute(0, 3, 1, 2) / 127.5 - 1
-    assert torch.equal(given, BARE.sample(1) / 3)
-    close(x, explore.vary(BARE, given, 30, 1, way, explore.ANEW + 1))
-    assert not torch.allclose(x, explore.vary(BARE, rounded, 30, 1, way, explore.ANEW + 1), rtol=0, atol=1e-5)
+def test_images_are_not_rounded_between_frames() -> None:
+    model, options = UNCONDITIONAL, settings().options()
+    dream = new_dream(model.sample(1) / 3)
+    _, start = dream.advance(model)
+    _, x = dream.advance(model)
+    rounded = torch.from_numpy(to_uint8(start)).permute(0, 3, 1, 2) / 127.5 - 1
+    assert torch.equal(start, model.sample(1) / 3)
+    exact, from_rounded = (
+        explore.vary(model, image, 30, 1, options, explore.RENOISE_OFFSET + 1) for image in (start, rounded)
+    )
+    assert_same_image(x, exact)
+    assert not torch.allclose(x, from_rounded, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_settings_hold_from_the_next_frame_on_and_the_dream_is_no_longer_pure() -> None:
-    dream = dreaming(num=4)
-    x = [dream.goes_on(TOLD)[1] for _ in range(2)][-1]
-    changed: dict[str, Any] = {"num": 4}
+def test_new_settings_apply_from_the_next_frame_and_make_it_impure() -> None:
+    dream = new_dream(num=4)
+    x = [dream.advance(CONDITIONAL)[1] for _ in range(2)][-1]
+    values: dict[str, Any] = {"num": 4}
     changes: list[dict[str, Any]] = [
         {"creativity": 12},
         {"sampler": "heun"},
@@ -137,62 +140,64 @@ def test_settings_hold_from_the_next_frame_on_and_the_dream_is_no_longer_pure() 
         {"sampler": "ddim", "eta": 0.5},
     ]
     for k, change in enumerate(changes, 2):
-        changed |= change
-        dream.set(k, settings(**changed), None)
+        values |= change
+        dream.set(k, settings(**values), None)
         assert not dream.is_due
-        frame, after = dream.goes_on(TOLD)
+        frame, next_x = dream.advance(CONDITIONAL)
         assert (frame.k, frame.id, frame.pure) == (k, k, False)
-        close(after, explore.vary(TOLD, x, changed["creativity"], 4, settings(**changed).way(), explore.ANEW + 4 * k))
-        x = after
+        options, first = settings(**values).options(), explore.RENOISE_OFFSET + 4 * k
+        assert_same_image(next_x, explore.vary(CONDITIONAL, x, values["creativity"], 4, options, first))
+        x = next_x
     dream.restart()
-    frame, x = dream.goes_on(TOLD)
+    frame, x = dream.advance(CONDITIONAL)
     assert (frame.k, frame.pure) == (0, True)
-    close(x, TOLD.sample(4, **settings(**changed).way()._asdict()))
+    assert_same_image(x, CONDITIONAL.sample(4, settings(**values).options()))
 
 
-def test_speed_and_what_is_set_before_the_first_frame_leave_a_dream_pure() -> None:
-    dream = dreaming()
+def test_frames_stay_pure_if_only_fps_changes_or_settings_change_before_frame_0() -> None:
+    dream = new_dream()
     dream.set(2, settings(steps=3), None)
-    assert dream.goes_on(BARE)[0].pure
+    assert dream.advance(UNCONDITIONAL)[0].pure
     dream.set(3, settings(steps=3, fps=5.0), None)
     dream.set(4, settings(steps=3, fps=5.0), None)
-    frame, _ = dream.goes_on(BARE)
+    frame, _ = dream.advance(UNCONDITIONAL)
     assert (frame.k, frame.id, frame.pure) == (1, 4, True)
     dream.set(5, settings(steps=4), None)
-    dream.set(6, settings(steps=3), None)  # and back: but who knows what was made in between
-    assert not dream.goes_on(BARE)[0].pure
+    dream.set(6, settings(steps=3), None)  # the old value again, but a frame could have been generated in between
+    assert not dream.advance(UNCONDITIONAL)[0].pure
 
 
 @pytest.mark.parametrize("change", [{"seed": "6"}, {"num": 4}, {"model": "other"}])
-def test_some_changes_begin_the_dream_again(change: dict[str, Any]) -> None:
-    dream = dreaming(torch.zeros(1, 1, 8, 8), steps=3)
-    dream.goes_on(TOLD)
+def test_another_seed_num_or_model_restarts(change: dict[str, Any]) -> None:
+    dream = new_dream(torch.zeros(1, 1, 8, 8), steps=3)
+    dream.advance(CONDITIONAL)
     dream.set(2, settings(steps=4), None)
-    dream.goes_on(TOLD)
-    under_way = dream.next()
+    dream.advance(CONDITIONAL)
+    in_progress = dream.next()
     dream.set(3, settings(**change), None)
     assert dream.is_due
-    assert not dream.wants(under_way)
-    frame, x = dream.goes_on(TOLD)
-    assert (frame.k, frame.id, frame.pure) == (0, 3, True)  # the image that was given is forgotten
+    assert not dream.is_current(in_progress)
+    frame, x = dream.advance(CONDITIONAL)
+    assert (frame.k, frame.id, frame.pure) == (0, 3, True)  # the uploaded image is no longer used
     assert not dream.is_due
-    close(x, TOLD.sample(frame.settings.num, **settings(**change).way()._asdict()))
+    assert_same_image(x, CONDITIONAL.sample(frame.settings.num, settings(**change).options()))
 
 
-def test_an_image_begins_a_dream_that_is_not_pure() -> None:
-    image = TOLD.sample(4)
-    dream = dreaming()
-    dream.goes_on(TOLD)
+def test_an_uploaded_image_becomes_frame_0_and_is_not_pure() -> None:
+    image = CONDITIONAL.sample(4)
+    dream = new_dream()
+    dream.advance(CONDITIONAL)
     dream.set(2, settings(num=4), image)
-    frame, x = dream.goes_on(TOLD)
+    frame, x = dream.advance(CONDITIONAL)
     assert (frame.k, frame.pure) == (0, False)
     assert torch.equal(x, image)
-    dream.set(3, settings(num=4, steps=1), None)  # says nothing of the image, which stays what the dream begins with
-    frame, x = dream.goes_on(TOLD)
+    dream.set(3, settings(num=4, steps=1), None)  # without an image, the earlier one remains frame 0
+    frame, x = dream.advance(CONDITIONAL)
     assert (frame.k, frame.pure) == (1, False)
-    close(x, explore.vary(TOLD, image, 30, 4, settings(steps=1).way(), explore.ANEW + 4))
+    options, first = settings(steps=1).options(), explore.RENOISE_OFFSET + 4
+    assert_same_image(x, explore.vary(CONDITIONAL, image, 30, 4, options, first))
     dream.restart()
-    frame, x = dream.goes_on(TOLD)
+    frame, x = dream.advance(CONDITIONAL)
     assert (frame.k, frame.pure) == (0, False)
     assert torch.equal(x, image)
     dream.set(4, settings(num=4, steps=1), image)
@@ -200,123 +205,123 @@ def test_an_image_begins_a_dream_that_is_not_pure() -> None:
 
 
 @pytest.mark.parametrize("sampler", ["ddim", pytest.param("heun", marks=pytest.mark.slow)])
-def test_a_part_is_dreamt_anew(sampler: SamplerName) -> None:
-    dream = dreaming(num=4, steps=3, sampler=sampler)
+def test_repaint_inpaints_the_first_image(sampler: SamplerName) -> None:
+    dream = new_dream(num=4, steps=3, sampler=sampler)
     assert dream.is_due
-    dream.goes_on(BARE)
-    _, before = dream.goes_on(BARE)
+    dream.advance(UNCONDITIONAL)
+    _, previous = dream.advance(UNCONDITIONAL)
     assert not dream.is_due
     dream.repaint(KEEP)
     assert dream.is_due
-    frame, x = dream.goes_on(BARE)
+    frame, x = dream.advance(UNCONDITIONAL)
     assert (frame.k, frame.pure) == (2, False)
     assert not dream.is_due
-    way = settings(steps=3, sampler=sampler).way()
-    close(x, explore.inpaint(BARE, before[:1], KEEP, 4, way))
-    assert torch.equal(x[..., :4], before[:1, :, :, :4].expand(4, -1, -1, -1))
-    frame, after = dream.goes_on(BARE)
+    options = settings(steps=3, sampler=sampler).options()
+    assert_same_image(x, explore.inpaint(UNCONDITIONAL, previous[:1], KEEP, 4, options))
+    assert torch.equal(x[..., :4], previous[:1, :, :, :4].expand(4, -1, -1, -1))
+    frame, next_x = dream.advance(UNCONDITIONAL)
     assert (frame.k, frame.pure) == (3, False)
-    close(after, explore.vary(BARE, x, 30, 4, way, explore.ANEW + 12))
+    assert_same_image(next_x, explore.vary(UNCONDITIONAL, x, 30, 4, options, explore.RENOISE_OFFSET + 12))
 
 
-def test_a_part_to_dream_anew_waits_for_the_first_frame_and_not_for_another_dream() -> None:
-    dream = dreaming()
+def test_repaint_waits_for_frame_0_and_is_cancelled_by_a_restart() -> None:
+    dream = new_dream()
     dream.repaint(KEEP)
-    assert dream.goes_on(BARE)[0].keep is None
+    assert dream.advance(UNCONDITIONAL)[0].keep is None
     assert dream.is_due
-    assert dream.goes_on(BARE)[0].keep is KEEP
+    assert dream.advance(UNCONDITIONAL)[0].keep is KEEP
     dream.repaint(KEEP)
     dream.restart()
-    dream.goes_on(BARE)
+    dream.advance(UNCONDITIONAL)
     assert not dream.is_due
 
 
-def test_without_creativity_a_dream_stands_still() -> None:
-    dream = dreaming(creativity=0)
-    _, x = dream.goes_on(BARE)
+def test_the_picture_stands_still_at_creativity_0() -> None:
+    dream = new_dream(creativity=0)
+    _, x = dream.advance(UNCONDITIONAL)
     frame = dream.next()
     assert frame.k == 1
     with pytest.raises(StopIteration) as end:
-        next(frame.make(BARE))
+        next(frame.generate(UNCONDITIONAL))
     assert torch.equal(end.value.value, x)
 
 
-def test_a_frame_that_was_not_finished_is_made_once_more_and_not_by_itself() -> None:
-    dream = dreaming()
+def test_next_returns_an_unfinished_frame_again_but_it_is_not_due() -> None:
+    dream = new_dream()
     dream.next()
     assert not dream.is_due
-    frame, _ = dream.goes_on(BARE)
+    frame, _ = dream.advance(UNCONDITIONAL)
     assert frame.k == 0
 
 
-# stopping where the network is called
+# samplers as coroutines
 
 
-@pytest.mark.parametrize(("sampler", "steps", "eta"), WAYS)
-def test_the_questions_are_those_of_the_sampler(sampler: SamplerName, steps: int, eta: float) -> None:
-    way = Way(sampler, steps, eta, 5, {"line": 1.0}, 2.0)
-    expected: list[tuple[Tensor, Tensor]] = []
-    denoise = TOLD.denoiser_for(4, way.label, way.guidance)
+@pytest.mark.parametrize(("sampler", "steps", "eta"), SAMPLERS)
+def test_requests_are_the_network_calls_of_the_sampler(sampler: SamplerName, steps: int, eta: float) -> None:
+    options = SampleOptions(sampler, steps, eta, 5, {"line": 1.0}, 2.0)
+    expected_calls: list[tuple[Tensor, Tensor]] = []
+    denoise = CONDITIONAL.denoiser_for(4, options)
 
-    def asked(x_t: Tensor, t: Tensor) -> Tensor:
-        expected.append((x_t, t))
+    def recording_denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        expected_calls.append((x_t, t))
         return denoise(x_t, t)
 
-    landed = list(TOLD.walk(asked, TOLD.noise(4, 5), sampler, steps, eta, Noise(5)))
-    asks = sampling(TOLD, 4, way, wanted=None)
-    ask = next(asks)
-    for i, (x_t, t) in enumerate(expected):
-        close(ask.x_t, x_t)
-        assert torch.equal(ask.t, t)
-        assert ask.guidance == 2.0
-        assert ask.label is not None
-        assert torch.equal(ask.label, torch.tensor([[0.0, 1.0, 0.0]] * 4))
-        if i < len(expected) - 1:
-            ask = asks.send(denoise(ask.x_t, ask.t))
+    expected_steps = list(CONDITIONAL.bind_sampler(options, Noise(5))(recording_denoise, x_T=CONDITIONAL.noise(4, 5)))
+    denoising = sampling(CONDITIONAL, 4, options, keep_last=None)
+    request = next(denoising)
+    for i, (x_t, t) in enumerate(expected_calls):
+        assert_same_image(request.x_t, x_t)
+        assert torch.equal(request.t, t)
+        assert request.guidance == 2.0
+        assert request.label is not None
+        assert torch.equal(request.label, torch.tensor([[0.0, 1.0, 0.0]] * 4))
+        if i < len(expected_calls) - 1:
+            request = denoising.send(denoise(request.x_t, request.t))
     with pytest.raises(StopIteration) as end:
-        asks.send(denoise(ask.x_t, ask.t))
-    assert [step.t for step in end.value.value] == [50, *[step.t for step in landed]]
-    close(end.value.value[-1].x, landed[-1].x)
+        denoising.send(denoise(request.x_t, request.t))
+    assert [step.t for step in end.value.value] == [50, *[step.t for step in expected_steps]]
+    assert_same_image(end.value.value[-1].x, expected_steps[-1].x)
 
 
-def test_a_label_as_the_data_have_them_stays_with_its_image() -> None:
-    asks = sampling(TOLD, 16, settings(seed="3").way())
-    first, second = next(asks), asks.send(torch.zeros(16, 1, 8, 8))
-    expected = TOLD.label_vectors("any", 16, 3)
+def test_label_any_gives_each_image_the_same_label_at_every_step() -> None:
+    denoising = sampling(CONDITIONAL, 16, settings(seed="3").options())
+    first, second = next(denoising), denoising.send(torch.zeros(16, 1, 8, 8))
+    expected = CONDITIONAL.label_vectors("any", 16, 3)
     assert expected is not None
     assert len(expected.unique(dim=0)) == 3
-    for ask in (first, second):
-        assert ask.label is not None
-        assert torch.equal(ask.label, expected)
+    for request in (first, second):
+        assert request.label is not None
+        assert torch.equal(request.label, expected)
 
 
-def test_what_the_network_is_told() -> None:
+def test_the_guidance_scale_determines_the_network_passes() -> None:
     label = torch.eye(3)[:1]
-    ask = Ask(TOLD.noise(1), torch.ones(1), label, 1.0)
-    assert ask.told == [label]
-    assert ask._replace(guidance=0.0).told == [None]
-    assert ask._replace(label=None).told == [None]
-    both = ask._replace(guidance=-1.5).told
+    request = Request(CONDITIONAL.noise(1), torch.ones(1), label, 1.0)
+    assert request.passes == [label]
+    assert request._replace(guidance=0.0).passes == [None]
+    assert request._replace(label=None).passes == [None]
+    both = request._replace(guidance=-1.5).passes
     assert both[0] is None
     assert both[1] is label
 
 
-def test_to_dream_a_part_anew_asks_no_more_than_it_must() -> None:
-    """Each step is walked ten times, but for the last; a sampler that looks ahead would ask more."""
-    asked = 0
-    asks = inpainting(BARE, BARE.sample(1), KEEP, 1, settings(steps=4).way())
-    ask = next(asks)
+def test_inpainting_makes_no_unnecessary_requests() -> None:
+    """Each of 4 steps runs 10 times, except the last. A sampler that requested x̂₀ one step ahead would make more."""
+    count = 0
+    denoising = inpainting(UNCONDITIONAL, UNCONDITIONAL.sample(1), KEEP, 1, settings(steps=4).options())
+    request = next(denoising)
     with contextlib.suppress(StopIteration):
         while True:
-            asked += 1
-            ask = asks.send(torch.zeros_like(ask.x_t))
-    assert asked == 3 * 10 + 1
+            count += 1
+            request = denoising.send(torch.zeros_like(request.x_t))
+    assert count == 3 * 10 + 1
 
 
-# how it travels
+# binary messages
 
 
-def test_the_layout_of_a_frame() -> None:
+def test_header_layout() -> None:
     header = Header(FRAME, True, 0x01020304, 0x05060708, 0x0910, 0x1112, 0x1314, 0x1516, 0x1718, 0.5)
     assert header.pack() == bytes.fromhex("5344 01 01 04030201 08070605 1009 1211 1413 1615 1817 0000 0000003f")
     assert header._replace(kind=TRACE, pure=False).pack()[:4] == b"SD\x02\x00"
@@ -329,60 +334,59 @@ def test_the_layout_of_a_frame() -> None:
     st.floats(width=32, allow_nan=False),
     st.booleans(),
 )
-def test_a_header_comes_back(
-    id: int, k: int, num: int, C: int, H: int, W: int, count: int, ms: float, pure: bool
+def test_unpack_inverts_pack(
+    id: int, k: int, num: int, C: int, H: int, W: int, calls: int, ms: float, pure: bool
 ) -> None:
-    header = Header(FRAME, pure, id, k, num, C, H, W, count, ms)
-    body = bytes(range(num * C * H * W))
-    assert unpack(header.pack() + body) == (header, body)
+    header = Header(FRAME, pure, id, k, num, C, H, W, calls, ms)
+    payload = bytes(range(num * C * H * W))
+    assert unpack(header.pack() + payload) == (header, payload)
 
 
-def test_what_is_no_frame_is_refused() -> None:
+def test_unpack_rejects_invalid_messages() -> None:
     data = Header(FRAME, True, 1, 2, 1, 1, 2, 2, 1, 0.0).pack() + b"1234"
     unpack(data)
     for length in range(len(data)):
-        with pytest.raises(ValueError, match=r"no frame|must have 4"):
+        with pytest.raises(ValueError, match=r"not a frame|must have 4"):
             unpack(data[:length])
     with pytest.raises(ValueError, match="must have 4"):
         unpack(data + b"5")
-    with pytest.raises(ValueError, match="no frame"):
+    with pytest.raises(ValueError, match="not a frame"):
         unpack(b"DS" + data[2:])
-    with pytest.raises(ValueError, match="kind 3"):
+    with pytest.raises(ValueError, match="unknown kind 3"):
         unpack(data[:2] + b"\3" + data[3:])
 
 
-def test_a_frame_travels_as_its_pixels() -> None:
-    dream = dreaming(num=4)
-    frame, x = dream.goes_on(BARE)
-    header, body = unpack(frame.pack(x, 7, 12.5))
+def test_a_packed_frame_contains_its_pixels() -> None:
+    dream = new_dream(num=4)
+    frame, x = dream.advance(UNCONDITIONAL)
+    header, payload = unpack(frame.pack(x, 7, 12.5))
     assert header == Header(FRAME, True, 1, 0, 4, 3, 8, 8, 7, 12.5)
-    assert body == to_uint8(x).tobytes()
-    assert len(set(body)) > 100
+    assert payload == to_uint8(x).tobytes()
+    assert len(set(payload)) > 100
 
 
-@pytest.mark.parametrize(("sampler", "steps", "eta"), WAYS)
-def test_a_trace_travels_step_by_step(sampler: SamplerName, steps: int, eta: float) -> None:
-    asked = Trace(type="trace", id=9, sampler=sampler, steps=steps, eta=eta)
-    set_: Settings = settings(num=4, sampler="ddpm", steps=9, label={"line": 1.0}, guidance=2.0)
-    walk = Traced(asked, set_)
-    made = finished(walk.make(TOLD), TOLD)
-    header, body = unpack(walk.pack(made, 2 * steps, 3.0))
-    expected = list(TOLD.stream(1, sampler, steps, eta, 5, label={"line": 1.0}, guidance=2.0))
+@pytest.mark.parametrize(("sampler", "steps", "eta"), SAMPLERS)
+def test_a_packed_trace_contains_every_step(sampler: SamplerName, steps: int, eta: float) -> None:
+    message = TraceMessage(type="trace", id=9, sampler=sampler, steps=steps, eta=eta)
+    trace = Trace(message, settings(num=4, sampler="ddpm", steps=9, label={"line": 1.0}, guidance=2.0))
+    result = run_alone(trace.generate(CONDITIONAL), CONDITIONAL)
+    header, payload = unpack(trace.pack(result, 2 * steps, 3.0))
+    expected = list(CONDITIONAL.stream(1, SampleOptions(sampler, steps, eta, 5, {"line": 1.0}, 2.0)))
     assert header == Header(TRACE, False, 9, len(expected), 1, 1, 8, 8, 2 * steps, 3.0)
 
-    size = len(body) // len(expected)
+    size = len(payload) // len(expected)
     parts = []
     for i in range(len(expected)):
-        t, s = struct.unpack_from("<ii", body, i * size)
-        images = torch.frombuffer(bytearray(body[i * size + 8 : (i + 1) * size]), dtype=torch.float32)
+        t, s = struct.unpack_from("<ii", payload, i * size)
+        images = torch.frombuffer(bytearray(payload[i * size + 8 : (i + 1) * size]), dtype=torch.float32)
         parts.append((t, s, *images.view(3, 1, 1, 8, 8)))
     assert parts[0][0] == 50
     assert parts[-1][1] == 0
-    close(parts[0][2], TOLD.noise(1, 5))
+    assert_same_image(parts[0][2], CONDITIONAL.noise(1, 5))
     for before, after in pairwise(parts):
         assert before[1] == after[0]
         assert torch.equal(before[4], after[2])
     for (_, s, _, x0, x), step in zip(parts, expected, strict=True):
         assert s == step.t
-        close(x0, step.x0)
-        close(x, step.x)
+        assert_same_image(x0, step.x0)
+        assert_same_image(x, step.x)

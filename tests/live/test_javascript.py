@@ -1,6 +1,7 @@
-"""The page's JavaScript, by node's own test runner; what it computes is held to what Python computes.
+"""Run the JavaScript tests of the page in Node; they compare its results with those of Python.
 
-GOLDEN, a file of JSON, is written here with the numbers that Python gets, and read by golden.mjs there.
+This module computes the expected values and writes them to a JSON file. The environment variable GOLDEN holds its path,
+and page/golden.mjs reads it.
 """
 
 import json
@@ -34,15 +35,15 @@ from shapedreamer.diffusion.schedule import (
     step_times,
 )
 from shapedreamer.imaging.explore import inpaint, melt
-from shapedreamer.imaging.figures import Way
 from shapedreamer.imaging.render import to_uint8
 from shapedreamer.live.settings import model_info
 from shapedreamer.models.model import Model
+from shapedreamer.models.options import SampleOptions
 from shapedreamer.models.recipes import Sampling
 
 FILES = sorted((Path(__file__).parent / "page").glob("*.test.mjs"))
 COMPILER = "typescript@5.9.3"
-COMPILER_SHA256 = "10e108c9cf7d5f2879053dff18515fb405abf2ccef63eaaf017d9c571687a1d3"  # of its tarball
+COMPILER_SHA256 = "10e108c9cf7d5f2879053dff18515fb405abf2ccef63eaaf017d9c571687a1d3"  # of the tarball
 SEED = 2**64 - 3
 MEAN, STD = 0.3, 0.5
 LABELS = ("circle", "square", "line")
@@ -57,7 +58,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {
                 "times": list(times()),
                 "trajectories": list(trajectories()),
-                "dreams": [dream(*case) for case in DREAMS],
+                "dreams": [dream_case(*case) for case in DREAM_CASES],
                 "pixels": pixels(),
             }
         )
@@ -69,41 +70,43 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_javascript(file: Path, golden: Path) -> None:
     node = shutil.which("node")
     if node is None:
-        pytest.skip("needs node, which runs JavaScript")
-    done = subprocess.run(
+        pytest.skip("needs node")
+    result = subprocess.run(
         [node, "--test", "--test-reporter=spec", file],
         env={**os.environ, "GOLDEN": str(golden)},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "tests 0" not in done.stdout
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "tests 0" not in result.stdout
 
 
 @pytest.mark.slow
-def test_the_types_of_the_page_are_right(tmp_path: Path) -> None:
+def test_the_page_passes_the_type_checker(tmp_path: Path) -> None:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("needs node and npm")
-    fetched = subprocess.run([npm, "pack", "--prefer-offline", COMPILER], cwd=tmp_path, capture_output=True, text=True)
-    if fetched.returncode:
-        pytest.skip(f"npm could not fetch {COMPILER}")
+    download = subprocess.run([npm, "pack", "--prefer-offline", COMPILER], cwd=tmp_path, capture_output=True, text=True)
+    if download.returncode:
+        pytest.skip(f"npm could not download {COMPILER}")
     (tarball,) = tmp_path.glob("*.tgz")
     assert sha256(tarball.read_bytes()).hexdigest() == COMPILER_SHA256
     with tarfile.open(tarball) as archive:
         archive.extractall(tmp_path, filter="data")
     config = Path(__file__).parent / "page" / "tsconfig.json"
-    done = subprocess.run([node, tmp_path / "package" / "lib" / "tsc.js", "-p", config], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    result = subprocess.run(
+        [node, tmp_path / "package" / "lib" / "tsc.js", "-p", config], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout
 
 
-# schedules: every number of steps, and starts of all kinds
+# timesteps, for many numbers of steps and starting points
 
 
 def times() -> Iterator[dict[str, Any]]:
     for name, T in product(SCHEDULES, (1, 10, 37, 1000)):
         if T == 1 and name != "linear":
-            continue  # a cosine's one step, or a terminal SNR of zero, leaves nothing to cut
+            continue  # with T = 1, cosine and zero-SNR schedules leave no log-SNR range to divide
         schedule = SCHEDULES[name](T)
         counts = [n for n in (1, 2, 3, 4, 5, 7, 8, 16, 24, 37, 50, 999, 1000) if n <= T]
         starts = [t for t in (1, 5, 10, 36, 37, 300, 999, 1000) if t <= T]
@@ -134,8 +137,8 @@ def trajectory(schedule: Schedule, sampler: SamplerName, steps: int | list[int],
     options: dict[str, Any] = {"generator": noise} if sampler != "heun" else {}
     if sampler in WITH_ETA:
         options["eta"] = eta
-    walk = list(SAMPLERS[sampler](oracle.gaussian(MEAN, STD, schedule), schedule, x_T, steps, **options))
-    befores = [Step(schedule.T if isinstance(steps, int) else steps[0], x_T, x_T), *walk]
+    steps_taken = list(SAMPLERS[sampler](oracle.gaussian(MEAN, STD, schedule), schedule, x_T, steps, **options))
+    befores = [Step(schedule.T if isinstance(steps, int) else steps[0], x_T, x_T), *steps_taken]
     return {
         "sampler": sampler,
         "alpha_bar": schedule.alpha_bar.tolist(),
@@ -146,26 +149,26 @@ def trajectory(schedule: Schedule, sampler: SamplerName, steps: int | list[int],
         "seed": str(SEED),
         "first": 5,
         "num": 2,
-        "walk": [
+        "trajectory": [
             {"t": before.t, "s": step.t, "x": flat(before.x), "x0": flat(step.x0), "next": flat(step.x)}
             for before, step in pairwise(befores)
         ],
     }
 
 
-# dreams, in float32, of a network that both sides can compute
+# frames, in float32, with a network that exists in both languages
 
 
 class StandIn(nn.Module):
-    """A network of one line, which tests/live/page/golden.mjs has too."""
+    """A simple formula instead of a network; standIn in page/golden.mjs is the same."""
 
     def __init__(self, T: int) -> None:
         super().__init__()
-        self.T, self.anything = T, nn.Parameter(torch.zeros(1))
+        self.T, self.unused = T, nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        told = torch.zeros(len(x)) if label is None else (label * torch.tensor([0.3, -0.2, 0.1])).sum(1)
-        return torch.tanh(0.5 * x + told.view(-1, 1, 1, 1)) * (0.4 + 0.5 * t / self.T).view(-1, 1, 1, 1)
+        shift = torch.zeros(len(x)) if label is None else (label * torch.tensor([0.3, -0.2, 0.1])).sum(1)
+        return torch.tanh(0.5 * x + shift.view(-1, 1, 1, 1)) * (0.4 + 0.5 * t / self.T).view(-1, 1, 1, 1)
 
 
 def stand_in(schedule: Schedule, prediction: Prediction, spacing: Spacing, labels: bool) -> Model:
@@ -174,53 +177,53 @@ def stand_in(schedule: Schedule, prediction: Prediction, spacing: Spacing, label
     return Model(StandIn(schedule.T), schedule, prediction, spec, TABLE if labels else None, sampling)
 
 
-TOLD = stand_in(cosine(40), "v", "log_snr", labels=True)
-UNTOLD = stand_in(linear(40), "eps", "even", labels=False)
-ZERO = stand_in(linear_zero_snr(40), "x0", "cubic", labels=True)
-FEW = {"circle": 2.0, "line": 0.5}
-DREAMS: Sequence[tuple[Model, int, int, Way]] = [  # num, creativity
-    (TOLD, 4, 20, Way("ddim", 5, 1.0, SEED, "any", 1.0)),
-    (TOLD, 1, 30, Way("ddim", 4, 0.5, 7, FEW, 2.5)),
-    (TOLD, 1, 2, Way("ddpm", 6, 0.0, 7, "any", 0.0)),  # fewer times below t than steps
-    (TOLD, 4, 40, Way("heun", 6, 0.0, 11, None, 1.0)),
-    (TOLD, 1, 25, Way("heun", 5, 0.0, 12, {}, -1.0)),
-    (UNTOLD, 4, 15, Way("dpmpp_2m", 5, 0.0, 5, "any", 1.0)),
-    (UNTOLD, 1, 33, Way("ddpm", 8, 0.0, 5, None, 1.0)),
-    (ZERO, 16, 18, Way("dpmpp_2m", 6, 0.8, 9, "any", 1.5)),
-    (ZERO, 1, 1, Way("ddim", 3, 0.2, 9, {"square": 1.0}, 1.0)),
+CONDITIONAL = stand_in(cosine(40), "v", "log_snr", labels=True)
+UNCONDITIONAL = stand_in(linear(40), "eps", "even", labels=False)
+ZERO_SNR = stand_in(linear_zero_snr(40), "x0", "cubic", labels=True)
+MIX = {"circle": 2.0, "line": 0.5}
+DREAM_CASES: Sequence[tuple[Model, int, int, SampleOptions]] = [  # model, num, creativity, options
+    (CONDITIONAL, 4, 20, SampleOptions("ddim", 5, 1.0, SEED, "any", 1.0)),
+    (CONDITIONAL, 1, 30, SampleOptions("ddim", 4, 0.5, 7, MIX, 2.5)),
+    (CONDITIONAL, 1, 2, SampleOptions("ddpm", 6, 0.0, 7, "any", 0.0)),  # more steps than timesteps up to the creativity
+    (CONDITIONAL, 4, 40, SampleOptions("heun", 6, 0.0, 11, None, 1.0)),
+    (CONDITIONAL, 1, 25, SampleOptions("heun", 5, 0.0, 12, {}, -1.0)),
+    (UNCONDITIONAL, 4, 15, SampleOptions("dpmpp_2m", 5, 0.0, 5, "any", 1.0)),
+    (UNCONDITIONAL, 1, 33, SampleOptions("ddpm", 8, 0.0, 5, None, 1.0)),
+    (ZERO_SNR, 16, 18, SampleOptions("dpmpp_2m", 6, 0.8, 9, "any", 1.5)),
+    (ZERO_SNR, 1, 1, SampleOptions("ddim", 3, 0.2, 9, {"square": 1.0}, 1.0)),
 ]
 HOLE = torch.arange(12).view(3, 4) % 3 == 1
 
 
-def dream(model: Model, num: int, creativity: int, way: Way) -> dict[str, Any]:
-    """Three frames, the first image of the last with HOLE filled anew, and all steps of image 0."""
-    frames = melt(model, model.sample(num, **way._asdict()), creativity, 3, num, way)
-    traced = list(model.stream(1, **way._asdict()))
+def dream_case(model: Model, num: int, creativity: int, options: SampleOptions) -> dict[str, Any]:
+    """Three frames; the last one with HOLE inpainted in its first image; and all sampling steps of image 0."""
+    frames = melt(model, model.sample(num, options), creativity, 3, num, options)
+    trace = list(model.stream(1, options))
     return {
         "info": model_info("stand-in", model),
         "table": [] if model.labels is None else flat(model.labels),
         "settings": {
             "model": "stand-in",
-            "seed": str(way.seed),
+            "seed": str(options.seed),
             "num": num,
-            "sampler": way.sampler,
-            "steps": way.steps,
-            "eta": way.eta,
-            "guidance": way.guidance,
+            "sampler": options.sampler,
+            "steps": options.steps,
+            "eta": options.eta,
+            "guidance": options.guidance,
             "creativity": creativity,
-            "label": "none" if way.label is None else way.label,
+            "label": "none" if options.label is None else options.label,
             "fps": 0,
         },
         "frames": [flat(frame) for frame in frames],
         "pixels": [to_uint8(frame).ravel().tolist() for frame in frames],
         "hole": HOLE.flatten().int().tolist(),
-        "repainted": flat(inpaint(model, frames[-1][:1], ~HOLE, num, way)),
-        "trace": [{"s": step.t, "x0": flat(step.x0), "next": flat(step.x)} for step in traced],
+        "repainted": flat(inpaint(model, frames[-1][:1], ~HOLE, num, options)),
+        "trace": [{"s": step.t, "x0": flat(step.x0), "next": flat(step.x)} for step in trace],
     }
 
 
 def pixels() -> dict[str, Any]:
-    """Every byte as a number, and numbers near the middle between two bytes as bytes."""
+    """Every byte as a number; and, as bytes, numbers right between two bytes and their neighbours."""
     middles = (torch.arange(-1, 256).float() + 0.5) / 127.5 - 1
     numbers = torch.cat([middles, middles.nextafter(torch.tensor(9.0)), middles.nextafter(torch.tensor(-9.0))])
     return {

@@ -1,4 +1,4 @@
-"""Running networks: many questions in one call are answered as each alone, by the way that is fastest."""
+"""Running networks: a batched call gives each request the same result as a call of its own, in the fastest backend."""
 
 import time
 
@@ -10,23 +10,23 @@ from torch.testing import assert_close
 from shapedreamer.common.errors import UserError
 from shapedreamer.common.names import Prediction
 from shapedreamer.live import network
-from shapedreamer.live.frames import Ask
-from shapedreamer.live.network import Network, answer, eager, fastest
+from shapedreamer.live.frames import Request
+from shapedreamer.live.network import Network, denoise, eager_network, fastest_network
 from shapedreamer.models.model import Model
-from tests.watching import small
+from tests.watching import small_model
 
-TOLD, BARE = small(channels=3), small(labels=(), channels=3)
-
-
-def ask(model: Model, num: int, t: int, label: Tensor | None = None, guidance: float = 1.0) -> Ask:
-    return Ask(model.noise(num, seed=t), torch.full((num,), t), label, guidance)
+CONDITIONAL, UNCONDITIONAL = small_model(channels=3), small_model(labels=(), channels=3)
 
 
-class Counted:
-    """A network that keeps what it is asked."""
+def new_request(model: Model, num: int, t: int, label: Tensor | None = None, guidance: float = 1.0) -> Request:
+    return Request(model.noise(num, seed=t), torch.full((num,), t), label, guidance)
+
+
+class RecordingNetwork:
+    """A network that records its inputs."""
 
     def __init__(self, model: Model) -> None:
-        self.network, self.calls = eager(model), list[tuple[Tensor, Tensor, Tensor | None]]()
+        self.network, self.calls = eager_network(model), list[tuple[Tensor, Tensor, Tensor | None]]()
 
     def __call__(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         self.calls.append((x, t, label))
@@ -34,92 +34,96 @@ class Counted:
 
 
 @pytest.mark.parametrize("prediction", ["x0", "eps", "v"])
-def test_one_call_answers_as_many_calls_would(prediction: Prediction) -> None:
-    model = small(prediction=prediction, channels=3)
+def test_one_call_equals_a_call_for_each_request(prediction: Prediction) -> None:
+    model = small_model(prediction=prediction, channels=3)
     lines = torch.tensor([[0.0, 2.0, 1.0]]).expand(4, 3)
-    asks = [
-        ask(model, 1, 50),
-        ask(model, 4, 7, lines),
-        ask(model, 4, 33, lines, 3.0),
-        ask(model, 1, 12, torch.eye(3)[1:2], 0.0),
-        ask(model, 16, 1, torch.eye(3)[torch.arange(16) % 3], -2.0),
-        ask(model, 4, 20, None),
+    requests = [
+        new_request(model, 1, 50),
+        new_request(model, 4, 7, lines),
+        new_request(model, 4, 33, lines, 3.0),
+        new_request(model, 1, 12, torch.eye(3)[1:2], 0.0),
+        new_request(model, 16, 1, torch.eye(3)[torch.arange(16) % 3], -2.0),
+        new_request(model, 4, 20, None),
     ]
-    counted = Counted(model)
-    together = answer(asks, model, counted)
-    (x, t, label), *more = counted.calls
+    recording = RecordingNetwork(model)
+    results = denoise(requests, model, recording)
+    (x, t, label), *more = recording.calls
     assert not more
     assert len(x) == len(t) == 1 + 4 + 2 * 4 + 1 + 2 * 16 + 4
     assert label is not None
-    for its, x0 in zip(asks, together, strict=True):
-        assert_close(x0, model.denoiser(its.label, its.guidance)(its.x_t, its.t), rtol=0, atol=1e-5)
+    for request, x0 in zip(requests, results, strict=True):
+        expected = model.denoiser(request.label, request.guidance)(request.x_t, request.t)
+        assert_close(x0, expected, rtol=0, atol=1e-5)
         assert -1 <= x0.min() <= x0.max() <= 1
-    assert together[2].abs().max() == 1  # so that to clip is to change
+    assert results[2].abs().max() == 1  # at least one result is clipped
 
 
-def test_a_network_without_labels_is_told_none() -> None:
-    counted = Counted(BARE)
-    (x0,) = answer([ask(BARE, 4, 9)], BARE, counted)
-    assert counted.calls[0][2] is None
-    assert_close(x0, BARE.denoiser()(BARE.noise(4, seed=9), torch.full((4,), 9)), rtol=0, atol=1e-5)
+def test_an_unconditional_network_is_called_without_a_label() -> None:
+    recording = RecordingNetwork(UNCONDITIONAL)
+    (x0,) = denoise([new_request(UNCONDITIONAL, 4, 9)], UNCONDITIONAL, recording)
+    assert recording.calls[0][2] is None
+    expected = UNCONDITIONAL.denoiser()(UNCONDITIONAL.noise(4, seed=9), torch.full((4,), 9))
+    assert_close(x0, expected, rtol=0, atol=1e-5)
 
 
-def test_networks_run_in_float32_where_products_could_be_in_bfloat16() -> None:
-    x, t = BARE.noise(1), torch.ones(1)
+def test_networks_run_in_float32_even_where_bfloat16_is_faster() -> None:
+    x, t = UNCONDITIONAL.noise(1), torch.ones(1)
     with torch.inference_mode():
-        expected = BARE.network(x, t)
-    assert eager(BARE)(x, t, None).dtype == torch.float32
-    assert_close(eager(BARE)(x, t, None), expected, rtol=0, atol=1e-6)
+        expected = UNCONDITIONAL.network(x, t)
+    prediction = eager_network(UNCONDITIONAL)(x, t, None)
+    assert prediction.dtype == torch.float32
+    assert_close(prediction, expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("eager_takes", "onnx_takes", "name"), [(2.0, 1.0, "onnxruntime"), (1.0, 2.0, "eager")])
-def test_the_fastest_way_is_taken(
-    monkeypatch: pytest.MonkeyPatch, eager_takes: float, onnx_takes: float, name: str
+@pytest.mark.parametrize(("eager_seconds", "onnx_seconds", "name"), [(2.0, 1.0, "onnxruntime"), (1.0, 2.0, "eager")])
+def test_the_fastest_backend_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, eager_seconds: float, onnx_seconds: float, name: str
 ) -> None:
     now = 0.0
 
-    def lasting(seconds: list[float]) -> Network:
-        rest = iter(seconds)
+    def network_taking(call_seconds: list[float]) -> Network:
+        remaining = iter(call_seconds)
 
         def run(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
             nonlocal now
-            now += next(rest)
+            now += next(remaining)
             return x
 
         return run
 
-    slow_at_first = [100.0, *[1000.0] * (network.TRIALS - 2)]
-    ways = {"eager": lasting([*slow_at_first, eager_takes]), "onnx": lasting([*slow_at_first, onnx_takes])}
-    monkeypatch.setattr(network, "eager", lambda model: ways["eager"])
-    monkeypatch.setattr(network, "onnx", lambda model: ways["onnx"])
+    warm_up = [100.0, *[1000.0] * (network.TRIALS - 2)]
+    eager, onnx = (network_taking([*warm_up, seconds]) for seconds in (eager_seconds, onnx_seconds))
+    monkeypatch.setattr(network, "eager_network", lambda model: eager)
+    monkeypatch.setattr(network, "onnx_network", lambda model: onnx)
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    found, found_name = fastest(BARE)
-    assert found_name == name
-    assert found is ways[name.removesuffix("runtime")]
+    chosen, chosen_name = fastest_network(UNCONDITIONAL)
+    assert chosen_name == name
+    assert chosen is {"eager": eager, "onnxruntime": onnx}[name]
 
 
-def test_without_the_extra_a_network_runs_in_torch(
+def test_networks_run_in_torch_without_the_extra_export(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def missing(model: Model) -> Network:
         raise UserError("this needs onnxscript: pip install 'shapedreamer[export]'")
 
-    monkeypatch.setattr(network, "onnx", missing)
-    found, name = fastest(BARE)
+    monkeypatch.setattr(network, "onnx_network", missing)
+    chosen, name = fastest_network(UNCONDITIONAL)
     assert name == "eager"
-    assert found(BARE.noise(1), torch.ones(1), None).shape == (1, 3, 8, 8)
+    assert chosen(UNCONDITIONAL.noise(1), torch.ones(1), None).shape == (1, 3, 8, 8)
     assert "shapedreamer[export]" in caplog.text
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [TOLD, BARE], ids=["told", "bare"])
-def test_onnxruntime_says_the_same(model: Model) -> None:
+@pytest.mark.parametrize("model", [CONDITIONAL, UNCONDITIONAL], ids=["conditional", "unconditional"])
+def test_onnxruntime_agrees_with_torch(model: Model) -> None:
     pytest.importorskip("onnxscript", reason="needs the extra 'export'")
     pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
     label = None if model.labels is None else torch.eye(3)[:2]
-    asks = [ask(model, 2, 30, label), ask(model, 1, 9)]
-    for x0, expected in zip(answer(asks, model, network.onnx(model)), answer(asks, model, eager(model)), strict=True):
-        assert_close(x0, expected, rtol=0, atol=1e-5)
-    found, name = fastest(model)
+    requests = [new_request(model, 2, 30, label), new_request(model, 1, 9)]
+    expected = denoise(requests, model, eager_network(model))
+    for result, x0 in zip(denoise(requests, model, network.onnx_network(model)), expected, strict=True):
+        assert_close(result, x0, rtol=0, atol=1e-5)
+    chosen, name = fastest_network(model)
     assert name in ("eager", "onnxruntime")
-    assert_close(answer(asks, model, found)[0], answer(asks, model, eager(model))[0], rtol=0, atol=1e-5)
+    assert_close(denoise(requests, model, chosen)[0], expected[0], rtol=0, atol=1e-5)

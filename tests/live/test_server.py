@@ -1,4 +1,4 @@
-"""The server: the talk with a viewer, its limits, the answers to browsers and to those who watch the server."""
+"""The server: a viewer's connection, limits, responses to browsers, and addresses for monitoring."""
 
 import asyncio
 import json
@@ -19,31 +19,30 @@ from shapedreamer.common.errors import UserError
 from shapedreamer.live import server
 from shapedreamer.live.engine import Engine
 from shapedreamer.live.frames import TRACE, Header, unpack
-from shapedreamer.live.server import Bucket, Limits, _Session, app, listen, make_server
-from shapedreamer.live.settings import longest_message, model_info
+from shapedreamer.live.server import Limits, TokenBucket, _Session, listen, make_app, make_server
+from shapedreamer.live.settings import max_message_bytes, model_info
 from shapedreamer.live.site import HEADERS, PAGE
 from shapedreamer.models import zoo
 from shapedreamer.models.model import Model
-from tests.watching import Watcher, as_it_is, fragile, leaving_no_thread, set_to, small
+from tests.watching import eager, failing, no_threads_left, set_message, small_model
 
 pytest.importorskip("starlette", reason="needs the extra 'web'")
 pytest.importorskip("httpx2", reason="needs the extra 'dev'")
 from starlette.testclient import TestClient, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
-MODELS = {"small": small(), "other": small(labels=(), channels=3)}
-
-
-NO_LIMITS = Limits()
+MODELS = {"small": small_model(), "other": small_model(labels=(), channels=3)}
+MAX_BYTES = max_message_bytes(list(MODELS.values()))
+DEFAULT_LIMITS = Limits()
 WS = "ws://dreams:8000/ws"
 
 
 @contextmanager
 def serving(
-    limits: Limits = NO_LIMITS, allow_origin: tuple[str, ...] = (), pick: Any = as_it_is
+    limits: Limits = DEFAULT_LIMITS, allow_origin: tuple[str, ...] = (), choose_network: Any = eager
 ) -> Iterator[tuple[TestClient, Engine]]:
-    engine = Engine(MODELS, pick)
-    with leaving_no_thread(), TestClient(app(engine, limits, allow_origin), base_url="http://dreams:8000") as client:
+    engine, url = Engine(MODELS, choose_network), "http://dreams:8000"
+    with no_threads_left(), TestClient(make_app(engine, limits, allow_origin), base_url=url) as client:
         yield client, engine
 
 
@@ -53,20 +52,20 @@ def client() -> Iterator[TestClient]:
         yield client
 
 
-def says(viewer: WebSocketTestSession, **message: Any) -> None:
+def send(viewer: WebSocketTestSession, **message: Any) -> None:
     viewer.send_text(json.dumps(message))
 
 
-def sets(viewer: WebSocketTestSession, id: int = 1, **changes: Any) -> None:
-    viewer.send_text(set_to(id, **changes).model_dump_json(exclude_none=True))
+def send_settings(viewer: WebSocketTestSession, id: int = 1, **changes: Any) -> None:
+    viewer.send_text(set_message(id, **changes).model_dump_json(exclude_none=True))
 
 
-def frame(viewer: WebSocketTestSession) -> Header:
+def receive_frame(viewer: WebSocketTestSession) -> Header:
     return unpack(viewer.receive_bytes())[0]
 
 
-def closing(viewer: WebSocketTestSession) -> tuple[int, str]:
-    """The code by which we are hung up on, and the reason that was told before."""
+def close_code_and_reason(viewer: WebSocketTestSession) -> tuple[int, str]:
+    """The close code, and the text of the error message before it."""
     last: dict[str, Any] = {}
     while (message := viewer.receive())["type"] != "websocket.close":
         if message.get("text"):
@@ -76,115 +75,112 @@ def closing(viewer: WebSocketTestSession) -> tuple[int, str]:
     return message["code"], last["message"]
 
 
-# the talk
+# a connection
 
 
-def test_a_viewer_is_greeted_sets_plays_steps_and_traces(client: TestClient) -> None:
+def test_hello_set_step_play_and_trace(client: TestClient) -> None:
     with client.websocket_connect(WS) as viewer:
         hello = viewer.receive_json()
         models = hello.pop("models")
         assert hello == {"type": "hello", "engine": "server", "version": __version__, "viewers": 1}
         assert models == [model_info(name, model) for name, model in MODELS.items()]
-        sets(viewer, 3, num=4)
-        assert frame(viewer)[:8] == (1, True, 3, 0, 4, 1, 8, 8)
-        says(viewer, type="step")
-        assert frame(viewer).number == 1
-        says(viewer, type="play")
+        send_settings(viewer, 3, num=4)
+        assert receive_frame(viewer)[:8] == (1, True, 3, 0, 4, 1, 8, 8)
+        send(viewer, type="step")
+        assert receive_frame(viewer).number == 1
+        send(viewer, type="play")
         for _ in range(5):
-            assert frame(viewer).number > 1
-        says(viewer, type="trace", id=4, sampler="ddpm", steps=3, eta=0)
-        while (header := frame(viewer)).kind != TRACE:
+            assert receive_frame(viewer).number > 1
+        send(viewer, type="trace", id=4, sampler="ddpm", steps=3, eta=0)
+        while (header := receive_frame(viewer)).kind != TRACE:
             pass
         assert header[2:4] == (4, 3)
 
 
-def test_viewers_dream_apart(client: TestClient) -> None:
+def test_viewers_are_independent(client: TestClient) -> None:
     with client.websocket_connect(WS) as one, client.websocket_connect(WS) as two:
         assert (one.receive_json()["viewers"], two.receive_json()["viewers"]) == (1, 2)
-        sets(one, 1, seed="1")
-        sets(two, 2, model="other", num=4)
+        send_settings(one, 1, seed="1")
+        send_settings(two, 2, model="other", num=4)
         first, second = unpack(one.receive_bytes()), unpack(two.receive_bytes())
         assert first[0][:8] == (1, True, 1, 0, 1, 1, 8, 8)
         assert second[0][:8] == (1, True, 2, 0, 4, 3, 8, 8)
     assert client.get("/healthz").json()["viewers"] == 0
 
 
-def test_what_makes_no_sense_is_answered_and_the_talk_goes_on(client: TestClient) -> None:
+def test_invalid_messages_are_answered_with_an_error_and_the_connection_stays_open(client: TestClient) -> None:
     with client.websocket_connect(WS) as viewer:
         viewer.receive_json()
-        for message, id, says_why in (
+        for message, id, reason in (
             ("", None, "must be JSON"),
-            ('{"type": "step"}', None, "step comes too early"),
+            ('{"type": "step"}', None, 'send "set" before "step"'),
             (json.dumps({"type": "set", "id": 5, "settings": {}}), 5, "settings.model is missing"),
-            (set_to(6, model="dog").model_dump_json(exclude_none=True), 6, "there is no model 'dog'"),
-            ("x" * (longest_message(list(MODELS.values())) + 1), None, "must have at most"),
-            ("é" * longest_message(list(MODELS.values())), None, "must have at most"),
+            (set_message(6, model="dog").model_dump_json(exclude_none=True), 6, "there is no model 'dog'"),
+            ("x" * (MAX_BYTES + 1), None, "must have at most"),
+            ("é" * MAX_BYTES, None, "must have at most"),
         ):
             viewer.send_text(message)
             answer = viewer.receive_json()
             assert (answer["type"], answer["id"]) == ("error", id)
-            assert says_why in answer["message"]
+            assert reason in answer["message"]
             assert len(answer["message"]) <= 400
         viewer.send_bytes(b"\0" * 100)
-        assert viewer.receive_json()["message"] == "a message must be JSON text, and this is 100 bytes"
-        sets(viewer)
-        assert frame(viewer).number == 0
-        says(viewer, type="trace", id=9, sampler="heun", steps=3, eta=0.5)
+        assert viewer.receive_json()["message"] == "a message must be JSON text, not 100 bytes of binary data"
+        send_settings(viewer)
+        assert receive_frame(viewer).number == 0
+        send(viewer, type="trace", id=9, sampler="heun", steps=3, eta=0.5)
         assert viewer.receive_json() == {
             "type": "error",
             "id": 9,
-            "message": "eta belongs to the samplers ddim and dpmpp_2m; heun has none",
+            "message": "heun has no eta; the samplers ddim and dpmpp_2m have one",
         }
 
 
-def test_a_dream_that_fails_says_so(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object) -> None:
+def test_an_error_in_a_frame_is_sent_to_the_viewer(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("unlucky")
 
     with client.websocket_connect(WS) as viewer:
         viewer.receive_json()
-        sets(viewer)
-        frame(viewer)
+        send_settings(viewer)
+        receive_frame(viewer)
         with monkeypatch.context() as patch:
-            patch.setattr("shapedreamer.live.frames.varying", fails)
-            says(viewer, type="step")
+            patch.setattr("shapedreamer.live.frames.varying", fail)
+            send(viewer, type="step")
             answer = viewer.receive_json()
-        assert answer == {"type": "error", "id": None, "message": "the dream has stopped (RuntimeError: unlucky)"}
-        says(viewer, type="step")
-        assert frame(viewer).number == 1
+        error = "stopped: could not generate the frame (RuntimeError: unlucky)"
+        assert answer == {"type": "error", "id": None, "message": error}
+        send(viewer, type="step")
+        assert receive_frame(viewer).number == 1
 
 
 # limits
 
 
-def test_no_more_viewers_than_may_be() -> None:
+def test_the_number_of_viewers_is_limited() -> None:
     with serving(Limits(viewers=1)) as (client, engine):
         with client.websocket_connect(WS) as viewer:
             assert viewer.receive_json()["type"] == "hello"
             with client.websocket_connect(WS) as other:
-                code, why = closing(other)
-            assert (code, why) == (1013, "there are 1 viewers already, which is the most; try again later; closing")
-            sets(viewer)
-            frame(viewer)
+                code, reason = close_code_and_reason(other)
+            assert (code, reason) == (1013, "the server is full (maximum: 1 viewers); try again later; closing")
+            send_settings(viewer)
+            receive_frame(viewer)
         with client.websocket_connect(WS) as viewer:
             assert viewer.receive_json()["type"] == "hello"
         assert engine.stats().viewers == 0
 
 
-def test_no_more_messages_than_may_be() -> None:
+def test_the_number_of_messages_per_second_is_limited() -> None:
     with serving(Limits(messages=0.001)) as (client, engine), client.websocket_connect(WS) as viewer:
-        assert closing_after(viewer, "pause") == (1008, "these are more than 0.001 messages a second; closing")
+        send(viewer, type="pause")
+        assert close_code_and_reason(viewer) == (1008, "more than 0.001 messages per second; closing")
         assert engine.stats().viewers == 0
 
 
-def closing_after(viewer: WebSocketTestSession, order: str) -> tuple[int, str]:
-    says(viewer, type=order)
-    return closing(viewer)
-
-
-def test_a_bucket_lets_so_many_pass() -> None:
+def test_token_bucket() -> None:
     now = 0.0
-    bucket = Bucket(2.0, 5.0, lambda: now)
+    bucket = TokenBucket(2.0, 5.0, lambda: now)
     assert [bucket.take() for _ in range(7)] == [True] * 5 + [False] * 2
     now = 0.4
     assert not bucket.take()
@@ -194,22 +190,23 @@ def test_a_bucket_lets_so_many_pass() -> None:
     assert [bucket.take() for _ in range(6)] == [True] * 5 + [False]
 
 
-def test_who_says_and_fetches_nothing_is_hung_up_on() -> None:
+def test_an_idle_connection_is_closed() -> None:
     with serving(Limits(idle=0.05)) as (client, engine), client.websocket_connect(WS) as viewer:
-        assert closing(viewer) == (4408, "nothing has happened for 0.05 seconds; closing")
+        assert close_code_and_reason(viewer) == (4408, "no activity for 0.05 seconds; closing")
         assert engine.stats().viewers == 0
 
 
-def test_to_say_or_fetch_something_is_not_to_be_idle() -> None:
+def test_messages_and_frames_count_as_activity() -> None:
     now = 0.0
-    watcher = Watcher(Engine(MODELS, as_it_is))
-    said = [{"type": "websocket.receive", "text": "{}"}, {"type": "websocket.disconnect"}]
+    engine = Engine(MODELS, eager)
+    viewer = engine.join(lambda: None, 1)
+    messages = [{"type": "websocket.receive", "text": "{}"}, {"type": "websocket.disconnect"}]
 
     class Socket:
         async def receive(self) -> dict[str, str]:
             nonlocal now
             now += 1
-            return said.pop(0)
+            return messages.pop(0)
 
         async def send_text(self, text: str) -> None:
             pass
@@ -219,28 +216,28 @@ def test_to_say_or_fetch_something_is_not_to_be_idle() -> None:
             now += 10
             if now > 25:
                 raise WebSocketDisconnect
-            watcher.viewer.frame = b"another"
+            viewer.frame = b"another"
 
-    async def talk() -> None:
-        session = _Session(cast(Any, Socket()), watcher.engine, Limits(), [], 100)
+    async def receive_and_send() -> None:
+        session = _Session(cast(Any, Socket()), engine, Limits(), [], 100)
         session.loop = cast(Any, SimpleNamespace(time=lambda: now))
-        await session._hear(watcher.viewer)
-        assert (now, session.active) == (2, 1)
-        watcher.viewer.frame = b"one"
-        session.news.set()
+        await session._receive(viewer)
+        assert (now, session.last_activity) == (2, 1)
+        viewer.frame = b"one"
+        session.updated.set()
         with pytest.raises(WebSocketDisconnect):
-            await session._show(watcher.viewer)
-        assert (now, session.active) == (32, 22)
+            await session._send_updates(viewer)
+        assert (now, session.last_activity) == (32, 22)
 
-    asyncio.run(talk())
+    asyncio.run(receive_and_send())
 
 
 @pytest.mark.parametrize(
-    ("origin", "allowed", "may"),
+    ("origin", "allowed", "accepted"),
     [
         (None, (), True),
         ("http://dreams:8000", (), True),
-        ("https://dreams:8000", (), True),  # a proxy may speak https
+        ("https://dreams:8000", (), True),  # behind a proxy with https
         ("http://dreams", (), False),
         ("http://dreams:8001", (), False),
         ("http://evil.example", (), False),
@@ -253,12 +250,12 @@ def test_to_say_or_fetch_something_is_not_to_be_idle() -> None:
         ("http://evil.example", ("*",), True),
     ],
 )
-def test_pages_from_elsewhere_may_not_connect(
-    origin: str | None, allowed: tuple[str, ...], may: bool, caplog: pytest.LogCaptureFixture
+def test_pages_of_other_origins_are_rejected(
+    origin: str | None, allowed: tuple[str, ...], accepted: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     headers = {} if origin is None else {"origin": origin}
     with serving(allow_origin=allowed) as (client, engine):
-        if may:
+        if accepted:
             with client.websocket_connect(WS, headers=headers) as viewer:
                 assert viewer.receive_json()["type"] == "hello"
             return
@@ -268,57 +265,57 @@ def test_pages_from_elsewhere_may_not_connect(
         assert engine.stats().viewers == 0
 
 
-# when the engine dies
+# when the engine stops
 
 
-def test_when_the_engine_dies_viewers_are_told_and_so_are_those_who_ask(caplog: pytest.LogCaptureFixture) -> None:
-    with serving(pick=fragile) as (client, engine):
+def test_if_the_engine_stops_connections_close_and_monitoring_shows_it(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(choose_network=failing) as (client, engine):
         engine.prepare("small")
         assert client.get("/healthz").status_code == 200
         with client.websocket_connect(WS) as viewer, client.websocket_connect(WS) as other:
             viewer.receive_json()
-            sets(viewer)
-            frame(viewer)
-            sets(viewer, num=16)
-            dead = (1011, "the engine has died (MemoryError: no room); closing")
-            assert closing(viewer) == dead
-            assert closing(other) == dead
+            send_settings(viewer)
+            receive_frame(viewer)
+            send_settings(viewer, num=16)
+            expected = (1011, "the engine has stopped (MemoryError: no room); closing")
+            assert close_code_and_reason(viewer) == expected
+            assert close_code_and_reason(other) == expected
         with client.websocket_connect(WS) as late:
-            assert closing(late) == dead
+            assert close_code_and_reason(late) == expected
         health = client.get("/healthz")
         assert health.status_code == 503
-        assert health.json()["status"] == "the engine has died (MemoryError: no room)"
+        assert health.json()["status"] == "the engine has stopped (MemoryError: no room)"
         assert "shapedreamer_up 0\n" in client.get("/metrics").text
         assert engine.stats().viewers == 0
 
 
-# answers to browsers
+# responses to browsers
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/page/style.css", "/models.json", "/healthz", "/metrics", "/nothing", "/page/no"]
 )
-def test_every_answer_has_the_headers_that_keep_the_page_safe(client: TestClient, path: str) -> None:
-    answer = client.get(path)
-    assert answer.status_code == (404 if "no" in path else 200)
+def test_every_response_has_the_security_headers(client: TestClient, path: str) -> None:
+    response = client.get(path)
+    assert response.status_code == (404 if "no" in path else 200)
     for name, value in HEADERS.items():
-        assert answer.headers.get_list(name) == [value]
+        assert response.headers.get_list(name) == [value]
     assert client.post(path).headers["x-content-type-options"] == "nosniff"
 
 
-def test_answers_to_our_own_mistakes_have_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(engine: Engine) -> str:
-        raise RuntimeError("a mistake")
+def test_responses_to_internal_errors_have_the_security_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(engine: Engine) -> str:
+        raise RuntimeError("a bug")
 
-    monkeypatch.setattr(server, "_metrics", fails)
-    engine = Engine(MODELS, as_it_is)
-    with TestClient(app(engine), raise_server_exceptions=False) as client:
-        answer = client.get("/metrics")
-    assert answer.status_code == 500
-    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    monkeypatch.setattr(server, "_metrics", fail)
+    engine = Engine(MODELS, eager)
+    with TestClient(make_app(engine), raise_server_exceptions=False) as client:
+        response = client.get("/metrics")
+    assert response.status_code == 500
+    assert response.headers["content-security-policy"].startswith("default-src 'none'")
 
 
-def test_the_page_and_its_files_come_as_what_they_are(client: TestClient) -> None:
+def test_the_page_and_its_files_have_the_right_media_types(client: TestClient) -> None:
     index = client.get("/")
     assert index.headers["content-type"] == "text/html; charset=utf-8"
     assert '<meta name="engine" content="server"' in index.text
@@ -326,38 +323,38 @@ def test_the_page_and_its_files_come_as_what_they_are(client: TestClient) -> Non
     assert links
     types = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
     for link in links:
-        answer = client.get(f"/{link}")
-        assert answer.status_code == 200
-        assert answer.headers["content-type"] == types[Path(link).suffix]
+        response = client.get(f"/{link}")
+        assert response.status_code == 200
+        assert response.headers["content-type"] == types[Path(link).suffix]
     for script in PAGE.rglob("*.js"):
-        answer = client.get(f"/page/{script.relative_to(PAGE).as_posix()}")
-        assert answer.headers["content-type"] == types[".js"]
-        assert answer.content == script.read_bytes()
+        response = client.get(f"/page/{script.relative_to(PAGE).as_posix()}")
+        assert response.headers["content-type"] == types[".js"]
+        assert response.content == script.read_bytes()
 
 
 @pytest.mark.parametrize(
     "path", ["/page/../server.py", "/page/%2e%2e/server.py", "/page//etc/passwd", "/page/..%2fserver.py"]
 )
-def test_nothing_but_the_page_is_served(client: TestClient, path: str) -> None:
+def test_no_file_outside_the_page_is_served(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
-def test_the_models_are_told_as_in_hello(client: TestClient) -> None:
+def test_models_json_equals_the_models_in_hello(client: TestClient) -> None:
     with client.websocket_connect(WS) as viewer:
         assert client.get("/models.json").json() == viewer.receive_json()["models"]
 
 
-def test_numbers_for_prometheus() -> None:
+def test_metrics() -> None:
     with serving() as (client, engine), client.websocket_connect(WS) as viewer:
         viewer.receive_json()
-        before = metrics(client)
+        before = get_metrics(client)
         assert before["shapedreamer_frame_seconds", "0.5"] == "NaN"
-        sets(viewer, num=4, steps=3)
-        frame(viewer)
+        send_settings(viewer, num=4, steps=3)
+        receive_frame(viewer)
         for _ in range(4):
-            says(viewer, type="step")
-            frame(viewer)
-        after = metrics(client)
+            send(viewer, type="step")
+            receive_frame(viewer)
+        after = get_metrics(client)
         assert {name: value for (name, label), value in after.items() if not label} == {
             "shapedreamer_up": "1",
             "shapedreamer_viewers": "1",
@@ -368,47 +365,47 @@ def test_numbers_for_prometheus() -> None:
             "shapedreamer_frame_seconds_sum": str(engine.stats().seconds),
             "shapedreamer_frame_seconds_count": "5",
         }
-        took = engine.stats().took
-        quantiles = [float(after["shapedreamer_frame_seconds", share]) for share in ("0.5", "0.9", "0.99")]
-        assert quantiles == [took[2], took[4], took[4]]
+        times = engine.stats().frame_times
+        quantiles = [float(after["shapedreamer_frame_seconds", quantile]) for quantile in ("0.5", "0.9", "0.99")]
+        assert quantiles == [times[2], times[4], times[4]]
 
 
-def metrics(client: TestClient) -> dict[tuple[str, str], str]:
-    """Every number, by its name and quantile; all of them described."""
-    answer = client.get("/metrics")
-    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    found = {}
-    for line in answer.text.splitlines():
+def get_metrics(client: TestClient) -> dict[tuple[str, str], str]:
+    """Every value by its name and quantile, after checking that each metric has a description and a type."""
+    response = client.get("/metrics")
+    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    values = {}
+    for line in response.text.splitlines():
         if line.startswith("#"):
             assert re.fullmatch(r"# (HELP \w+ .+\.|TYPE \w+ (counter|gauge|summary))", line)
             continue
         match = re.fullmatch(r'(\w+)(?:\{quantile="([\d.]+)"\})? (\S+)', line)
         assert match is not None, line
         name, quantile, value = match.groups()
-        assert f"# TYPE {name.removesuffix('_sum').removesuffix('_count')} " in answer.text
-        found[name, quantile or ""] = value
-    return found
+        assert f"# TYPE {name.removesuffix('_sum').removesuffix('_count')} " in response.text
+        values[name, quantile or ""] = value
+    return values
 
 
-# where it listens, and the command
+# the address, and the command
 
 
-def test_a_place_that_is_taken_or_none_is_named() -> None:
-    with listen("127.0.0.1", 0) as one:
-        port = one.getsockname()[1]
+def test_listen_names_an_address_that_is_taken_or_invalid() -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
         with pytest.raises(
             UserError, match=rf"cannot listen on host 127\.0\.0\.1, port {port} \(Address already in use"
         ):
             listen("127.0.0.1", port)
     with pytest.raises(UserError, match=r"cannot listen on host 203\.0\.113\.1, port 0 \("):
-        listen("203.0.113.1", 0)  # nobody's
+        listen("203.0.113.1", 0)  # reserved for documentation
     for port in (65_536, -1):
         with pytest.raises(UserError, match=f"port must be between 0 and 65535, not {port}"):
             listen("127.0.0.1", port)
 
 
-def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = Engine(MODELS, as_it_is)
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(MODELS, eager)
     for module in ("starlette", "uvicorn", "websockets"):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, module, None)
@@ -416,17 +413,17 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch)
                 make_server(engine)
 
 
-class Command:
-    """The command, but that it serves nothing: what it would have served."""
+class FakeCommand:
+    """Replaces what the command calls, and records how. Serves nothing."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, box: list[str]) -> None:
-        self.engine = Engine(MODELS, as_it_is)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, shipped: list[str]) -> None:
+        self.engine = Engine(MODELS, eager)
         self.loaded: list[str] = []
         self.opened: list[str] = []
         self.prepared: list[str] = []
         self.ports: list[int] = []
         self.allowed: object = None
-        monkeypatch.setattr(zoo, "names", lambda: box)
+        monkeypatch.setattr(zoo, "names", lambda: shipped)
         monkeypatch.setattr("shapedreamer.models.model.load", self.load)
         monkeypatch.setattr(server, "make_server", self.make_server)
         monkeypatch.setattr(Engine, "prepare", lambda engine, name: self.prepare(name))
@@ -441,31 +438,31 @@ class Command:
         self.prepared.append(name)
         return "eager"
 
-    def make_server(self, engine: Engine, allow_origin: object) -> "Command":
+    def make_server(self, engine: Engine, allow_origin: object) -> "FakeCommand":
         self.engine, self.allowed = engine, allow_origin
         return self
 
     def run(self, sockets: list[socket.socket]) -> None:
-        self.ports = [where.getsockname()[1] for where in sockets]
+        self.ports = [socket.getsockname()[1] for socket in sockets]
 
 
-def test_the_command_offers_all_that_is_in_the_box(
+def test_the_command_offers_all_shipped_models(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = Command(monkeypatch, ["mnist", "shapes", "shapes-turbo", "sprites"])
+    command = FakeCommand(monkeypatch, ["mnist", "shapes", "shapes-turbo", "sprites"])
     live_command.run(port=0, device="cpu", allow_origin=("https://friend.example",))
     assert list(command.engine.models) == command.loaded == ["shapes-turbo", "mnist", "shapes", "sprites"]
     assert command.prepared == ["shapes-turbo"]
     assert command.allowed == ("https://friend.example",)
     assert command.opened == []
     (port,) = command.ports
-    assert f"shapes-turbo runs in eager; the page is at http://127.0.0.1:{port} " in capsys.readouterr().out
+    assert f"shapes-turbo runs in eager; open http://127.0.0.1:{port} in a browser" in capsys.readouterr().out
 
 
-def test_the_command_dreams_with_a_run_first(
+def test_the_command_starts_with_the_given_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = Command(monkeypatch, ["shapes", "sprites"])
+    command = FakeCommand(monkeypatch, ["shapes", "sprites"])
     (tmp_path / "mine").mkdir()
     live_command.run(str(tmp_path / "mine"), host="localhost", port=0, open=True, device="cpu")
     assert list(command.engine.models) == ["mine", "shapes", "sprites"]
@@ -476,10 +473,10 @@ def test_the_command_dreams_with_a_run_first(
     assert list(command.engine.models) == ["sprites", "shapes"]
 
 
-def test_mistakes_of_the_command_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="there is no run or checkpoint dog; in the box are: "):
+def test_the_command_names_an_unknown_model_and_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="there is no run or checkpoint dog; the shipped models are: "):
         live_command.run("dog")
-    command = Command(monkeypatch, ["shapes"])
+    command = FakeCommand(monkeypatch, ["shapes"])
     with listen("127.0.0.1", 0) as taken, pytest.raises(UserError, match="Address already in use"):
         live_command.run(port=taken.getsockname()[1], device="cpu")
-    assert command.prepared == []  # which takes seconds
+    assert command.prepared == []  # preparing takes seconds, so the port is checked first

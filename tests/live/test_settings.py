@@ -1,4 +1,4 @@
-"""Messages from a page: what is taken, what is refused, and that the refusal says what would be right."""
+"""Messages from the page: which are valid, and what the error says about those that are not."""
 
 import base64
 import json
@@ -11,58 +11,65 @@ from hypothesis import strategies as st
 
 from shapedreamer.common.errors import UserError
 from shapedreamer.diffusion.schedule import cosine
-from shapedreamer.imaging.figures import Way
 from shapedreamer.live.settings import (
-    LONGEST,
-    Order,
-    RefusedError,
-    Repaint,
-    Set,
-    Trace,
+    MAX_ERROR_LENGTH,
+    ControlMessage,
+    InvalidMessageError,
+    RepaintMessage,
+    SetMessage,
+    TraceMessage,
     check_settings,
-    check_way,
-    error,
-    image_of,
-    keep_of,
-    longest_message,
+    decode_image,
+    decode_mask,
+    error_message,
+    max_message_bytes,
     model_info,
     parse,
 )
 from shapedreamer.models.model import load
-from tests.watching import settings, small
+from shapedreamer.models.options import SampleOptions
+from tests.watching import settings, small_model
 
-LABELLED, BARE = small(), small(labels=(), channels=3)
+CONDITIONAL, UNCONDITIONAL = small_model(), small_model(labels=(), channels=3)
 SETTINGS: dict[str, Any] = settings().model_dump()
-LONG = 100_000
+MAX_BYTES = 100_000
 
 
 def message(**changes: Any) -> dict[str, Any]:
-    """A good message, but for changes of its settings."""
+    """A valid "set" message, with changes to its settings."""
     return {"type": "set", "id": 7, "settings": {**SETTINGS, **changes}}
 
 
-def refusal(words: object) -> RefusedError:
-    with pytest.raises(RefusedError) as caught:
-        parse(words if isinstance(words, str) else json.dumps(words), LONG)
+def trace_text(field: str, value: str) -> str:
+    """A "trace" message in JSON, with one field replaced."""
+    fields = {"type": '"trace"', "id": "1", "sampler": '"ddim"', "steps": "1", "eta": "0"} | {field: value}
+    return "{" + ", ".join(f'"{name}": {text}' for name, text in fields.items()) + "}"
+
+
+def parse_error(data: object) -> InvalidMessageError:
+    """The error for a text, or for the JSON of an object."""
+    with pytest.raises(InvalidMessageError) as caught:
+        parse(data if isinstance(data, str) else json.dumps(data), MAX_BYTES)
     return caught.value
 
 
-# what is taken
+# valid messages
 
 
-def test_every_message_is_understood() -> None:
-    set_ = parse(json.dumps(message(label={"circle": 2, "line": 0.5}, eta=1, fps=12.5)), LONG)
-    assert isinstance(set_, Set)
+def test_parse_accepts_every_type_of_message() -> None:
+    set_ = parse(json.dumps(message(label={"circle": 2, "line": 0.5}, eta=1, fps=12.5)), MAX_BYTES)
+    assert isinstance(set_, SetMessage)
     assert (set_.id, set_.image) == (7, None)
     assert set_.settings == settings(label={"circle": 2.0, "line": 0.5}, eta=1.0, fps=12.5)
-    assert parse(json.dumps({**message(), "image": "AAAA"}), LONG) == set_.model_copy(
+    assert parse(json.dumps({**message(), "image": "AAAA"}), MAX_BYTES) == set_.model_copy(
         update={"settings": settings(), "image": "AAAA"}
     )
-    for word in ("play", "pause", "step", "restart"):
-        assert parse(json.dumps({"type": word}), LONG) == Order(type=word)
-    assert parse('{"type": "repaint", "mask": "AP8="}', LONG) == Repaint(type="repaint", mask="AP8=")
+    for action in ("play", "pause", "step", "restart"):
+        assert parse(json.dumps({"type": action}), MAX_BYTES) == ControlMessage(type=action)
+    assert parse('{"type": "repaint", "mask": "AP8="}', MAX_BYTES) == RepaintMessage(type="repaint", mask="AP8=")
     trace = {"type": "trace", "id": 2**32 - 1, "sampler": "heun", "steps": 50, "eta": 0}
-    assert parse(json.dumps(trace), LONG) == Trace(type="trace", id=2**32 - 1, sampler="heun", steps=50, eta=0.0)
+    expected = TraceMessage(type="trace", id=2**32 - 1, sampler="heun", steps=50, eta=0.0)
+    assert parse(json.dumps(trace), MAX_BYTES) == expected
 
 
 @pytest.mark.parametrize(
@@ -79,77 +86,77 @@ def test_every_message_is_understood() -> None:
         "fps": [0, 60, 0.5],
     }.items(),
 )
-def test_the_ends_of_every_range_are_in_it(field: str, values: list[Any]) -> None:
+def test_ranges_include_their_limits(field: str, values: list[Any]) -> None:
     for value in values:
-        found = parse(json.dumps(message(**{field: value})), LONG)
-        assert isinstance(found, Set)
-        assert getattr(found.settings, field) == value
+        parsed = parse(json.dumps(message(**{field: value})), MAX_BYTES)
+        assert isinstance(parsed, SetMessage)
+        assert getattr(parsed.settings, field) == value
 
 
-def test_settings_are_a_way_to_sample() -> None:
-    found = settings(seed=str(2**64 - 1), label={"line": 2.0}, guidance=3.0, eta=0.5, steps=9)
-    assert found.way() == Way("ddim", 9, 0.5, 2**64 - 1, {"line": 2.0}, 3.0)
-    assert settings(label="none").way().label is None
-    assert settings(label="any").way().label == "any"
+def test_options_of_settings() -> None:
+    values = settings(seed=str(2**64 - 1), label={"line": 2.0}, guidance=3.0, eta=0.5, steps=9)
+    assert values.options() == SampleOptions("ddim", 9, 0.5, 2**64 - 1, {"line": 2.0}, 3.0)
+    assert settings(label="none").options().label is None
+    assert settings(label="any").options().label == "any"
 
 
-# what is refused
+# invalid messages
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "says"),
+    ("field", "value", "reason"),
     [
-        ("model", 5, "settings.model is 5: it should be a valid string"),
-        ("seed", 5, "settings.seed is 5: it should be a valid string"),
-        ("seed", "-1", "settings.seed is '-1'"),
-        ("seed", "1e3", "settings.seed is '1e3'"),
-        ("seed", " 1", "settings.seed is ' 1'"),
-        ("seed", "1\n", "settings.seed is '1"),
-        ("seed", "", "settings.seed is ''"),
-        ("seed", "١", "settings.seed is '١'"),
-        ("seed", "18446744073709551616", "must be at most 2⁶⁴−1"),
-        ("seed", "9" * 1000, "settings.seed is '999"),
-        ("num", 2, "settings.num is 2: it must be one of 1, 4, 16"),
-        ("num", True, "settings.num is True: it should be a valid integer"),
-        ("num", 1.0, "settings.num is 1.0: it should be a valid integer"),
-        ("num", "4", "settings.num is '4': it should be a valid integer"),
-        ("sampler", "DDIM", "should be 'ddpm', 'ddim', 'heun' or 'dpmpp_2m'"),
-        ("sampler", ["ddim"], "settings.sampler is"),
-        ("steps", 0, "settings.steps is 0: it should be greater than or equal to 1"),
-        ("steps", 51, "settings.steps is 51: it should be less than or equal to 50"),
-        ("steps", 4.0, "settings.steps is 4.0"),
-        ("steps", True, "settings.steps is True"),
-        ("steps", 10**400, "settings.steps is"),
-        ("eta", -0.01, "settings.eta is -0.01"),
-        ("eta", 1.01, "settings.eta is 1.01"),
-        ("eta", False, "settings.eta is False: it should be a valid number"),
-        ("guidance", 10.5, "settings.guidance is 10.5"),
-        ("guidance", "1", "settings.guidance is '1'"),
-        ("creativity", -1, "settings.creativity is -1"),
-        ("creativity", 1.5, "settings.creativity is 1.5"),
-        ("label", "circle", "settings.label is 'circle': it should be 'any' or 'none'"),
-        ("label", None, "settings.label is None"),
-        ("label", ["circle"], "settings.label is ['circle']"),
-        ("label", {"circle": 9.5}, "settings.label.circle is 9.5: it should be less than or equal to 9"),
-        ("label", {"circle": -1}, "settings.label.circle is -1"),
-        ("label", {"circle": True}, "settings.label.circle is True"),
-        ("label", {"circle": {"circle": 1}}, "settings.label.circle is {'circle': 1}"),
-        ("fps", 61, "settings.fps is 61"),
-        ("fps", None, "settings.fps is None"),
-        ("other", 1, "there is no settings.other"),
+        ("model", 5, "settings.model must be a valid string, not 5"),
+        ("seed", 5, "settings.seed must be a valid string, not 5"),
+        ("seed", "-1", "settings.seed must be a string of digits, 0 to 2⁶⁴−1, not '-1'"),
+        ("seed", "1e3", "0 to 2⁶⁴−1, not '1e3'"),
+        ("seed", " 1", "0 to 2⁶⁴−1, not ' 1'"),
+        ("seed", "1\n", "0 to 2⁶⁴−1, not '1"),
+        ("seed", "", "0 to 2⁶⁴−1, not ''"),
+        ("seed", "١", "0 to 2⁶⁴−1, not '١'"),
+        ("seed", "18446744073709551616", "0 to 2⁶⁴−1, not '18446744073709551616'"),
+        ("seed", "9" * 1000, "0 to 2⁶⁴−1, not '999"),
+        ("num", 2, "settings.num must be one of 1, 4, 16, not 2"),
+        ("num", True, "settings.num must be a valid integer, not True"),
+        ("num", 1.0, "settings.num must be a valid integer, not 1.0"),
+        ("num", "4", "settings.num must be a valid integer, not '4'"),
+        ("sampler", "DDIM", "settings.sampler must be 'ddpm', 'ddim', 'heun' or 'dpmpp_2m', not 'DDIM'"),
+        ("sampler", ["ddim"], "settings.sampler must be"),
+        ("steps", 0, "settings.steps must be at least 1, not 0"),
+        ("steps", 51, "settings.steps must be at most 50, not 51"),
+        ("steps", 4.0, "settings.steps must be a valid integer, not 4.0"),
+        ("steps", True, "settings.steps must be a valid integer, not True"),
+        ("steps", 10**400, "settings.steps"),
+        ("eta", -0.01, "settings.eta must be at least 0, not -0.01"),
+        ("eta", 1.01, "settings.eta must be at most 1, not 1.01"),
+        ("eta", False, "settings.eta must be a valid number, not False"),
+        ("guidance", 10.5, "settings.guidance must be at most 10, not 10.5"),
+        ("guidance", "1", "settings.guidance must be a valid number, not '1'"),
+        ("creativity", -1, "settings.creativity must be at least 0, not -1"),
+        ("creativity", 1.5, "settings.creativity must be a valid integer, not 1.5"),
+        ("label", "circle", "settings.label must be 'any' or 'none', not 'circle'"),
+        ("label", None, "settings.label must be 'any' or 'none', not None"),
+        ("label", ["circle"], "settings.label must be 'any' or 'none', not ['circle']"),
+        ("label", {"circle": 9.5}, "settings.label.circle must be at most 9, not 9.5"),
+        ("label", {"circle": -1}, "settings.label.circle must be at least 0, not -1"),
+        ("label", {"circle": True}, "settings.label.circle must be a valid number, not True"),
+        ("label", {"circle": {"circle": 1}}, "settings.label.circle must be a valid number, not {'circle': 1}"),
+        ("fps", 61, "settings.fps must be at most 60, not 61"),
+        ("fps", None, "settings.fps must be a valid number, not None"),
+        ("other", 1, "unknown field settings.other"),
     ],
 )
-def test_a_setting_that_is_wrong_is_named_with_its_value_and_what_is_right(field: str, value: Any, says: str) -> None:
-    error = refusal(message(**{field: value}))
-    assert says in str(error)
+def test_errors_name_the_setting_its_value_and_the_valid_range(field: str, value: Any, reason: str) -> None:
+    error = parse_error(message(**{field: value}))
+    assert reason in str(error)
     assert error.id == 7
 
 
 @pytest.mark.parametrize("field", [*SETTINGS, "id", "settings", "type"])
-def test_every_field_must_be_there(field: str) -> None:
-    words = message()
-    (words["settings"] if field in SETTINGS else words).pop(field)
-    error = refusal(words)
+def test_every_field_is_required(field: str) -> None:
+    data = message()
+    (data["settings"] if field in SETTINGS else data).pop(field)
+    error = parse_error(data)
     assert field in str(error)
     assert "missing" in str(error) or "type" in str(error)
     assert error.id == (None if field == "id" else 7)
@@ -157,14 +164,13 @@ def test_every_field_must_be_there(field: str) -> None:
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 @pytest.mark.parametrize("field", ["eta", "guidance", "fps", "creativity", "steps"])
-def test_numbers_are_finite(number: str, field: str) -> None:
-    words = json.dumps(message(**{field: "HERE"})).replace('"HERE"', number)
-    refusal(words)
-    refusal(json.dumps(message(label={"circle": "HERE"})).replace('"HERE"', number))
+def test_numbers_must_be_finite(number: str, field: str) -> None:
+    parse_error(json.dumps(message(**{field: "HERE"})).replace('"HERE"', number))
+    parse_error(json.dumps(message(label={"circle": "HERE"})).replace('"HERE"', number))
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("text", "reason"),
     [
         ("", "must be JSON"),
         ("play", "must be JSON"),
@@ -175,35 +181,35 @@ def test_numbers_are_finite(number: str, field: str) -> None:
         ("[" * 5000, "recursion"),
         ('{"a":' * 5000, "recursion"),
         ('{"type": "set", "id": ' + "9" * 5000 + "}", "out of range"),
-        ("null", "message is None"),
-        ("5", "message is 5"),
-        ("[]", "message is []"),
+        ("null", "message must be a JSON object, not None"),
+        ("5", "message must be a JSON object, not 5"),
+        ("[]", "message must be a JSON object, not []"),
         ("{}", "type is missing"),
-        ('{"type": 5}', "'set', 'play', 'pause', 'step', 'restart', 'repaint', 'trace'"),
-        ('{"type": "quit"}', "'set', 'play', 'pause', 'step', 'restart', 'repaint', 'trace'"),
-        ('{"type": null}', "expected tags"),
-        ('{"type": ["play"]}', "'play'"),
-        ('{"type": "play", "now": true}', "there is no now"),
+        ('{"type": 5}', "'set', 'play', 'pause', 'step', 'restart', 'repaint', 'trace', not 5"),
+        ('{"type": "quit"}', "'set', 'play', 'pause', 'step', 'restart', 'repaint', 'trace', not 'quit'"),
+        ('{"type": null}', "type must be one of 'set'"),
+        ('{"type": ["play"]}', "type must be one of 'set'"),
+        ('{"type": "play", "now": true}', "unknown field now"),
         ('{"type": "repaint"}', "mask is missing"),
-        ('{"type": "repaint", "mask": [255]}', "mask is [255]"),
-        ('{"type": "set", "id": 1, "settings": []}', "settings is []"),
-        ('{"type": "trace", "id": 4294967296, "sampler": "ddim", "steps": 1, "eta": 0}', "id is 4294967296"),
-        ('{"type": "trace", "id": -1, "sampler": "ddim", "steps": 1, "eta": 0}', "id is -1"),
-        ('{"type": "trace", "id": true, "sampler": "ddim", "steps": 1, "eta": 0}', "id is True"),
-        ('{"type": "trace", "id": 1, "sampler": "ddim", "steps": 51, "eta": 0}', "steps is 51"),
+        ('{"type": "repaint", "mask": [255]}', "mask must be a valid string, not [255]"),
+        ('{"type": "set", "id": 1, "settings": []}', "settings must be a JSON object, not []"),
+        (trace_text("id", "4294967296"), "id must be less than 4294967296, not 4294967296"),
+        (trace_text("id", "-1"), "id must be at least 0, not -1"),
+        (trace_text("id", "true"), "id must be a valid integer, not True"),
+        (trace_text("steps", "51"), "steps must be at most 50, not 51"),
     ],
-    ids=lambda words: words[:20],
+    ids=lambda text: text[:40],
 )
-def test_words_that_are_no_message(words: str, says: str) -> None:
-    assert says in str(refusal(words))
+def test_texts_that_are_not_messages(text: str, reason: str) -> None:
+    assert reason in str(parse_error(text))
 
 
-def test_length_counts_in_bytes() -> None:
-    words = json.dumps({"type": "play"})
-    assert parse(words, len(words)) == Order(type="play")
-    with pytest.raises(RefusedError, match="at most 15 bytes, not 16"):
-        parse(words, 15)
-    with pytest.raises(RefusedError, match="at most 4 bytes, not 5"):
+def test_length_is_measured_in_bytes() -> None:
+    text = json.dumps({"type": "play"})
+    assert parse(text, len(text)) == ControlMessage(type="play")
+    with pytest.raises(InvalidMessageError, match="at most 15 bytes, not 16"):
+        parse(text, 15)
+    with pytest.raises(InvalidMessageError, match="at most 4 bytes, not 5"):
         parse('"ü"x', 4)
 
 
@@ -215,106 +221,107 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_any_json_is_answered(words: Any) -> None:
-    refusal(json.dumps(words))
+def test_arbitrary_json_raises_only_invalid_message_error(data: Any) -> None:
+    parse_error(json.dumps(data))
 
 
 @given(st.text())
-def test_any_text_is_answered(words: str) -> None:
-    refusal(words)
+def test_arbitrary_text_raises_only_invalid_message_error(text: str) -> None:
+    parse_error(text)
 
 
 @given(st.sampled_from(sorted(SETTINGS)), json_values)
-def test_a_setting_is_taken_as_it_is_or_refused(field: str, value: Any) -> None:
+def test_parse_never_converts_a_value(field: str, value: Any) -> None:
     try:
-        found = parse(json.dumps(message(**{field: value})), LONG)
-    except RefusedError:
+        parsed = parse(json.dumps(message(**{field: value})), MAX_BYTES)
+    except InvalidMessageError:
         return
-    assert isinstance(found, Set)
-    back = getattr(found.settings, field)
-    assert back == value
-    assert type(back) is type(value) or (isinstance(back, float) and type(value) is int)
+    assert isinstance(parsed, SetMessage)
+    parsed_value = getattr(parsed.settings, field)
+    assert parsed_value == value
+    assert type(parsed_value) is type(value) or (isinstance(parsed_value, float) and type(value) is int)
 
 
-# what a model can do
+# what a model supports
 
 
-def test_what_a_model_cannot_do_is_refused() -> None:
+def test_check_settings_rejects_what_the_model_does_not_support() -> None:
     changes: dict[str, Any]
-    for model, changes, says in (
-        (LABELLED, {"creativity": 51}, "creativity must be between 0 and T = 50, not 51"),
-        (LABELLED, {"label": {"dog": 1.0}}, "no label 'dog'; there are: circle, line, square"),
-        (LABELLED, {"label": {"1": 1.0}}, "no label '1'"),
-        (LABELLED, {"label": "none", "guidance": 2.0}, "guidance 2 needs a label"),
-        (LABELLED, {"sampler": "heun", "eta": 0.5}, "eta belongs to the samplers ddim and dpmpp_2m; heun has none"),
-        (BARE, {"label": {"circle": 1.0}}, "without labels"),
-        (BARE, {"label": {}}, "without labels"),
-        (BARE, {"guidance": 2.0}, "guidance 2 needs a label"),
+    for model, changes, reason in (
+        (CONDITIONAL, {"creativity": 51}, "creativity must be between 0 and T = 50, not 51"),
+        (CONDITIONAL, {"label": {"dog": 1.0}}, "no label 'dog'; there are: circle, line, square"),
+        (CONDITIONAL, {"label": {"1": 1.0}}, "no label '1'"),
+        (CONDITIONAL, {"label": "none", "guidance": 2.0}, "guidance 2 needs a label"),
+        (CONDITIONAL, {"sampler": "heun", "eta": 0.5}, "heun has no eta; the samplers ddim and dpmpp_2m have one"),
+        (UNCONDITIONAL, {"label": {"circle": 1.0}}, "without labels"),
+        (UNCONDITIONAL, {"label": {}}, "without labels"),
+        (UNCONDITIONAL, {"guidance": 2.0}, "guidance 2 needs a label"),
     ):
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(UserError, match=reason):
             check_settings(settings(**changes), model)
     for model, changes in (
-        (LABELLED, {"creativity": 50, "steps": 50, "label": {"line": 9.0}, "guidance": -10.0}),
-        (LABELLED, {"label": {}, "guidance": 2.0}),
-        (LABELLED, {"label": "any", "guidance": 0.0}),
-        (BARE, {"label": "any"}),
-        (BARE, {"label": "none", "creativity": 0, "sampler": "heun", "steps": 1}),
+        (CONDITIONAL, {"creativity": 50, "steps": 50, "label": {"line": 9.0}, "guidance": -10.0}),
+        (CONDITIONAL, {"label": {}, "guidance": 2.0}),
+        (CONDITIONAL, {"label": "any", "guidance": 0.0}),
+        (UNCONDITIONAL, {"label": "any"}),
+        (UNCONDITIONAL, {"label": "none", "creativity": 0, "sampler": "heun", "steps": 1}),
     ):
         check_settings(settings(**changes), model)
 
 
-def test_a_model_of_few_times_has_few_steps() -> None:
-    model = small(schedule=cosine(10))
+def test_steps_cannot_exceed_the_timesteps_of_the_model() -> None:
+    model = small_model(schedule=cosine(10))
     with pytest.raises(UserError, match="steps must be between 1 and 10, not 11"):
         check_settings(settings(steps=11, creativity=5), model)
-    check_way(model, "ddpm", 10, 0.0)
-    with pytest.raises(UserError, match="eta belongs"):
-        check_way(model, "ddpm", 10, 0.1)
+    check_settings(settings(sampler="ddpm", steps=10, creativity=5), model)
+    with pytest.raises(UserError, match="ddpm has no eta"):
+        check_settings(settings(sampler="ddpm", steps=10, eta=0.1, creativity=5), model)
 
 
-def test_pixels_become_images() -> None:
+def test_decode_image() -> None:
     pixels = bytes(range(192)) * 4
-    image = image_of(base64.b64encode(pixels).decode(), 4, BARE)
+    image = decode_image(base64.b64encode(pixels).decode(), 4, UNCONDITIONAL)
     assert image.shape == (4, 3, 8, 8)
     assert image.dtype == torch.float32
     for n, c, y, x in ((0, 0, 0, 0), (0, 2, 0, 0), (0, 0, 0, 1), (0, 0, 1, 0), (3, 1, 7, 6)):
         expected = pixels[((n * 8 + y) * 8 + x) * 3 + c] / 127.5 - 1
         assert image[n, c, y, x].item() == pytest.approx(expected, abs=1e-6)
-    assert image_of(base64.b64encode(b"\0" * 32 + b"\xff" * 32).decode(), 1, LABELLED).unique().tolist() == [-1, 1]
+    black_and_white = base64.b64encode(b"\0" * 32 + b"\xff" * 32).decode()
+    assert decode_image(black_and_white, 1, CONDITIONAL).unique().tolist() == [-1, 1]
 
 
-def test_a_mask_says_what_to_keep() -> None:
+def test_decode_mask() -> None:
     mask = bytearray(64)
     mask[8 * 2 + 5] = 255
-    keep = keep_of(base64.b64encode(mask).decode(), LABELLED)
+    keep = decode_mask(base64.b64encode(mask).decode(), CONDITIONAL)
     assert keep.shape == (8, 8)
     assert keep.logical_not().nonzero().tolist() == [[2, 5]]
-    with pytest.raises(UserError, match="mask has no pixels of 255"):
-        keep_of(base64.b64encode(bytes(64)).decode(), LABELLED)
+    with pytest.raises(UserError, match="mask selects nothing"):
+        decode_mask(base64.b64encode(bytes(64)).decode(), CONDITIONAL)
 
 
 @pytest.mark.parametrize("text", ["", "A", "AAA", "AA==", "é", "AAAA AAAA", "AAAA\n", "data:,", "A" * 90_000])
-def test_what_is_no_image_or_mask_is_named(text: str) -> None:
-    with pytest.raises(UserError, match=r"image (has \d+ bytes, and must have num·H·W·C = 4·8·8·1 = 256|is .*base64)"):
-        image_of(text, 4, LABELLED)
-    with pytest.raises(UserError, match=r"mask (has \d+ bytes, and must have H·W = 8·8 = 64|is .*base64)"):
-        keep_of(text, LABELLED)
+def test_decode_errors_name_the_expected_length(text: str) -> None:
+    with pytest.raises(UserError, match=r"image must (have num·H·W·C = 4·8·8·1 = 256 bytes, not \d+|be base64, not)"):
+        decode_image(text, 4, CONDITIONAL)
+    with pytest.raises(UserError, match=r"mask must (have H·W = 8·8 = 64 bytes, not \d+|be base64, not)"):
+        decode_mask(text, CONDITIONAL)
 
 
-def test_the_longest_message_that_makes_sense_is_short_enough() -> None:
+def test_max_message_bytes_fits_the_largest_valid_message() -> None:
     image = base64.b64encode(bytes(16 * 3 * 8 * 8)).decode()
-    words = json.dumps({**message(num=16, label={f"label {i}": 9.123456789 for i in range(100)}), "image": image})
-    assert len(words) < longest_message([LABELLED, BARE]) < 2 * len(words) + 16_384
+    text = json.dumps({**message(num=16, label={f"label {i}": 9.123456789 for i in range(100)}), "image": image})
+    assert len(text) < max_message_bytes([CONDITIONAL, UNCONDITIONAL]) < 2 * len(text) + 16_384
 
 
-# what is said of a model
+# messages to the page
 
 
-def test_a_model_is_described() -> None:
-    info = model_info("my run", LABELLED)
+def test_model_info() -> None:
+    info = model_info("my run", CONDITIONAL)
     assert json.loads(json.dumps(info, allow_nan=False)) == info
-    plain = ("name", "channels", "height", "width", "labels", "T", "prediction", "turbo")
-    assert {key: info[key] for key in plain} == {
+    simple = ("name", "channels", "height", "width", "labels", "T", "prediction", "turbo")
+    assert {key: info[key] for key in simple} == {
         "name": "my run",
         "channels": 1,
         "height": 8,
@@ -325,19 +332,19 @@ def test_a_model_is_described() -> None:
         "turbo": True,
     }
     assert info["sampling"] == {"sampler": "ddim", "steps": 2, "eta": 1.0, "spacing": "log_snr"}
-    assert info["alpha_bar"] == LABELLED.schedule.alpha_bar.tolist()
+    assert info["alpha_bar"] == CONDITIONAL.schedule.alpha_bar.tolist()
     t = info["creativity"]
     assert isinstance(t, int)
-    assert 1 - LABELLED.schedule.alpha_bar[t] >= 0.8 > 1 - LABELLED.schedule.alpha_bar[t - 1]
-    assert model_info("bare", BARE)["labels"] == []
+    assert 1 - CONDITIONAL.schedule.alpha_bar[t] >= 0.8 > 1 - CONDITIONAL.schedule.alpha_bar[t - 1]
+    assert model_info("bare", UNCONDITIONAL)["labels"] == []
 
 
-def test_a_dream_of_a_few_step_model_begins_where_it_was_trained() -> None:
+def test_the_default_creativity_of_a_few_step_model_is_a_timestep_it_was_trained_at() -> None:
     model = load("shapes-turbo")
     assert model.sampling.spacing == "cubic"
-    assert model_info("it", model)["creativity"] == 670  # of 1000, 670, 422, …, where 80% noise is at 703
+    assert model_info("turbo", model)["creativity"] == 670  # trained at 1000, 670, 422, …; 80% noise would be at 703
 
 
-def test_errors_are_short() -> None:
-    assert error(UserError("no"), 5) == {"type": "error", "id": 5, "message": "no"}
-    assert len(str(error("x" * 10_000)["message"])) == LONGEST
+def test_error_messages_are_truncated() -> None:
+    assert error_message(UserError("no"), 5) == {"type": "error", "id": 5, "message": "no"}
+    assert len(str(error_message("x" * 10_000)["message"])) == MAX_ERROR_LENGTH

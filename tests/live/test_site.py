@@ -1,4 +1,4 @@
-"""The static site: all of it or nothing, nothing of anybody else's touched, and nothing that asks another host."""
+"""The static site: written completely or not at all, without touching other files or using other hosts."""
 
 import hashlib
 import io
@@ -26,15 +26,15 @@ from shapedreamer.live.site import build_site
 from shapedreamer.models import zoo
 from shapedreamer.models.model import Model
 from shapedreamer.training.loop import train
-from tests.tiny import TINY, TOLD
+from tests.tiny import CONDITIONAL, TINY
 
 CONTENT = {name: f"{name}\n".encode() * 100 for name in site.RUNTIME_FILES}
 
 
 def write_tarball(path: Path) -> str:
-    """A stand-in for the runtime's tarball; its sha256."""
+    """Write a stand-in for the runtime's tarball, and return its SHA-256."""
     with tarfile.open(path, "w:gz") as archive:
-        for name, content in {**CONTENT, "not.wanted.js": b"no"}.items():
+        for name, content in {**CONTENT, "not.needed.js": b"no"}.items():
             member = tarfile.TarInfo(f"package/dist/{name}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
@@ -43,17 +43,17 @@ def write_tarball(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run told labels, one told none, and the tarball."""
+    """A folder with a class-conditional run, an unconditional run, and the tarball."""
     folder = tmp_path_factory.mktemp("site")
-    train(TOLD, folder / "told")
-    train(TINY, folder / "untold")
+    train(CONDITIONAL, folder / "conditional")
+    train(TINY, folder / "unconditional")
     write_tarball(folder / "runtime.tgz")
     return folder
 
 
 @pytest.fixture(autouse=True)
 def page(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A page of few files; the stand-in is the right runtime; and exports, which take seconds, are empty."""
+    """A page of three files. Also accepts the stand-in as the runtime, and skips the exports, which take seconds."""
     page = tmp_path / "page"
     page.mkdir()
     (page / "index.html").write_text('<head>\n    <meta name="engine" content="server" />\n</head><p>é')
@@ -66,25 +66,25 @@ def page(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def build(folder: Path, out: Path, *models: str) -> None:
-    build_site(out, [str(folder / model) for model in models or ("untold",)], folder / "runtime.tgz")
+    build_site(out, [str(folder / model) for model in models or ("unconditional",)], folder / "runtime.tgz")
 
 
-def files(out: Path) -> dict[str, bytes]:
+def read_files(out: Path) -> dict[str, bytes]:
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
-def test_a_site_is_whole(folder: Path, tmp_path: Path) -> None:
+def test_a_site_contains_every_file(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "site"
-    build(folder, out, "told", "untold")
-    found = files(out)
+    build(folder, out, "conditional", "unconditional")
+    found = read_files(out)
     assert found.keys() == {
         "index.html",
         "coi.js",
         "page/app.js",
         "models.json",
-        "models/told.onnx",
-        "models/told.labels",
-        "models/untold.onnx",
+        "models/conditional.onnx",
+        "models/conditional.labels",
+        "models/unconditional.onnx",
         *(f"runtime/{name}" for name in CONTENT),
         "runtime/LICENSE",
         "LICENSE",
@@ -94,195 +94,208 @@ def test_a_site_is_whole(folder: Path, tmp_path: Path) -> None:
     }
     assert found["page/app.js"].decode() == "// é"
     assert {name: found[f"runtime/{name}"] for name in CONTENT} == CONTENT
-    about = json.loads(found["site.json"])
-    assert about == {"version": sd.__version__, "runtime": site.RUNTIME, "files": sorted(found)}
-    assert [path.name for path in out.parent.iterdir()] == ["site"]  # nothing is left of how it was made
+    description = json.loads(found["site.json"])
+    assert description == {"version": sd.__version__, "runtime": site.RUNTIME, "files": sorted(found)}
+    assert [path.name for path in out.parent.iterdir()] == ["site"]  # temporary files are gone
     assert b"Microsoft" in found["runtime/LICENSE"]
-    assert "- told: " in found["README.md"].decode()
+    assert "- conditional: " in found["README.md"].decode()
 
 
-def test_the_page_is_told_its_engine_and_its_policy(folder: Path, tmp_path: Path) -> None:
+def test_the_page_names_its_engine_and_its_security_policy(folder: Path, tmp_path: Path) -> None:
     build(folder, tmp_path / "site")
     html = (tmp_path / "site" / "index.html").read_text()
     assert html.count('<meta name="engine" content="browser" />') == html.count('<script src="coi.js"></script>') == 1
     assert "server" not in html
     assert html.endswith("</head><p>é")
-    sent = dict(line.strip().split(": ", 1) for line in (tmp_path / "site" / "_headers").read_text().splitlines()[1:])
-    assert sent == site.HEADERS
+    headers = dict(
+        line.strip().split(": ", 1) for line in (tmp_path / "site" / "_headers").read_text().splitlines()[1:]
+    )
+    assert headers == site.HEADERS
     (policy,) = re.findall('http-equiv="Content-Security-Policy" content="(.*)"', html)
-    assert f"{policy}; frame-ancestors 'none'" == sent["Content-Security-Policy"]  # which cannot stand in a page
+    assert f"{policy}; frame-ancestors 'none'" == headers["Content-Security-Policy"]  # works only as a header
     assert "default-src 'none'; script-src 'self' 'wasm-unsafe-eval';" in policy
     assert "http" not in policy
 
 
 @pytest.mark.slow
-def test_models_are_what_python_has(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_in_the_site_equal_those_in_python(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnxscript", reason="needs the extra 'export'")
     pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
     exported: list[Path] = []
 
-    def only_untold(model: Model, path: Path) -> None:  # one is enough, as they take seconds
+    def export_unconditional(model: Model, path: Path) -> None:  # only one model, because an export takes seconds
         exported.append(path)
         if model.labels is None:
             to_onnx(model, path)
 
-    monkeypatch.setattr(site, "to_onnx", only_untold)
-    build(folder, tmp_path / "site", "told", "untold")
-    made = tmp_path / "site"
-    told, untold = (sd.load(folder / name, device="cpu") for name in ("told", "untold"))
-    assert json.loads((made / "models.json").read_text()) == [model_info("told", told), model_info("untold", untold)]
-    assert told.labels is not None
-    table = np.fromfile(made / "models" / "told.labels", "<f4").reshape(told.labels.shape)
-    assert np.array_equal(table, told.labels.numpy())
-    assert [path.name for path in exported] == ["told.onnx", "untold.onnx"]
-    x, t = untold.noise(2), torch.tensor([3, 9])
+    monkeypatch.setattr(site, "to_onnx", export_unconditional)
+    build(folder, tmp_path / "site", "conditional", "unconditional")
+    out = tmp_path / "site"
+    conditional, unconditional = (sd.load(folder / name, device="cpu") for name in ("conditional", "unconditional"))
+    assert json.loads((out / "models.json").read_text()) == [
+        model_info("conditional", conditional),
+        model_info("unconditional", unconditional),
+    ]
+    assert conditional.labels is not None
+    table = np.fromfile(out / "models" / "conditional.labels", "<f4").reshape(conditional.labels.shape)
+    assert np.array_equal(table, conditional.labels.numpy())
+    assert [path.name for path in exported] == ["conditional.onnx", "unconditional.onnx"]
+    x, t = unconditional.noise(2), torch.tensor([3, 9])
     with torch.inference_mode():
-        expected = untold.network(x, t)
-    torch.testing.assert_close(OnnxNetwork(made / "models" / "untold.onnx", 1)(x, t), expected, rtol=0, atol=1e-5)
+        expected = unconditional.network(x, t)
+    prediction = OnnxNetwork(out / "models" / "unconditional.onnx", 1)(x, t)
+    torch.testing.assert_close(prediction, expected, rtol=0, atol=1e-5)
 
 
-def test_a_site_of_ours_is_replaced(folder: Path, tmp_path: Path) -> None:
+def test_an_earlier_site_is_replaced(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "site"
     out.mkdir()
-    build(folder, out, "told")  # into an empty folder
-    build(folder, out, "untold")
-    assert [path.name for path in (out / "models").iterdir()] == ["untold.onnx"]
+    build(folder, out, "conditional")  # into an empty folder
+    build(folder, out, "unconditional")
+    assert [path.name for path in (out / "models").iterdir()] == ["unconditional.onnx"]
 
 
-def test_what_is_not_ours_is_left_alone(folder: Path, tmp_path: Path) -> None:
+def test_other_files_are_not_touched(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "site"
     build(folder, out)
     (out / "page" / "mine.txt").write_text("precious")
-    before = files(out)
-    with pytest.raises(UserError, match=r"has files that are none of the site's: page/mine\.txt; move them away"):
+    before = read_files(out)
+    with pytest.raises(
+        UserError, match=r"contains files that do not belong to the site: page/mine\.txt; move them away"
+    ):
         build(folder, out)
-    assert files(out) == before
+    assert read_files(out) == before
     for content in ("", "[]", "{}", '{"files": 5}'):
         (out / "site.json").write_text(content)
-        with pytest.raises(UserError, match="is not empty, and no site of shapedreamer; name a new or empty folder"):
+        with pytest.raises(UserError, match="is not empty and not an earlier site; choose a new or empty folder"):
             build(folder, out)
     file = tmp_path / "file"
     file.write_text("precious")
-    with pytest.raises(UserError, match="file is a file; name a new or empty folder"):
+    with pytest.raises(UserError, match="file is a file; choose a new or empty folder"):
         build(folder, file)
     assert file.read_text() == "precious"
 
 
-def test_all_or_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_earlier_site_survives_every_error(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "site"
     build(folder, out)
-    before = files(out)
+    before = read_files(out)
 
-    def full(folder: Path, name: str) -> None:
+    def raise_disk_full(folder: Path, name: str) -> None:
         raise OSError(28, "No space left on device")
 
-    for way in ("write_bytes", "write_text"):
+    for method in ("write_bytes", "write_text"):
         with monkeypatch.context() as patch:
-            patch.setattr(Path, way, full)
+            patch.setattr(Path, method, raise_disk_full)
             with pytest.raises(UserError, match="no room on the disk"):
                 build(folder, out)
-        assert files(out) == before
+        assert read_files(out) == before
     rename = Path.rename
 
-    def fails_for_the_new(path: Path, to: Path) -> None:
+    def fail_for_new_site(path: Path, to: Path) -> None:
         if path.name == "site" and path != out:
             raise OSError(5, "Input/output error")
         rename(path, to)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", fails_for_the_new)
+        patch.setattr(Path, "rename", fail_for_new_site)
         with pytest.raises(UserError, match="Input/output error"):
             build(folder, out)
-    assert files(out) == before
+    assert read_files(out) == before
     with pytest.raises(UserError, match="there is no run or checkpoint"):
-        build(folder, tmp_path / "other", "untold", "nowhere")
+        build(folder, tmp_path / "other", "unconditional", "nowhere")
     assert not (tmp_path / "other").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page", "site"]
 
 
-def test_models_need_names_that_fit_into_addresses_and_differ(folder: Path, tmp_path: Path) -> None:
-    best = folder / "told" / "checkpoints" / "latest.safetensors"
-    assert site._named([str(best), str(folder / "told")]) == {"latest": str(best), "told": str(folder / "told")}
-    assert site._named(["sprites"]) == {"sprites": "sprites"}
-    strange = tmp_path / "ein Lauf"
-    strange.mkdir()
-    with pytest.raises(UserError, match="would be called 'ein Lauf': rename it to letters, digits"):
-        site._named([str(strange)])
-    other = tmp_path / "told"
+def test_model_names_must_be_unique_and_valid_in_urls(folder: Path, tmp_path: Path) -> None:
+    run = folder / "conditional"
+    checkpoint = run / "checkpoints" / "latest.safetensors"
+    assert site._name_models([str(checkpoint), str(run)]) == {"latest": str(checkpoint), "conditional": str(run)}
+    assert site._name_models(["sprites"]) == {"sprites": "sprites"}
+    with_space = tmp_path / "my run"
+    with_space.mkdir()
+    with pytest.raises(UserError, match="is called 'my run'; rename it, using only ASCII letters, digits, - and _"):
+        site._name_models([str(with_space)])
+    other = tmp_path / "conditional"
     other.mkdir()
-    with pytest.raises(UserError, match="told would both be called told; rename one"):
-        site._named([str(folder / "told"), str(other)])
+    with pytest.raises(UserError, match="conditional would both be called conditional on the page; rename one"):
+        site._name_models([str(folder / "conditional"), str(other)])
 
 
-def test_the_runtime_is_the_right_one(folder: Path, tmp_path: Path) -> None:
+def test_the_checksum_of_the_runtime_is_verified(folder: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.tgz"
     wrong.write_bytes(b"?")
-    with pytest.raises(UserError, match=r"wrong\.tgz is not onnxruntime-web@.*: its sha256 is .* and must be"):
-        build_site(tmp_path / "site", [str(folder / "untold")], wrong)
-    with pytest.raises(UserError, match=r"there is no file .*nowhere\.tgz; it must be the tarball of onnxruntime-web@"):
-        build_site(tmp_path / "site", [str(folder / "untold")], tmp_path / "nowhere.tgz")
+    with pytest.raises(UserError, match=r"wrong\.tgz is not onnxruntime-web@.*: its SHA-256 must be .*, not "):
+        build_site(tmp_path / "site", [str(folder / "unconditional")], wrong)
+    with pytest.raises(UserError, match=r"there is no file .*nowhere\.tgz; --runtime must be the tarball of onnx"):
+        build_site(tmp_path / "site", [str(folder / "unconditional")], tmp_path / "nowhere.tgz")
     assert not (tmp_path / "site").exists()
 
 
 NPM = """#!{python}
 import shutil, sys
 assert sys.argv[1:] == ["pack", "--prefer-offline", {runtime!r}], sys.argv
-{does}
+{code}
 """
 
 
-def install_npm(folder: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
-    """A program called npm, the only one on the path, that does as it is told."""
+def install_npm(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Make `npm` the only program on PATH, and let it run this Python code."""
     folder.mkdir(exist_ok=True)
     npm = folder / "npm"
-    npm.write_text(NPM.format(python=sys.executable, runtime=site.RUNTIME, does=does))
+    npm.write_text(NPM.format(python=sys.executable, runtime=site.RUNTIME, code=code))
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", str(folder))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a script is no program on Windows")
-def test_npm_fetches_the_runtime(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot run a script without an extension")
+def test_npm_downloads_the_runtime(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bin = tmp_path / "bin"
     install_npm(bin, monkeypatch, f"shutil.copy({str(folder / 'runtime.tgz')!r}, 'onnxruntime-web.tgz')")
     found = site._runtime_files(None)
     assert {name: found[f"runtime/{name}"] for name in CONTENT} == CONTENT
     install_npm(bin, monkeypatch, "open('onnxruntime-web.tgz', 'w').write('?')")
-    with pytest.raises(UserError, match="what npm fetched is not onnxruntime-web@"):
+    with pytest.raises(UserError, match="the download from npm is not onnxruntime-web@"):
         site._runtime_files(None)
-    for does, says in (("sys.exit('npm ERR!\\nno network')", "no network"), ("", "no reason given")):
-        install_npm(bin, monkeypatch, does)
-        with pytest.raises(UserError, match=rf"could not fetch .* \({says}\): try again later, .*--runtime PATH"):
+    for code, reason in (("sys.exit('npm ERR!\\nno network')", "no network"), ("", "npm gave no reason")):
+        install_npm(bin, monkeypatch, code)
+        with pytest.raises(UserError, match=rf"could not download .* \({reason}\): try again later, .*--runtime PATH"):
             site._runtime_files(None)
     (bin / "npm").unlink()
-    with pytest.raises(UserError, match=r"npm, which fetches .*, is not installed: install Node\.js, .*--runtime PATH"):
+    with pytest.raises(UserError, match=r"npm, which downloads .*, is not installed: install Node\.js, .*--runtime"):
         site._runtime_files(None)
 
 
-def test_all_models_in_the_box_by_default(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted: list[Sequence[str]] = []
+def test_by_default_a_site_has_all_shipped_models(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requested: list[Sequence[str]] = []
 
-    def stop(models: Sequence[str]) -> dict[str, str]:
-        wanted.append(models)
-        raise UserError("that is enough")
+    def record(models: Sequence[str]) -> dict[str, str]:
+        requested.append(models)
+        raise UserError("recorded")
 
-    monkeypatch.setattr(site, "_named", stop)
+    monkeypatch.setattr(site, "_name_models", record)
     for models in ((), ("sprites",)):
-        with pytest.raises(UserError, match="enough"):
+        with pytest.raises(UserError, match="recorded"):
             build_site(tmp_path / "site", models, folder / "runtime.tgz")
-    assert wanted == [zoo.names(), ("sprites",)]
+    assert requested == [zoo.names(), ("sprites",)]
 
 
 def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "site"
-    tyro.cli(cli.run, args=[str(out), str(folder / "untold"), "--runtime", str(folder / "runtime.tgz")])
-    assert (out / "models" / "untold.onnx").is_file()
+    tyro.cli(cli.run, args=[str(out), str(folder / "unconditional"), "--runtime", str(folder / "runtime.tgz")])
+    assert (out / "models" / "unconditional.onnx").is_file()
     assert f"python3 -m http.server -d {out}" in capsys.readouterr().out
 
 
-def test_the_real_page_can_stand_anywhere_and_names_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_uses_relative_urls_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site, "PAGE", Path(site.__file__).parent / "page")
     html = site._page_files()["index.html"].decode()
-    for address in re.findall(r'(?:href|src)="([^"]*)"', html):
-        assert not address.startswith(("/", "http"))
+    for url in re.findall(r'(?:href|src)="([^"]*)"', html):
+        assert not url.startswith(("/", "http"))
     for name, content in site._page_files().items():
         assert not re.search(rb"(import|from|fetch\()\s*[\"'](https?:)?/", content), name

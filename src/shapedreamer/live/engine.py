@@ -1,11 +1,11 @@
-"""The engine: one thread that dreams for all viewers, with one network call for as many of their steps as there are.
+"""The engine: one thread that generates the frames of all viewers and batches their network calls.
 
-Each frame under way waits with a question: what is x̂₀ of this x_t? The engine takes the one that has waited longest
-and all behind it that are for the same model, up to BATCH images, puts them into one call and hands out the answers.
-Each frame goes on to its next question, at the end of the line, so that all have their turns equally often.
+Each frame in progress waits for the result of one request: x̂₀ of its x_t. The engine takes the request that has waited
+longest, and all others for the same model, up to MAX_BATCH images. It makes one network call for them and passes each
+x̂₀ back. Each frame then runs to its next request, which goes to the end of the queue, so all viewers get equal turns.
 
-Nobody waits for a slow viewer either. A frame that it has not fetched is replaced by the next one, once; then its dream
-rests until it has.
+A slow viewer delays nobody. If a viewer has not fetched its last frame when the next one is finished, the new frame
+replaces the old one, and the engine generates no more frames for this viewer until it has fetched that one.
 """
 
 import logging
@@ -23,15 +23,25 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..models.model import Model
-from .frames import Ask, Asking, Dream, Frame, Traced
-from .network import Network, answer, eager, fastest
-from .settings import Message, Order, Repaint, Set, check_settings, check_way, image_of, keep_of
+from ..models.options import SampleOptions
+from .frames import Denoising, Dream, Frame, Request, Trace
+from .network import Network, denoise, eager_network, fastest_network
+from .settings import (
+    ControlMessage,
+    Message,
+    RepaintMessage,
+    SetMessage,
+    check_settings,
+    decode_image,
+    decode_mask,
+)
 
-# Images in a call. On a CPU each takes 0.4 to 0.8 of the time of one alone in a call of 16, and no less in one of 32.
-BATCH = 32
-STILL_FPS = 60.0  # of a dream that stands still, where a frame takes no call
-MOST_TRACES = 8  # that a viewer may wait for
-WINDOW = 10.0  # seconds over which frames a second are counted
+# Maximum images per network call. On a CPU, an image in a batch of 16 takes 0.4 to 0.8 times as long as one alone, and
+# larger batches gain nothing more.
+MAX_BATCH = 32
+IDLE_FPS = 60.0  # frame rate limit while frames need no network call (creativity 0)
+MAX_TRACES = 8  # traces that can wait, per viewer
+WINDOW = 10.0  # seconds over which frames per second are averaged
 log = logging.getLogger(__name__)
 
 
@@ -40,94 +50,101 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Viewer:
-    """One who watches. What waits to be fetched is never more than a frame, MOST_TRACES traces and a line of text.
+    """A connected viewer: its settings, its playback state, and the results that wait to be fetched.
 
-    news     is called, by the engine's thread, when there is something to fetch
-    steps    frames wanted of a dream that is paused
-    began    when the last frame was to begin
-    behind   whether a frame was replaced before it was fetched
-    trouble  why the dream has stopped
+    At most one frame, MAX_TRACES traces and one error wait at a time.
+
+    on_update         called by the engine's thread when there is something to fetch
+    steps_left        frames to generate while paused
+    requested_traces  traces to generate
+    job               the frame or trace in progress
+    last_start        when the latest frame was started, or scheduled to start
+    frame             the latest frame, until it is fetched
+    is_behind         whether a frame was replaced before it was fetched; no frame starts until the next fetch
+    finished_traces   until they are fetched
+    error             why generation stopped, until it is fetched
     """
 
-    news: Callable[[], object]
+    on_update: Callable[[], object]
     dream: Dream = field(default_factory=Dream)
-    playing: bool = False
-    steps: int = 0
-    traces: deque[Traced] = field(default_factory=deque)
+    is_playing: bool = False
+    steps_left: int = 0
+    requested_traces: deque[Trace] = field(default_factory=deque)
     job: "Job | None" = None
-    began: float = -math.inf
+    last_start: float = -math.inf
     frame: bytes | None = None
-    behind: bool = False
-    traced: deque[bytes] = field(default_factory=deque)
-    trouble: str | None = None
+    is_behind: bool = False
+    finished_traces: deque[bytes] = field(default_factory=deque)
+    error: str | None = None
 
     @property
-    def due(self) -> float:
-        """When the next frame begins; infinite if none is to come by itself."""
-        if self.dream.settings is None or not (self.playing or self.steps) or self.job or self.behind:
+    def next_start(self) -> float:
+        """When to start the next frame; infinity if playback is paused or has to wait."""
+        is_active = self.is_playing or self.steps_left > 0
+        if self.dream.settings is None or not is_active or self.job or self.is_behind:
             return math.inf
-        return self.began + self._rest
+        return self.last_start + self._interval
 
     @property
-    def _rest(self) -> float:
-        """Seconds from the beginning of a frame to that of the next, at the least."""
+    def _interval(self) -> float:
+        """Minimum seconds between the starts of two frames."""
         settings = self.dream.settings
         assert settings is not None
-        fps = 0.0 if self.steps else settings.fps
-        return 1 / (fps or (math.inf if settings.creativity else STILL_FPS))
+        fps = 0.0 if self.steps_left else settings.fps
+        return 1 / (fps or (math.inf if settings.creativity else IDLE_FPS))
 
-    def next(self, now: float) -> "Frame | Traced | None":
-        """What to begin now, if anything."""
+    def next_target(self, now: float) -> "Frame | Trace | None":
+        """The frame or trace to start now; None if nothing is due."""
         if self.job:
             return None
-        if self.traces:
-            return self.traces.popleft()
+        if self.requested_traces:
+            return self.requested_traces.popleft()
         if self.dream.is_due:
-            self.began = now
+            self.last_start = now
             return self.dream.next()
-        if now < self.due:
+        if now < self.next_start:
             return None
-        # a frame that is a little late does not put off the one after it
-        self.began = self.due if now - self.due < self._rest else now
-        self.steps = max(0, self.steps - 1)
+        # a frame that starts a little late does not delay the one after it
+        self.last_start = self.next_start if now - self.next_start < self._interval else now
+        self.steps_left = max(0, self.steps_left - 1)
         return self.dream.next()
 
-    def stop(self, trouble: str) -> None:
-        """Go on with nothing, and say why."""
-        self.playing, self.steps, self.job, self.trouble = False, 0, None, trouble
-        self.news()
+    def stop(self, error: str) -> None:
+        """Stop playback and report why."""
+        self.is_playing, self.steps_left, self.job, self.error = False, 0, None, error
+        self.on_update()
 
-    def forget(self) -> None:
-        """Drop the frame that has not been fetched: the dream begins again."""
-        self.frame, self.behind = None, False
+    def discard_frame(self) -> None:
+        """Drop the frame that waits to be fetched."""
+        self.frame, self.is_behind = None, False
 
 
 @dataclass(eq=False)
 class Job:
-    """A frame or trace under way."""
+    """A frame or trace in progress."""
 
     viewer: Viewer
-    what: Frame | Traced
-    asks: Asking[Any]
+    target: Frame | Trace
+    denoising: Denoising[Any]
     started: float
     calls: int = 0
 
     @property
     def model(self) -> str:
-        return self.what.settings.model
+        return self.target.settings.model
 
 
 # the engine
 
 
 class Stats(NamedTuple):
-    """How an engine does.
+    """Statistics of an engine.
 
-    frames, seconds    made since the start, and all that they took, each from its first step to its last
-    calls, images      of networks since the start, and images in them
-    frames_per_second  over the last WINDOW seconds
-    took               the seconds that each of those frames took, from the shortest on
-    networks           how the network of each model is run
+    frames, seconds    frames finished since the start, and the sum of their generation times
+    calls, images      network calls since the start, and images in them
+    frames_per_second  mean over the last WINDOW seconds
+    frame_times        generation times, in seconds, of the frames in that window, in ascending order
+    networks           for each model, how its network runs: "eager" or "onnxruntime"
     """
 
     viewers: int
@@ -136,17 +153,18 @@ class Stats(NamedTuple):
     calls: int
     images: int
     frames_per_second: float
-    took: list[float]
+    frame_times: list[float]
     networks: dict[str, str]
 
 
 class Engine:
-    """Dreams for viewers, in a thread that runs from `start` to `stop`. What it is told, it may be told by any thread.
+    """Generates frames for viewers, in a thread that runs from `start` to `stop`. All methods are thread-safe.
 
-    models   by name
-    pick     finds out how to run a model's network; that is done beside the dreaming when somebody first sets the model
-    clock    in seconds
-    failure  why the thread has died; None while it has not
+    models          by name
+    choose_network  chooses how to run a model's network, and names that choice; runs in the background when a viewer
+                    first selects the model
+    clock           returns the time in seconds
+    failure         why the thread has stopped; None while it runs
     """
 
     failure: str | None = None
@@ -154,236 +172,240 @@ class Engine:
     def __init__(
         self,
         models: Mapping[str, Model],
-        pick: Callable[[Model], tuple[Network, str]] = fastest,
+        choose_network: Callable[[Model], tuple[Network, str]] = fastest_network,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.models, self._pick, self._clock = models, pick, clock
-        self._networks = {name: (eager(model), "eager") for name, model in models.items()}
-        self._picked: set[str] = set()
-        self._picking = ThreadPoolExecutor(1, "picking")
-        self._changed = Condition()  # guards the viewers and all below but the line
-        self._viewers: dict[Viewer, None] = {}  # in the order in which they came
-        self._stopping = False
+        self.models, self._choose_network, self._clock = models, choose_network, clock
+        self._networks = {name: (eager_network(model), "eager") for name, model in models.items()}
+        self._prepared: set[str] = set()  # models whose network has been chosen, or is being chosen
+        self._background = ThreadPoolExecutor(1, "choose-network")
+        self._changed = Condition()  # guards the viewers and the counters below
+        self._viewers: dict[Viewer, None] = {}  # an ordered set
+        self._is_stopping = False
         self._frames = self._calls = self._images = 0
         self._seconds = 0.0
-        self._recent: deque[tuple[float, float]] = deque()  # when a frame was done, and the seconds that it took
-        self._line: deque[tuple[Job, Ask]] = deque()  # what waits for the network; the thread's own
+        self._recent: deque[tuple[float, float]] = deque()  # (when a frame was finished, its generation time)
+        self._queue: deque[tuple[Job, Request]] = deque()  # requests not answered yet; used by the engine's thread only
         self._thread = Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Drop what is under way; no thread is left afterwards."""
+        """Cancel all frames in progress, and wait until the engine's threads have ended."""
         with self._changed:
-            self._stopping = True
+            self._is_stopping = True
             self._changed.notify()
         self._thread.join()
-        self._picking.shutdown(cancel_futures=True)
+        self._background.shutdown(cancel_futures=True)
 
     def prepare(self, name: str) -> str:
-        """Find out how to run the network of this model, run it so from now on, and return the name of that way."""
-        self._picked.add(name)
-        self._networks[name] = self._pick(self.models[name])
+        """Choose how to run the network of this model, use it from now on, and return its name, such as "eager"."""
+        self._prepared.add(name)
+        self._networks[name] = self._choose_network(self.models[name])
         return self._networks[name][1]
 
-    # what viewers do
+    # for viewers
 
-    def join(self, news: Callable[[], object], most: int) -> Viewer:
-        """A new viewer. UserError if there are `most` already, or if the engine has died."""
+    def join(self, on_update: Callable[[], object], max_viewers: int) -> Viewer:
+        """A new viewer. UserError if there are `max_viewers` already, or if the engine has stopped."""
         with self._changed:
-            self._check_alive()
-            if len(self._viewers) >= most:
-                raise UserError(f"there are {most} viewers already, which is the most; try again later")
-            viewer = Viewer(news)
+            self._check_running()
+            if len(self._viewers) >= max_viewers:
+                raise UserError(f"the server is full (maximum: {max_viewers} viewers); try again later")
+            viewer = Viewer(on_update)
             self._viewers[viewer] = None
             return viewer
 
     def leave(self, viewer: Viewer) -> None:
+        """Remove a viewer and cancel its frames."""
         with self._changed:
             self._viewers.pop(viewer, None)
             self._changed.notify()
 
-    def heed(self, viewer: Viewer, message: Message) -> None:
-        """Do what a viewer says. UserError if it makes no sense."""
+    def handle(self, viewer: Viewer, message: Message) -> None:
+        """Carry out a message of a viewer. UserError if it is invalid; then nothing changes."""
         with self._changed:
-            self._check_alive()
+            self._check_running()
             settings = viewer.dream.settings
-            if isinstance(message, Set):
+            if isinstance(message, SetMessage):
                 self._set(viewer, message)
-            elif isinstance(message, Order) and message.type in ("play", "pause"):
-                viewer.playing, viewer.steps = message.type == "play", 0
+            elif isinstance(message, ControlMessage) and message.type in ("play", "pause"):
+                viewer.is_playing, viewer.steps_left = message.type == "play", 0
             elif settings is None:
-                raise UserError(f"{message.type} comes too early: the first message is set")
-            elif isinstance(message, Order):
-                self._order(viewer, message.type)
-            elif isinstance(message, Repaint):
-                viewer.dream.repaint(keep_of(message.mask, self.models[settings.model]))
+                raise UserError(f'send "set" before "{message.type}"')
+            elif isinstance(message, ControlMessage):
+                self._step_or_restart(viewer, message.type)
+            elif isinstance(message, RepaintMessage):
+                viewer.dream.repaint(decode_mask(message.mask, self.models[settings.model]))
             else:
-                check_way(self.models[settings.model], message.sampler, message.steps, message.eta)
-                if len(viewer.traces) + len(viewer.traced) >= MOST_TRACES:
-                    raise UserError(f"there are {MOST_TRACES} traces to come already, which is the most")
-                viewer.traces.append(Traced(message, settings))
+                options = SampleOptions(message.sampler, message.steps, message.eta)
+                self.models[settings.model].resolve_sampling(options)  # raises if they are invalid
+                if len(viewer.requested_traces) + len(viewer.finished_traces) >= MAX_TRACES:
+                    raise UserError(f"{MAX_TRACES} traces are waiting already; try again later")
+                viewer.requested_traces.append(Trace(message, settings))
             self._changed.notify()
 
     def fetch(self, viewer: Viewer) -> bytes | str | None:
-        """What to send to a viewer next: a frame or trace, the words of an error, or nothing for now."""
+        """What to send to a viewer next: a frame or trace (bytes), an error (str), or None if nothing is finished."""
         with self._changed:
-            if viewer.trouble is not None:
-                trouble, viewer.trouble = viewer.trouble, None
-                return trouble
-            if viewer.traced:
-                return viewer.traced.popleft()
+            if viewer.error is not None:
+                error, viewer.error = viewer.error, None
+                return error
+            if viewer.finished_traces:
+                return viewer.finished_traces.popleft()
             frame, viewer.frame = viewer.frame, None
-            if viewer.behind:
-                viewer.behind = False
+            if viewer.is_behind:
+                viewer.is_behind = False
                 self._changed.notify()
             return frame
 
-    def _set(self, viewer: Viewer, message: Set) -> None:
+    def _set(self, viewer: Viewer, message: SetMessage) -> None:
         settings = message.settings
         model = self.models.get(settings.model)
         if model is None:
             raise UserError(f"there is no model {reprlib.repr(settings.model)}; there are: {', '.join(self.models)}")
         check_settings(settings, model)
-        image = None if message.image is None else image_of(message.image, settings.num, model)
+        image = None if message.image is None else decode_image(message.image, settings.num, model)
         viewer.dream.set(message.id, settings, image)
-        if viewer.dream.begins:
-            viewer.forget()
-        if settings.model not in self._picked:
-            self._picked.add(settings.model)
-            self._picking.submit(self._prepare_beside, settings.model)
+        if viewer.dream.restarting:
+            viewer.discard_frame()
+        if settings.model not in self._prepared:
+            self._prepared.add(settings.model)
+            self._background.submit(self._prepare_in_background, settings.model)
 
-    def _order(self, viewer: Viewer, order: str) -> None:
-        if order == "restart":
+    def _step_or_restart(self, viewer: Viewer, action: str) -> None:
+        if action == "restart":
             viewer.dream.restart()
-            viewer.forget()
-        elif viewer.playing:
-            raise UserError("step is for a dream that is paused")
+            viewer.discard_frame()
+        elif viewer.is_playing:
+            raise UserError('send "pause" before "step"')
         else:
-            viewer.steps += 1
+            viewer.steps_left += 1
 
-    def _prepare_beside(self, name: str) -> None:
+    def _prepare_in_background(self, name: str) -> None:
         try:
             log.info("%s runs in %s", name, self.prepare(name))
-        except Exception:  # the dream goes on as it did
-            log.exception("could not find the fastest way to run %s", name)
+        except Exception:  # the model keeps running in torch
+            log.exception("could not choose the fastest way to run %s", name)
 
-    def _check_alive(self) -> None:
+    def _check_running(self) -> None:
         if self.failure is not None:
             raise UserError(self.failure)
 
-    # for those who want to know
+    # for monitoring
 
     def stats(self) -> Stats:
         with self._changed:
-            self._forget_old_frames()
-            took = sorted(took for _, took in self._recent)
-            networks = {name: way for name, (_, way) in self._networks.items()}
+            self._drop_old_frames()
+            frame_times = sorted(seconds for _, seconds in self._recent)
+            networks = {name: backend for name, (_, backend) in self._networks.items()}
             counts = len(self._viewers), self._frames, self._seconds, self._calls, self._images
-            return Stats(*counts, len(took) / WINDOW, took, networks)
+            return Stats(*counts, len(frame_times) / WINDOW, frame_times, networks)
 
-    def _forget_old_frames(self) -> None:
+    def _drop_old_frames(self) -> None:
         while self._recent and self._recent[0][0] < self._clock() - WINDOW:
             self._recent.popleft()
 
-    # what the thread does
+    # the engine's thread
 
     def _run(self) -> None:
         try:
-            while (jobs := self._due_jobs()) is not None:
+            while (jobs := self._start_jobs()) is not None:
                 for job in jobs:
-                    self._go_on(job, None)
+                    self._advance(job, None)
                 self._call_network()
         except BaseException as error:
-            log.exception("the engine has died")
+            log.exception("the engine has stopped")
             with self._changed:
-                self.failure = f"the engine has died ({type(error).__name__}: {error})"
+                self.failure = f"the engine has stopped ({type(error).__name__}: {error})"
                 for viewer in self._viewers:
                     viewer.stop(self.failure)
 
-    def _due_jobs(self) -> list[Job] | None:
-        """What begins now. Waits until something does, or the network has work; None to stop."""
+    def _start_jobs(self) -> list[Job] | None:
+        """The jobs that are due now. Waits until there is one, or a request in the queue; None if the engine stops."""
         with self._changed:
-            while not self._stopping:
-                for job, _ in self._line:
-                    if not self._wants(job):
+            while not self._is_stopping:
+                for job, _ in self._queue:
+                    if not self._is_current(job):
                         job.viewer.job = None
-                self._line = deque((job, ask) for job, ask in self._line if self._wants(job))
+                self._queue = deque((job, request) for job, request in self._queue if self._is_current(job))
                 now = self._clock()
-                due = [new for viewer in self._viewers if (new := self._begun(viewer, now)) is not None]
-                if due or self._line:
+                due = [new for viewer in self._viewers if (new := self._start_job(viewer, now)) is not None]
+                if due or self._queue:
                     return due
-                soonest = min((viewer.due for viewer in self._viewers), default=math.inf)
+                soonest = min((viewer.next_start for viewer in self._viewers), default=math.inf)
                 self._changed.wait(None if soonest == math.inf else max(0.0, soonest - now))
         return None
 
-    def _begun(self, viewer: Viewer, now: float) -> Job | None:
-        what = viewer.next(now)
-        if what is None:
+    def _start_job(self, viewer: Viewer, now: float) -> Job | None:
+        target = viewer.next_target(now)
+        if target is None:
             return None
-        viewer.job = Job(viewer, what, what.make(self.models[what.settings.model]), now)
+        viewer.job = Job(viewer, target, target.generate(self.models[target.settings.model]), now)
         return viewer.job
 
-    def _wants(self, job: Job) -> bool:
-        """Whether its viewer still waits for it."""
+    def _is_current(self, job: Job) -> bool:
+        """Whether the viewer is still there and its dream has not restarted."""
         if job.viewer not in self._viewers:
             return False
-        return isinstance(job.what, Traced) or job.viewer.dream.wants(job.what)
+        return isinstance(job.target, Trace) or job.viewer.dream.is_current(job.target)
 
     def _call_network(self) -> None:
-        """Answer those who have waited longest for one model, and let them go on."""
-        batch: list[tuple[Job, Ask]] = []
-        rest: deque[tuple[Job, Ask]] = deque()
+        """Answer the requests that have waited longest for one model, and advance their jobs."""
+        batch: list[tuple[Job, Request]] = []
+        others: deque[tuple[Job, Request]] = deque()
         images = 0
-        for job, ask in self._line:
-            its_images = len(ask.x_t) * len(ask.told)
-            if not batch or (job.model == batch[0][0].model and images + its_images <= BATCH):
-                batch.append((job, ask))
-                images += its_images
+        for job, request in self._queue:
+            num = len(request.x_t) * len(request.passes)
+            if not batch or (job.model == batch[0][0].model and images + num <= MAX_BATCH):
+                batch.append((job, request))
+                images += num
             else:
-                rest.append((job, ask))
-        self._line = rest
+                others.append((job, request))
+        self._queue = others
         if not batch:
             return
         name = batch[0][0].model
-        answers = answer([ask for _, ask in batch], self.models[name], self._networks[name][0])
+        predictions = denoise([request for _, request in batch], self.models[name], self._networks[name][0])
         with self._changed:
             self._calls += 1
             self._images += images
-        for (job, ask), x0 in zip(batch, answers, strict=True):
-            job.calls += len(ask.told)
-            self._go_on(job, x0)
+        for (job, request), x0 in zip(batch, predictions, strict=True):
+            job.calls += len(request.passes)
+            self._advance(job, x0)
 
-    def _go_on(self, job: Job, x0: Tensor | None) -> None:
-        """Let a frame come to its next question, or its end, with the answer to its last one, or at its beginning."""
+    def _advance(self, job: Job, x0: Tensor | None) -> None:
+        """Run a job to its next request or to its end. x0: the result of its last request; None to start the job."""
         try:
-            ask = next(job.asks) if x0 is None else job.asks.send(x0)
+            request = next(job.denoising) if x0 is None else job.denoising.send(x0)
         except StopIteration as end:
-            self._land(job, end.value)
-        except Exception as error:  # in the dream of this viewer alone
-            log.exception("a dream has stopped")
+            self._finish(job, end.value)
+        except Exception as error:  # concerns this viewer only; the engine continues
+            kind = "trace" if isinstance(job.target, Trace) else "frame"
+            log.exception("could not generate a %s", kind)
             with self._changed:
                 if job.viewer in self._viewers:
-                    job.viewer.stop(f"the dream has stopped ({type(error).__name__}: {error})")
+                    job.viewer.stop(f"stopped: could not generate the {kind} ({type(error).__name__}: {error})")
         else:
-            self._line.append((job, ask))
+            self._queue.append((job, request))
 
-    def _land(self, job: Job, made: Any) -> None:
-        took = self._clock() - job.started
-        packed = job.what.pack(made, job.calls, 1000 * took)
+    def _finish(self, job: Job, result: Any) -> None:
+        """Hand the result of a job to its viewer: the images of a frame, or the steps of a trace."""
+        seconds = self._clock() - job.started
+        packed = job.target.pack(result, job.calls, 1000 * seconds)
         viewer = job.viewer
         with self._changed:
             viewer.job = None
-            if not self._wants(job):
+            if not self._is_current(job):
                 return
-            if isinstance(job.what, Traced):
-                viewer.traced.append(packed)
+            if isinstance(job.target, Trace):
+                viewer.finished_traces.append(packed)
             else:
-                viewer.dream.landed(job.what, made)
-                viewer.behind, viewer.frame = viewer.frame is not None, packed
+                viewer.dream.store(job.target, result)
+                viewer.is_behind, viewer.frame = viewer.frame is not None, packed
                 self._frames += 1
-                self._seconds += took
-                self._recent.append((self._clock(), took))
-                self._forget_old_frames()
-            viewer.news()
+                self._seconds += seconds
+                self._recent.append((self._clock(), seconds))
+                self._drop_old_frames()
+            viewer.on_update()

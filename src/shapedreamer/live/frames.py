@@ -1,42 +1,42 @@
-"""One viewer's dream: what comes next, what it asks of the network on the way, and how it travels.
+"""A viewer's dream, the animation on the page: which frame comes next, how it is generated, and how it is sent.
 
-Frame 0 is a sample, or an image that was given; frame k ≥ 1 is frame k − 1 varied (`explore.melt`), so that one dream
-melts into the next. How a frame is made is written here once more, as generators: where the library calls the network,
-they stop and hand out what they ask, so that an engine can put the questions of many into one call. The samplers are
-the library's own.
+Frame 0 is a sample or an uploaded image. Frame k ≥ 1 is a variation of frame k − 1 (imaging.explore.melt), so each
+frame turns into the next. The algorithms are those of the library. This module runs them as coroutines: wherever the
+denoiser is called, the coroutine yields a Request and receives x̂₀, so that the engine can batch the requests of many
+viewers into one network call.
 """
 
 import struct
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from ..common.noise import Noise, fold
+from ..common.noise import Noise
 from ..diffusion.denoiser import Denoise, inpainted
-from ..diffusion.process import diffuse, transition
-from ..diffusion.samplers import Step, Steps
-from ..imaging.explore import AGAIN, ANEW, REPEAT, REPEATS
-from ..imaging.figures import Way
+from ..diffusion.samplers import Step
+from ..imaging.explore import RENOISE_OFFSET, Plan, inpainting_plan, variation_plan
 from ..imaging.render import to_uint8
 from ..models.model import Model
-from .settings import Settings, Trace
+from ..models.options import SampleOptions
+from .settings import Settings, TraceMessage
 
-BEGINNING = ("model", "seed", "num")  # what a dream begins again for when it is set to something else
-PICTURE = ("sampler", "steps", "eta", "guidance", "creativity", "label")  # what else decides the pictures
+RESTARTS = ("model", "seed", "num")  # settings that restart the dream when they change
+# Settings that apply from the next frame on. After a change, the seed alone no longer determines the picture.
+CHANGES_PICTURE = ("sampler", "steps", "eta", "guidance", "creativity", "label")
 
 R = TypeVar("R")
 
 
-# stopping where the network is called
+# samplers as coroutines
 
 
-class Ask(NamedTuple):
-    """What is x̂₀ of x_t (B, C, H, W) at the times t (B,), with this label (B, L) or None, and guided so much?"""
+class Request(NamedTuple):
+    """Denoise x_t (B, C, H, W) at timesteps t (B,), conditioned on label (B, L) or None, with a guidance scale."""
 
     x_t: Tensor
     t: Tensor
@@ -44,157 +44,163 @@ class Ask(NamedTuple):
     guidance: float
 
     @property
-    def told(self) -> list[Tensor | None]:
-        """The labels that the network must be told, one after the other: none, the label, or for guidance both."""
+    def passes(self) -> list[Tensor | None]:
+        """The label of each network pass; None is unconditional. Guidance needs both passes, unconditional first."""
         if self.label is None or self.guidance == 0:
             return [None]
         return [self.label] if self.guidance == 1 else [None, self.label]
 
 
-Asking = Generator[Ask, Tensor, R]  # asks, is sent each x̂₀, and comes to an R
+Denoising = Generator[Request, Tensor, R]  # yields requests, receives each x̂₀, and returns an R
 
 
-class _UnforeseenError(Exception):
-    """A sampler wants an answer that is not there yet."""
+class _MissingPredictionError(Exception):
+    """The sampler calls the denoiser for an x̂₀ that has not been requested yet."""
 
     def __init__(self, x_t: Tensor, t: Tensor) -> None:
         self.x_t, self.t = x_t, t
 
 
-def walk(
+def run_sampler(
     model: Model,
-    way: Way,
+    options: SampleOptions,
     x: Tensor,
-    steps: Steps | None,
     noise: Noise,
+    times: Sequence[int] | None = None,
     end: int = 0,
-    around: Callable[[Denoise], Denoise] = lambda denoise: denoise,
-    wanted: int | None = 1,
-) -> Asking[list[Step]]:
-    """The steps of model.walk from x (num, C, H, W) on, after one for where that begins, until they land on `end`.
+    wrap: Callable[[Denoise], Denoise] = lambda denoise: denoise,
+    keep_last: int | None = 1,
+) -> Denoising[list[Step]]:
+    """The steps of model.bind_sampler from x (num, C, H, W) down to timestep `end`, preceded by a Step for x itself.
 
-    around: what wraps the denoiser
-    wanted: how many of the last steps to return; None for all
+    wrap:      wraps the denoiser
+    keep_last: how many of the last steps to return; None for all
 
-    A sampler cannot be stopped inside a step. But it asks about the place where it has landed, and so the answer can be
-    there before it goes on. Only Heun's method asks once more on the way. It fails there, and when that is answered too
-    it walks again from the beginning: as samplers are pure, it comes to the same place with the same questions.
+    A sampler cannot pause inside a step, but its first network call in a step is always for the image where the last
+    step ended. So the coroutine requests that x̂₀ first, and then runs the step. Heun's method makes a second call
+    inside the step. That call raises; the coroutine requests this x̂₀ too, and runs the sampler again from the start.
+    Samplers are pure functions, so it makes the same calls and arrives at the same place.
     """
-    label = model.label_vectors(way.label, len(x), way.seed)
-    start = steps[0] if isinstance(steps, Sequence) else model.schedule.T
-    answers: list[Tensor] = []
+    label = model.label_vectors(options.label, len(x), options.seed)
+    sampler = model.bind_sampler(options, noise, times)
+    start = model.schedule.T if times is None else times[0]
+    predictions: list[Tensor] = []
     used = 0
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         nonlocal used
-        if used == len(answers):
-            raise _UnforeseenError(x_t, t)
+        if used == len(predictions):
+            raise _MissingPredictionError(x_t, t)
         used += 1
-        return answers[used - 1]
+        return predictions[used - 1]
 
     while True:
-        used, made = 0, deque([Step(start, x, x)], wanted)
-        walking = model.walk(around(denoise), x, way.sampler, steps, way.eta, noise)
+        used, trajectory = 0, deque([Step(start, x, x)], keep_last)
+        steps = sampler(wrap(denoise), x_T=x)
         try:
-            while (here := made[-1]).t > end:
-                if used == len(answers):
-                    if way.sampler != "heun":  # which alone comes back to them
+            while (last := trajectory[-1]).t > end:
+                if used == len(predictions):
+                    if options.sampler != "heun":  # only heun runs again and reuses them
                         used = 0
-                        answers.clear()
-                    t = torch.full((len(x),), here.t, device=x.device)
-                    answers.append((yield Ask(here.x, t, label, way.guidance)))
-                made.append(next(walking))
-            return list(made)
-        except _UnforeseenError as asked:
-            answers.append((yield Ask(asked.x_t, asked.t, label, way.guidance)))
+                        predictions.clear()
+                    t = torch.full((len(x),), last.t, device=x.device)
+                    predictions.append((yield Request(last.x, t, label, options.guidance)))
+                trajectory.append(next(steps))
+            return list(trajectory)
+        except _MissingPredictionError as missing:
+            predictions.append((yield Request(missing.x_t, missing.t, label, options.guidance)))
 
 
-def sampling(model: Model, num: int, way: Way, wanted: int | None = 1) -> Asking[list[Step]]:
-    """The last steps of Model.stream; or all, after one for x_T, if wanted is None."""
-    return walk(model, way, model.noise(num, way.seed), way.steps, Noise(way.seed), wanted=wanted)
+def run_plan(
+    model: Model, plan: Plan, options: SampleOptions, wrap: Callable[[Denoise], Denoise] = lambda denoise: denoise
+) -> Denoising[Tensor]:
+    """The finished image of a plan (see imaging.explore), on the CPU."""
+    leg = next(plan)
+    while True:
+        (last,) = yield from run_sampler(model, options, leg.x, leg.noise, leg.times, leg.end, wrap)
+        try:
+            leg = plan.send(last.x)
+        except StopIteration as finished:
+            image: Tensor = finished.value
+            return image.cpu()
 
 
-def varying(model: Model, image: Tensor, t: int, num: int, way: Way, first: int) -> Asking[Tensor]:
-    """What explore.vary gives."""
-    eps = model.noise(num, way.seed, first)
-    x_t = diffuse(image.to(eps), t, eps, model.schedule)
-    times = model.times(min(model.chosen(way.sampler, way.steps, way.eta).steps, t), t)
-    (last,) = yield from walk(model, way, x_t, times, Noise(way.seed, first))
-    return last.x.cpu()
+def sampling(model: Model, num: int, options: SampleOptions, keep_last: int | None = 1) -> Denoising[list[Step]]:
+    """The last steps of Model.stream; with keep_last=None, all of them, preceded by a Step for x_T."""
+    x_T = model.noise(num, options.seed)
+    return run_sampler(model, options, x_T, Noise(options.seed), keep_last=keep_last)
 
 
-def inpainting(model: Model, image: Tensor, keep: Tensor, num: int, way: Way) -> Asking[Tensor]:
-    """What explore.inpaint gives."""
+def varying(model: Model, image: Tensor, t: int, num: int, options: SampleOptions, first: int) -> Denoising[Tensor]:
+    """The result of imaging.explore.vary."""
+    return run_plan(model, variation_plan(model, image, t, num, options, first), options)
+
+
+def inpainting(model: Model, image: Tensor, keep: Tensor, num: int, options: SampleOptions) -> Denoising[Tensor]:
+    """The result of imaging.explore.inpaint."""
     image, keep = image.to(model.device), keep.to(model.device)
-    x = model.noise(num, way.seed, ANEW)
-    for t, s in pairwise(model.times(model.chosen(way.sampler, way.steps, way.eta).steps)):
-        for repeat in range(REPEATS if s else 1):
-            seed = fold(way.seed, REPEAT, repeat) if repeat else way.seed
-            if repeat:
-                x = transition(x, s, t, Noise(fold(seed, AGAIN), ANEW)(t, like=x), model.schedule)
-            times, noise = [t, s, 0] if s else [t, 0], Noise(seed, ANEW)
-            (last,) = yield from walk(model, way, x, times, noise, s, lambda denoise: inpainted(denoise, image, keep))
-            x = last.x
-    return torch.where(keep, image, x).cpu()
+    plan = inpainting_plan(model, image, keep, num, options)
+    return run_plan(model, plan, options, lambda denoise: inpainted(denoise, image, keep))
 
 
-# what comes next
+# which frame comes next
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Frame k of a dream, to be made of the frame before it.
+    """Frame k of a dream, made from the frame before it.
 
-    beginning  how often the viewer's dream has begun again before it
-    id         of the settings
-    pure       whether model, settings and k alone decide it
-    before     frame k − 1, (num, C, H, W); for k = 0 the image to begin with, or None for a sample
-    keep       what of the first image of `before` is kept, (H, W) bool, while the rest is dreamt anew; None to vary all
+    restarts  how often the dream had restarted when the frame was started
+    id        of the settings
+    pure      whether the model, the settings and k determine it completely
+    previous  frame k − 1, (num, C, H, W); for k = 0 the uploaded image, or None for a sample
+    keep      when inpainting: which pixels of the first image of `previous` to keep, (H, W) bool; else None
     """
 
-    beginning: int
+    restarts: int
     id: int
     settings: Settings
     k: int
     pure: bool
-    before: Tensor | None
+    previous: Tensor | None
     keep: Tensor | None
 
-    def make(self, model: Model) -> Asking[Tensor]:
-        """(num, C, H, W) float32, on the CPU."""
-        num, way, t = self.settings.num, self.settings.way(), self.settings.creativity
-        if self.before is None:
-            (last,) = yield from sampling(model, num, way)
+    def generate(self, model: Model) -> Denoising[Tensor]:
+        """The images, (num, C, H, W) float32 on the CPU."""
+        num, options, t = self.settings.num, self.settings.options(), self.settings.creativity
+        if self.previous is None:
+            (last,) = yield from sampling(model, num, options)
             return last.x.cpu()
         if self.keep is not None:
-            return (yield from inpainting(model, self.before[:1], self.keep, num, way))
+            return (yield from inpainting(model, self.previous[:1], self.keep, num, options))
         if self.k == 0 or t == 0:
-            return self.before
-        return (yield from varying(model, self.before, t, num, way, ANEW + self.k * num))
+            return self.previous
+        return (yield from varying(model, self.previous, t, num, options, RENOISE_OFFSET + self.k * num))
 
     def pack(self, x: Tensor, calls: int, ms: float) -> bytes:
-        """As the page gets it: a header, then num·H·W·C bytes."""
+        """The frame as a binary message: a header, then num·H·W·C bytes."""
         num, C, H, W = x.shape
         header = Header(FRAME, self.pure, self.id, self.k, num, C, H, W, calls, ms)
         return header.pack() + to_uint8(x).tobytes()
 
 
 @dataclass(frozen=True)
-class Traced:
-    """All steps to image 0 of the settings on the way that a trace asks for."""
+class Trace:
+    """All sampling steps of image 0, with the settings of the viewer but the sampler of the message."""
 
-    trace: Trace
+    message: TraceMessage
     settings: Settings
 
-    def make(self, model: Model) -> Asking[list[Step]]:
-        """The steps, after one for x_T."""
-        sampler, steps, eta = self.trace.sampler, self.trace.steps, self.trace.eta
-        return sampling(model, 1, self.settings.way()._replace(sampler=sampler, steps=steps, eta=eta), wanted=None)
+    def generate(self, model: Model) -> Denoising[list[Step]]:
+        """The steps, preceded by a Step for x_T."""
+        sampler, steps, eta = self.message.sampler, self.message.steps, self.message.eta
+        options = replace(self.settings.options(), sampler=sampler, steps=steps, eta=eta)
+        return sampling(model, 1, options, keep_last=None)
 
     def pack(self, steps: list[Step], calls: int, ms: float) -> bytes:
-        """As the page gets it: a header, then for each step t, s, x_t, x̂₀ and x_s."""
+        """The trace as a binary message: a header, then t, s, x_t, x̂₀ and x_s of each step."""
         num, C, H, W = steps[0].x.shape
-        header = Header(TRACE, False, self.trace.id, len(steps) - 1, num, C, H, W, calls, ms)
+        header = Header(TRACE, False, self.message.id, len(steps) - 1, num, C, H, W, calls, ms)
         parts = [header.pack()]
         for start, end in pairwise(steps):
             parts.append(struct.pack("<ii", start.t, end.t))
@@ -203,64 +209,64 @@ class Traced:
 
 
 class Dream:
-    """What a viewer has set, and how far its dream has come.
+    """A viewer's settings and latest frame. `next` returns the frame to generate, `store` takes the result.
 
-    begins  whether frame 0 is still to be made
+    restarting  whether the next frame is frame 0
     """
 
     def __init__(self) -> None:
         self.id = 0
         self.settings: Settings | None = None
-        self.begins = True
-        self._given: Tensor | None = None  # what frame 0 is, if it is no sample
-        self._x: Tensor | None = None  # the newest frame, of number _k
+        self.restarting = True
+        self._upload: Tensor | None = None  # frame 0, if it is not a sample
+        self._x: Tensor | None = None  # the latest frame, number _k
         self._k = -1
         self._pure = True
         self._keep: Tensor | None = None
-        self._beginning = 0
+        self._restarts = 0
 
     @property
     def is_due(self) -> bool:
-        """Whether a frame is wanted even of a dream that is paused: frame 0, or one that is to be painted anew."""
-        return self.settings is not None and (self.begins or self._keep is not None)
+        """Whether a frame is due even while the viewer has paused: frame 0, or an inpainted one."""
+        return self.settings is not None and (self.restarting or self._keep is not None)
 
     def set(self, id: int, settings: Settings, image: Tensor | None) -> None:
-        """These hold from the next frame on; with an image, or another model, seed or num, the dream begins again.
+        """Use these settings from the next frame on. An image, or another model, seed or num, restarts the dream.
 
         image: (num, C, H, W)
         """
         before, self.id, self.settings = self.settings, id, settings
-        if before is None or image is not None or _differ(before, settings, BEGINNING):
-            self._given = image
+        if before is None or image is not None or _differ(before, settings, RESTARTS):
+            self._upload = image
             self.restart()
-        elif not self.begins and _differ(before, settings, PICTURE):
+        elif not self.restarting and _differ(before, settings, CHANGES_PICTURE):
             self._pure = False
 
     def restart(self) -> None:
-        """Begin again at frame 0."""
-        self._beginning += 1
-        self.begins, self._x, self._k, self._keep = True, None, -1, None
-        self._pure = self._given is None
+        """Start again at frame 0."""
+        self._restarts += 1
+        self.restarting, self._x, self._k, self._keep = True, None, -1, None
+        self._pure = self._upload is None
 
     def repaint(self, keep: Tensor) -> None:
-        """Let the next frame be this one's first image, dreamt anew but for what is kept: (H, W) bool."""
+        """Inpaint the first image in the next frame. keep: which pixels to keep, (H, W) bool."""
         self._keep = keep
 
     def next(self) -> Frame:
-        """The frame to make now. It must be given to `landed`, or it will be made once more."""
+        """The frame to generate now. Without a call to `store`, the next call returns the same frame number."""
         assert self.settings is not None
-        before, keep = (self._given, None) if self._x is None else (self._x, self._keep)
+        previous, keep = (self._upload, None) if self._x is None else (self._x, self._keep)
         if self._x is not None:
             self._keep = None
-        self.begins, self._pure = False, self._pure and keep is None
-        return Frame(self._beginning, self.id, self.settings, self._k + 1, self._pure, before, keep)
+        self.restarting, self._pure = False, self._pure and keep is None
+        return Frame(self._restarts, self.id, self.settings, self._k + 1, self._pure, previous, keep)
 
-    def wants(self, frame: Frame) -> bool:
-        """Whether the dream has not begun again since."""
-        return frame.beginning == self._beginning
+    def is_current(self, frame: Frame) -> bool:
+        """Whether the dream has not restarted since `next` returned this frame."""
+        return frame.restarts == self._restarts
 
-    def landed(self, frame: Frame, x: Tensor) -> None:
-        """A frame that is wanted has become x."""
+    def store(self, frame: Frame, x: Tensor) -> None:
+        """Take the images x, (num, C, H, W), of a frame that is still current."""
         self._x, self._k = x, frame.k
 
 
@@ -268,7 +274,7 @@ def _differ(a: Settings, b: Settings, fields: Collection[str]) -> bool:
     return any(getattr(a, field) != getattr(b, field) for field in fields)
 
 
-# how it travels
+# binary messages
 
 FRAME, TRACE = 1, 2
 _HEADER = struct.Struct("<2sBBIIHHHHHxxf")
@@ -278,9 +284,11 @@ class Header(NamedTuple):
     """The first 28 bytes of a frame or trace.
 
     kind     FRAME or TRACE
-    id       of the message that it belongs to
-    number   k of a frame, steps of a trace
-    calls    of the network, ms: milliseconds, that it took
+    pure     see Frame
+    id       of the settings, or of the message that requested the trace
+    number   k of a frame, or number of steps of a trace
+    calls    network calls made
+    ms       milliseconds taken
     """
 
     kind: int
@@ -299,13 +307,17 @@ class Header(NamedTuple):
 
 
 def unpack(data: bytes) -> tuple[Header, bytes]:
-    """Header and the rest of what came; ValueError unless it is a frame or trace, whole and no longer than it says."""
+    """Header and payload of a frame or trace; ValueError if the header is invalid or does not match the length."""
     if len(data) < _HEADER.size or data[:2] != b"SD":
-        raise ValueError(f"{len(data)} bytes that are no frame")
+        raise ValueError(f"not a frame: {len(data)} bytes without a valid header")
     _, kind, flags, *numbers = _HEADER.unpack_from(data)
     header = Header(kind, bool(flags & 1), *numbers)
     pixels = header.num * header.C * header.H * header.W
     expected = {FRAME: pixels, TRACE: header.number * (8 + 12 * pixels)}.get(kind)
+    if expected is None:
+        raise ValueError(f"not a frame: unknown kind {kind}")
     if len(data) - _HEADER.size != expected:
-        raise ValueError(f"a frame of kind {kind} has {len(data) - _HEADER.size} bytes, and must have {expected}")
+        raise ValueError(
+            f"a message of kind {kind} must have {expected} bytes of payload, not {len(data) - _HEADER.size}"
+        )
     return header, data[_HEADER.size :]

@@ -1,14 +1,15 @@
-"""What page and engine say to each other in JSON, and what of it makes sense.
+"""The JSON messages between page and engine, and their validation.
 
-    parse           a text from the page -> a message of the right form
-    checked_way, …  whether a model can do what the message asks for
-    model_info      what the page is told of a model
+    parse                             text from the page -> a message with valid fields
+    check_settings, decode_image, …   whether the model supports what the message requests
+    model_info                        the description of a model that the page receives
 
-Every mistake is a UserError that names the field, its value and what would be right.
+Every invalid message raises a UserError that names the field, its value and what is valid.
 """
 
 import base64
 import binascii
+import re
 import reprlib
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
@@ -20,25 +21,25 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.names import SamplerName
-from ..imaging.figures import Way
 from ..models import zoo
 from ..models.model import Model
+from ..models.options import SampleOptions
 
-MOST_STEPS = 50
-NUMS = (1, 4, 16)  # of images at once
-FEW_STEPS = 8  # a model made for no more than so many is called turbo
-CREATIVITY = 0.8  # the share of noise in the variance of x_t that the page begins with
-LONGEST = 400  # characters of an error
-ENVELOPE = 16_384  # bytes of a message beside its image
+MAX_STEPS = 50
+NUMS = (1, 4, 16)  # images per frame
+MAX_TURBO_STEPS = 8  # a model with at most this many default steps is called turbo
+DEFAULT_NOISE = 0.8  # fraction of noise in the variance of x_t, for the default creativity
+MAX_ERROR_LENGTH = 400  # characters
+MAX_TEXT_BYTES = 16_384  # of a message, without its image
 
 
-def _below_2_64(seed: str) -> str:
-    if int(seed) >= 2**64:
-        raise ValueError("must be at most 2⁶⁴−1")
+def _check_seed(seed: str) -> str:
+    if not re.fullmatch("[0-9]{1,20}", seed) or int(seed) >= 2**64:
+        raise ValueError("must be a string of digits, 0 to 2⁶⁴−1")
     return seed
 
 
-def _one_of_nums(num: int) -> int:
+def _check_num(num: int) -> int:
     if num not in NUMS:
         raise ValueError(f"must be one of {', '.join(map(str, NUMS))}")
     return num
@@ -54,27 +55,28 @@ Label = Annotated[
     Discriminator(_kind_of_label),
 ]
 Id = Annotated[int, Field(ge=0, lt=2**32)]
-Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
+Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 Eta = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Strict(BaseModel):
-    """No field that is not named here, no text for a number, no NaN."""
+    """Rejects unknown fields, strings in place of numbers, and NaN."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Settings(_Strict):
-    """What a viewer may set.
+    """A viewer's settings.
 
-    num         images at once
-    creativity  the time t that each frame is noised to; 0 for a dream that stands still
-    fps         frames a second; 0 for as fast as it goes
+    seed        decimal digits, because JavaScript numbers are exact only up to 2⁵³
+    num         images per frame
+    creativity  the timestep t to which each frame is noised; at 0 the picture stands still
+    fps         frames per second; 0 is as fast as possible
     """
 
     model: str
-    seed: Annotated[str, Field(pattern="^[0-9]{1,20}$"), AfterValidator(_below_2_64)]  # JavaScript's numbers end at 2⁵³
-    num: Annotated[int, AfterValidator(_one_of_nums)]  # Literal[1, 4, 16] would take true, and 1.0, for 1
+    seed: Annotated[str, AfterValidator(_check_seed)]
+    num: Annotated[int, AfterValidator(_check_num)]  # Literal[1, 4, 16] would accept True and 1.0 as 1
     sampler: SamplerName
     steps: Steps
     eta: Eta
@@ -83,13 +85,14 @@ class Settings(_Strict):
     label: Label
     fps: Annotated[float, Field(ge=0, le=60)]
 
-    def way(self) -> Way:
+    def options(self) -> SampleOptions:
+        """These settings as options for sampling."""
         label = None if self.label == "none" else self.label
-        return Way(self.sampler, self.steps, self.eta, int(self.seed), label, self.guidance)
+        return SampleOptions(self.sampler, self.steps, self.eta, int(self.seed), label, self.guidance)
 
 
-class Set(_Strict):
-    """New settings; with an image (base64 of (num, H, W, C) bytes), the dream begins with it."""
+class SetMessage(_Strict):
+    """New settings. An image (base64 of (num, H, W, C) bytes) becomes frame 0."""
 
     type: Literal["set"]
     id: Id
@@ -97,21 +100,21 @@ class Set(_Strict):
     image: str | None = None
 
 
-class Order(_Strict):
-    """A word that says all; step is for one frame of a dream that is paused, restart for frame 0 again."""
+class ControlMessage(_Strict):
+    """Play or pause; generate one frame while paused ("step"); start again at frame 0 ("restart")."""
 
     type: Literal["play", "pause", "step", "restart"]
 
 
-class Repaint(_Strict):
-    """Dream a part of the first image anew: mask is base64 of (H, W) bytes, of which 255 is anew and 0 keeps."""
+class RepaintMessage(_Strict):
+    """Inpaint part of the first image. mask: base64 of (H, W) bytes, 255 where to inpaint, 0 where to keep."""
 
     type: Literal["repaint"]
     mask: str
 
 
-class Trace(_Strict):
-    """Show all steps to the first image of the settings, with another sampler than theirs."""
+class TraceMessage(_Strict):
+    """Send all sampling steps of the first image, with this sampler instead of the one in the settings."""
 
     type: Literal["trace"]
     id: Id
@@ -120,111 +123,119 @@ class Trace(_Strict):
     eta: Eta
 
 
-Message = Set | Order | Repaint | Trace
+Message = SetMessage | ControlMessage | RepaintMessage | TraceMessage
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 _ID: TypeAdapter[int] = TypeAdapter(Id, config=ConfigDict(strict=True))
 
 
-class RefusedError(UserError):
-    """A message that is none; id: of what it was meant to be, if it has one."""
+class InvalidMessageError(UserError):
+    """A message that `parse` rejects. id: the id in the message, if there is a valid one."""
 
-    def __init__(self, says: str, id: int | None = None) -> None:
-        super().__init__(says)
+    def __init__(self, reason: str, id: int | None = None) -> None:
+        super().__init__(reason)
         self.id = id
 
 
-def parse(text: str, longest: int) -> Message:
-    """The message that a text of at most `longest` bytes holds. RefusedError for any other."""
+def parse(text: str, max_bytes: int) -> Message:
+    """The message in a text. InvalidMessageError if the text is longer than max_bytes or not a valid message."""
     length = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-    if length > longest:
-        raise RefusedError(f"a message must have at most {longest} bytes, not {length}")
+    if length > max_bytes:
+        raise InvalidMessageError(f"a message must have at most {max_bytes} bytes, not {length}")
     try:
-        words = from_json(text, allow_inf_nan=False)
+        data = from_json(text, allow_inf_nan=False)
     except ValueError as error:
-        raise RefusedError(f"a message must be JSON: {error}") from None
+        raise InvalidMessageError(f"a message must be JSON: {error}") from None
     try:
-        return _MESSAGE.validate_python(words)
+        return _MESSAGE.validate_python(data)
     except ValidationError as error:
-        raise RefusedError("; ".join(map(_told, error.errors())), _id_of(words)) from None
+        raise InvalidMessageError("; ".join(map(_describe, error.errors())), _message_id(data)) from None
 
 
-def _told(fault: ErrorDetails) -> str:
-    field = ".".join(str(part) for part in fault["loc"][1:] if part not in ("word", "amounts")) or "message"
-    if fault["type"] == "missing":
+def _describe(error: ErrorDetails) -> str:
+    """One of pydantic's errors as a message that names the field, what is valid, and the value."""
+    field = ".".join(str(part) for part in error["loc"][1:] if part not in ("word", "amounts")) or "message"
+    kind, value = error["type"], error["input"]
+    reason = error["msg"].replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+    if kind == "missing":
         return f"{field} is missing"
-    if fault["type"] == "union_tag_not_found":
+    if kind == "union_tag_not_found":
         return "type is missing"
-    if fault["type"] == "extra_forbidden":
-        return f"there is no {field}"
-    says = fault["msg"].replace("Value error,", "it").replace("Input", "it", 1)
-    return f"{field} is {reprlib.repr(fault['input'])}: {says}"
+    if kind == "extra_forbidden":
+        return f"unknown field {field}"
+    if kind == "union_tag_invalid":
+        return f"type must be one of {error['ctx']['expected_tags']}, not {reprlib.repr(value['type'])}"
+    if kind in ("model_type", "model_attributes_type"):
+        return f"{field} must be a JSON object, not {reprlib.repr(value)}"
+    for start in ("Value error, must", "Input should", "String should"):
+        if reason.startswith(start):
+            return f"{field} must{reason.removeprefix(start)}, not {reprlib.repr(value)}"
+    return f"{field} is {reprlib.repr(value)}: {reason}"
 
 
-def _id_of(words: object) -> int | None:
+def _message_id(data: object) -> int | None:
     try:
-        return _ID.validate_python(words["id"]) if isinstance(words, dict) else None
+        return _ID.validate_python(data["id"]) if isinstance(data, dict) else None
     except (KeyError, ValidationError):
         return None
 
 
-# what fits a model
+# what a model supports
 
 
-def longest_message(models: list[Model]) -> int:
-    """Bytes of the longest message that makes sense: one with as many images as can be."""
-    most = max(model.spec.channels * model.spec.height * model.spec.width for model in models)
-    return ENVELOPE + max(NUMS) * most * 4 // 3
+def max_message_bytes(models: list[Model]) -> int:
+    """Length in bytes that no valid message exceeds: that of one with the largest image."""
+    pixels = max(model.spec.channels * model.spec.height * model.spec.width for model in models)
+    return MAX_TEXT_BYTES + max(NUMS) * pixels * 4 // 3
 
 
 def check_settings(settings: Settings, model: Model) -> None:
-    """UserError for settings that this model cannot follow."""
-    check_way(model, settings.sampler, settings.steps, settings.eta)
+    """UserError for settings that this model does not support."""
+    options = settings.options()
+    model.resolve_sampling(options)
     T = model.schedule.T
     if settings.creativity > T:
         raise UserError(f"creativity must be between 0 and T = {T}, not {settings.creativity}")
-    way = settings.way()
-    model.denoiser_for(1, way.label, way.guidance, way.seed)
-    for name in way.label if isinstance(way.label, dict) else ():
-        if name not in model.spec.labels:  # but a number, which it takes for the label in that place
+    model.denoiser_for(1, options)
+    for name in options.label if isinstance(options.label, dict) else ():
+        if name not in model.spec.labels:  # DataSpec.vector also accepts numbers; the page knows names only
             raise UserError(f"there is no label {name!r}; there are: {', '.join(model.spec.labels)}")
 
 
-def check_way(model: Model, sampler: SamplerName, steps: int, eta: float) -> None:
-    """UserError for a way from noise to image that there is not."""
-    model.chosen(sampler, steps, eta)
-
-
-def image_of(text: str, num: int, model: Model) -> Tensor:
-    """An image from a message: (num, C, H, W) float32 in [−1, 1]. UserError if it is not base64 of so many bytes."""
+def decode_image(text: str, num: int, model: Model) -> Tensor:
+    """Images from base64: (num, C, H, W) float32 in [−1, 1]. UserError if it is not base64 or has the wrong size."""
     C, H, W = model.spec.channels, model.spec.height, model.spec.width
-    pixels = _bytes_of("image", text, num * H * W * C, f"num·H·W·C = {num}·{H}·{W}·{C}")
+    pixels = _decode_bytes("image", text, num * H * W * C, f"num·H·W·C = {num}·{H}·{W}·{C}")
     return pixels.view(num, H, W, C).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
 
 
-def keep_of(text: str, model: Model) -> Tensor:
-    """Which pixels a mask keeps: (H, W) bool. UserError if it is not base64 of so many bytes, or keeps all."""
+def decode_mask(text: str, model: Model) -> Tensor:
+    """Which pixels to keep, (H, W) bool, from a mask in base64.
+
+    UserError if it is not base64, has the wrong size, or keeps every pixel.
+    """
     H, W = model.spec.height, model.spec.width
-    keep = _bytes_of("mask", text, H * W, f"H·W = {H}·{W}").view(H, W) < 128
+    keep = _decode_bytes("mask", text, H * W, f"H·W = {H}·{W}").view(H, W) < 128
     if keep.all():
-        raise UserError("mask has no pixels of 255, which say what to dream anew")
+        raise UserError("mask selects nothing: set the pixels to repaint to 255")
     return keep
 
 
-def _bytes_of(name: str, text: str, count: int, says: str) -> Tensor:
+def _decode_bytes(field: str, text: str, length: int, formula: str) -> Tensor:
+    """(length,) uint8. formula: how the length is computed, for the error."""
     try:
-        found = base64.b64decode(text, validate=True)
+        decoded = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise UserError(f"{name} is {reprlib.repr(text)}, and must be base64: {error}") from None
-    if len(found) != count:
-        raise UserError(f"{name} has {len(found)} bytes, and must have {says} = {count}")
-    return torch.frombuffer(bytearray(found), dtype=torch.uint8)
+        raise UserError(f"{field} must be base64, not {reprlib.repr(text)} ({error})") from None
+    if len(decoded) != length:
+        raise UserError(f"{field} must have {formula} = {length} bytes, not {len(decoded)}")
+    return torch.frombuffer(bytearray(decoded), dtype=torch.uint8)
 
 
-# what the engine says
+# messages to the page
 
 
 def model_info(name: str, model: Model) -> dict[str, object]:
-    """What the page must know of a model to offer it, and to explain what it does."""
+    """What the page needs to know about a model to offer it and to explain its sampling steps."""
     spec, alpha_bar = model.spec, model.schedule.alpha_bar
     return {
         "name": name,
@@ -237,23 +248,26 @@ def model_info(name: str, model: Model) -> dict[str, object]:
         "alpha_bar": alpha_bar.tolist(),
         "prediction": model.prediction,
         "sampling": asdict(model.sampling),
-        "creativity": _creativity(model),
-        "turbo": model.sampling.steps <= FEW_STEPS,
+        "creativity": _default_creativity(model),
+        "turbo": model.sampling.steps <= MAX_TURBO_STEPS,
     }
 
 
-def _creativity(model: Model) -> int:
-    """The time at which the share of noise is CREATIVITY; of few-step models the next below that they were trained at.
+def _default_creativity(model: Model) -> int:
+    """The first timestep where the fraction of noise reaches DEFAULT_NOISE.
 
-    Between such times they answer too darkly, and after a hundred frames 1 picture in 13 would be black for good.
+    For few-step models, the next lower timestep they were trained at. In between, their predictions are too dark: after
+    a hundred frames, 1 picture in 13 would be black and stay so.
     """
-    t = int((model.schedule.alpha_bar[:-1] > 1 - CREATIVITY).sum())
+    t = int((model.schedule.alpha_bar[:-1] > 1 - DEFAULT_NOISE).sum())
     if model.sampling.spacing != "cubic":
         return t
-    return next(s for s in model.times(min(FEW_STEPS, model.schedule.T)) if s <= t)
+    return next(s for s in model.times(min(MAX_TURBO_STEPS, model.schedule.T)) if s <= t)
 
 
-def error(says: object, id: int | None = None) -> dict[str, object]:
-    """The message that something went wrong."""
-    words = str(says)
-    return {"type": "error", "id": id, "message": words if len(words) <= LONGEST else words[: LONGEST - 1] + "…"}
+def error_message(error: object, id: int | None = None) -> dict[str, object]:
+    """An error as a message to the page. id: that of the message which caused it."""
+    text = str(error)
+    if len(text) > MAX_ERROR_LENGTH:
+        text = text[: MAX_ERROR_LENGTH - 1] + "…"
+    return {"type": "error", "id": id, "message": text}

@@ -1,12 +1,13 @@
-"""The live page as a folder of files, with models that dream in the viewer's browser: any host of files can serve it.
+"""The live page as a folder that any static host can serve; the models run in the viewer's browser.
 
-    index.html, page/        the page; coi.js, threads where the host sends no headers; _headers, those it should send
-    models.json              what is told of the models
-    models/                  NAME.onnx; and NAME.labels, (N, L) float32 of some images, which "any" label draws from
-    runtime/                 onnxruntime-web
-    site.json                that this is a site of ours, of which version and files
+    index.html, page/    the page
+    _headers, coi.js     the HTTP headers that the host should send, and a script that replaces them if it does not
+    models.json          a list of the models, from settings.model_info
+    models/              NAME.onnx; NAME.labels with labels of real images, (N, L) float32, from which "any" draws
+    runtime/             onnxruntime-web
+    site.json            marks the folder as a site: version and list of files
 
-Nothing in it asks another host for anything.
+The site sends no request to any other host.
 """
 
 import io
@@ -25,15 +26,15 @@ from ..common.errors import UserError
 from ..common.files import naming_disk_errors
 from ..export.onnx import to_onnx
 from ..models import zoo
-from ..models.model import find, load
+from ..models.model import find_checkpoint, load
 from .settings import model_info
 
 PAGE = Path(__file__).parent / "page"
 RUNTIME = "onnxruntime-web@1.30.0"
-RUNTIME_SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"  # of its tarball
+RUNTIME_SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"  # of the tarball
 RUNTIME_FILES = (
     *("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
-    # for graphics cards; browsers without one do not ask for these
+    # for GPUs; browsers without a GPU do not request these
     *("ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
 )
 
@@ -79,90 +80,92 @@ OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
 SOFTWARE.
 """
 README = """\
-# A live page of ShapeDreamer
+# The live page of ShapeDreamer
 
-Made by `shapedreamer site`, version {version}. Put this folder on any host of static files, under any path. To look at
-it here: `python3 -m http.server`, then open the address it prints. (A browser loads no models from file:// addresses.)
+Written by `shapedreamer site`, version {version}. Copy this folder to any static host, under any path. To try it on
+your own machine, run `python3 -m http.server` in this folder and open the address that it prints. (Browsers do not load
+models from file:// addresses.)
 
-With the headers of the file `_headers` several threads compute the models. Some hosts read that file; others have a
-setting; where there is neither, `coi.js` sees to it in the browser, if the page comes by https or from localhost.
+The models use several threads only if the host sends the headers in the file `_headers`. Some hosts read that file; on
+others, set the headers by hand. If neither is possible, `coi.js` adds them in the browser, provided that the page comes
+by https or from localhost.
 
 Models:
 
 {models}
-Licences: LICENSE of the page, runtime/LICENSE of ONNX Runtime, which runs the models.
+Licences: LICENSE for the page, runtime/LICENSE for ONNX Runtime, which runs the models.
 """
 
 
 def build_site(out: Path, models: Sequence[str] = (), runtime: Path | None = None) -> None:
-    """Write the site to the folder `out`, whole or not at all; a site of ours that is there is replaced.
+    """Write the site to the folder `out`, completely or not at all. An earlier site in the folder is replaced.
 
-    models:  names of models in the box, runs or checkpoints; all in the box if there are none
-    runtime: the tarball of RUNTIME; without it npm fetches that
+    models:  names of shipped models, run folders or checkpoints; by default, all shipped models
+    runtime: the tarball of RUNTIME; by default, npm downloads it
 
-    UserError for a folder that has anything else in it, a model or runtime that is missing or damaged, a full disk.
+    UserError if the folder contains other files, a model or the runtime is missing or damaged, or the disk is full.
     """
     out = out.resolve()
     _check_replaceable(out)
-    named = _named(models or zoo.names())
+    runs = _name_models(models or zoo.names())
     files = _page_files() | _runtime_files(runtime)
     with naming_disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        workshop = TemporaryDirectory(prefix=".", dir=out.parent)  # on the same disk, so that to rename is to move
-    with workshop:
-        made = Path(workshop.name) / "site"
-        infos, credits = [], []
-        for name, model in named.items():
-            dreamer = load(model, device="cpu")
-            infos.append(model_info(name, dreamer))
-            trained_on = zoo.card(name).data if find(model) == zoo.path(name) else dreamer.spec.name
-            credits.append(f"- {name}: {infos[-1]['about']}; trained on {trained_on}\n")
-            to_onnx(dreamer, made / "models" / f"{name}.onnx")
-            if dreamer.labels is not None:
-                files[f"models/{name}.labels"] = dreamer.labels.numpy().astype("<f4").tobytes()
+        temporary = TemporaryDirectory(prefix=".", dir=out.parent)  # on the same disk, so that a rename can move it
+    with temporary:
+        new = Path(temporary.name) / "site"
+        infos, descriptions = [], []
+        for name, run in runs.items():
+            model = load(run, device="cpu")
+            infos.append(model_info(name, model))
+            trained_on = zoo.card(name).data if find_checkpoint(run) == zoo.path(name) else model.spec.name
+            descriptions.append(f"- {name}: {infos[-1]['about']}; trained on {trained_on}\n")
+            to_onnx(model, new / "models" / f"{name}.onnx")
+            if model.labels is not None:
+                files[f"models/{name}.labels"] = model.labels.numpy().astype("<f4").tobytes()
         files["models.json"] = json.dumps(infos, ensure_ascii=False, allow_nan=False).encode()
-        files["README.md"] = README.format(version=__version__, models="".join(credits)).encode()
+        files["README.md"] = README.format(version=__version__, models="".join(descriptions)).encode()
         with naming_disk_errors(out):
-            _write(files, made)
-            _swap(made, out)
+            _write(files, new)
+            _replace(out, new)
 
 
 def _check_replaceable(out: Path) -> None:
-    """UserError unless `out` is new, empty, or a site of ours and nothing else."""
+    """UserError unless `out` is missing, empty, or contains an earlier site and nothing else."""
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; name a new or empty folder")
-    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
-    if not found:
+        raise UserError(f"{out} is a file; choose a new or empty folder")
+    existing = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
+    if not existing:
         return
     try:
-        ours = set(json.loads((out / "site.json").read_bytes())["files"])
+        site_files = set(json.loads((out / "site.json").read_bytes())["files"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{out} is not empty, and no site of shapedreamer; name a new or empty folder") from None
-    if strange := sorted(found - ours):
-        raise UserError(f"{out} has files that are none of the site's: {', '.join(strange)}; move them away first")
+        raise UserError(f"{out} is not empty and not an earlier site; choose a new or empty folder") from None
+    if others := sorted(existing - site_files):
+        raise UserError(f"{out} contains files that do not belong to the site: {', '.join(others)}; move them away")
 
 
-def _named(models: Sequence[str]) -> dict[str, str]:
-    """Models by the names they have on the page: those in the box by their own, a run by its folder's."""
-    named: dict[str, str] = {}
+def _name_models(models: Sequence[str]) -> dict[str, str]:
+    """Models by their names on the page: a shipped model's own name, or the name of a run folder or checkpoint file."""
+    models_by_name: dict[str, str] = {}
     for model in models:
         path = Path(model).resolve()
         name = path.stem if path.is_file() else path.name
         if not re.fullmatch(r"[\w-]+", name, re.ASCII):
-            raise UserError(f"the model {model} would be called {name!r}: rename it to letters, digits, - and _ alone")
-        if name in named:
-            raise UserError(f"the models {named[name]} and {model} would both be called {name}; rename one")
-        named[name] = model
-    return named
+            raise UserError(f"{model} is called {name!r}; rename it, using only ASCII letters, digits, - and _")
+        if name in models_by_name:
+            raise UserError(f"{models_by_name[name]} and {model} would both be called {name} on the page; rename one")
+        models_by_name[name] = model
+    return models_by_name
 
 
 def _page_files() -> dict[str, bytes]:
-    """The page, told that its engine is the browser, and what a host needs to know."""
+    """The page, set to use the engine in the browser, with the files that static hosting needs."""
     files = {
         f"page/{path.relative_to(PAGE).as_posix()}": path.read_bytes() for path in PAGE.rglob("*") if path.is_file()
     }
     html, isolation = files.pop("page/index.html").decode(), files.pop("page/coi.js")
-    policy = "; ".join(f"{k} {v}" for k, v in POLICY.items())  # for hosts that send no headers
+    policy = "; ".join(f"{k} {v}" for k, v in POLICY.items())  # also in the page, for hosts that send no headers
     head = """\
 <meta name="engine" content="browser" />
     <meta http-equiv="Content-Security-Policy" content="{policy}" />
@@ -172,66 +175,66 @@ def _page_files() -> dict[str, bytes]:
     return {
         **files,
         "index.html": html.encode(),
-        "coi.js": isolation,  # at the root, since it serves what lies beside and below it
+        "coi.js": isolation,  # at the root, because a service worker controls its own folder and those below
         "_headers": "".join(["/*\n", *(f"  {name}: {value}\n" for name, value in HEADERS.items())]).encode(),
         "LICENSE": MIT.format(holder="2026 The ShapeDreamer authors").encode(),
     }
 
 
 def _runtime_files(tarball: Path | None) -> dict[str, bytes]:
-    """What a site has of onnxruntime-web."""
+    """The files of onnxruntime-web that the site needs, and their licence."""
     if tarball is None:
         with TemporaryDirectory() as folder:
-            content = _fetched(Path(folder)).read_bytes()
+            content = _download_runtime(Path(folder)).read_bytes()
     elif not tarball.is_file():
-        raise UserError(f"there is no file {tarball}; it must be the tarball of {RUNTIME}")
+        raise UserError(f"there is no file {tarball}; --runtime must be the tarball of {RUNTIME}")
     else:
         content = tarball.read_bytes()
-    if (found := sha256(content).hexdigest()) != RUNTIME_SHA256:
-        what = tarball or "what npm fetched"
-        raise UserError(f"{what} is not {RUNTIME}: its sha256 is {found} and must be {RUNTIME_SHA256}")
+    if (checksum := sha256(content).hexdigest()) != RUNTIME_SHA256:
+        source = tarball or "the download from npm"
+        raise UserError(f"{source} is not {RUNTIME}: its SHA-256 must be {RUNTIME_SHA256}, not {checksum}")
     files = {"runtime/LICENSE": MIT.format(holder="Microsoft Corporation").encode()}
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         for name in RUNTIME_FILES:
             member = archive.extractfile(f"package/dist/{name}")
-            assert member is not None  # as the checksum is right
+            assert member is not None  # guaranteed by the checksum
             files[f"runtime/{name}"] = member.read()
     return files
 
 
-def _fetched(folder: Path) -> Path:
-    """The tarball of RUNTIME, by npm."""
-    way_out = f"or download the tarball of {RUNTIME} elsewhere, and name it with --runtime PATH"
+def _download_runtime(folder: Path) -> Path:
+    """Download the tarball of RUNTIME with npm."""
+    alternative = f"or download the tarball of {RUNTIME} elsewhere and pass it with --runtime PATH"
     npm = shutil.which("npm")
     if npm is None:
-        raise UserError(f"npm, which fetches {RUNTIME}, is not installed: install Node.js, {way_out}")
-    done = subprocess.run([npm, "pack", "--prefer-offline", RUNTIME], cwd=folder, capture_output=True, text=True)
+        raise UserError(f"npm, which downloads {RUNTIME}, is not installed: install Node.js, {alternative}")
+    result = subprocess.run([npm, "pack", "--prefer-offline", RUNTIME], cwd=folder, capture_output=True, text=True)
     tarballs = list(folder.glob("*.tgz"))
-    if done.returncode or len(tarballs) != 1:
-        reason = (done.stderr.strip() or "no reason given").splitlines()[-1]
-        raise UserError(f"npm could not fetch {RUNTIME} ({reason}): try again later, {way_out}")
+    if result.returncode or len(tarballs) != 1:
+        reason = (result.stderr.strip() or "npm gave no reason").splitlines()[-1]
+        raise UserError(f"npm could not download {RUNTIME} ({reason}): try again later, {alternative}")
     return tarballs[0]
 
 
 def _write(files: Mapping[str, bytes], folder: Path) -> None:
-    """All files, and site.json with the names of all that are in the folder then."""
+    """Write the files, and then site.json, which lists everything in the folder."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    about = {"version": __version__, "runtime": RUNTIME, "files": sorted([*names, "site.json"])}
-    (folder / "site.json").write_text(json.dumps(about, indent=1))
+    description = {"version": __version__, "runtime": RUNTIME, "files": sorted([*names, "site.json"])}
+    (folder / "site.json").write_text(json.dumps(description, indent=1))
 
 
-def _swap(made: Path, out: Path) -> None:
-    """Let the folder `made` be `out`. What is there moves to beside `made`, and back if that fails."""
-    before = made.with_name("before")
+def _replace(out: Path, new: Path) -> None:
+    """Move the folder `new` to `out`. An existing folder there moves next to `new`, and back if the move fails."""
+    old = new.with_name("old")
     if out.exists():
-        out.rename(before)
+        out.rename(old)
     try:
-        made.rename(out)
+        new.rename(out)
     except OSError:
-        if before.exists():
-            before.rename(out)
+        if old.exists():
+            old.rename(out)
         raise
