@@ -1,4 +1,4 @@
-"""Training: it learns, it is a function of the recipe alone, and it survives being stopped in every way."""
+"""Training learns, depends only on the recipe, and can be stopped in any way and resumed exactly."""
 
 import errno
 import json
@@ -17,21 +17,21 @@ import pytest
 import torch
 from torch import Tensor
 
-import shapedreamer as sd
 from shapedreamer.common import progress
 from shapedreamer.common.errors import UserError
 from shapedreamer.diffusion import oracle
-from shapedreamer.diffusion.loss import time_density
+from shapedreamer.diffusion.loss import denoising_loss, timestep_distribution
+from shapedreamer.diffusion.process import to_eps
 from shapedreamer.models.checkpoint import load_checkpoint, load_optimizers, read_config, read_metrics
 from shapedreamer.models.recipes import FolderData, Recipe, shapes
 from shapedreamer.training.loop import held_out_batch, learning_rate, train, training_batch
-from tests.tiny import FALLING, SMALL, TINY, TOLD
+from tests.tiny import CONDITIONAL, SMALL, TINY, TUNED
 
 DATA = TINY.make_data()[0]
 
 
 def assert_same_run(a: Path, b: Path) -> None:
-    """Weights, averaged weights, optimizer, best and metrics, all to the last bit."""
+    """Weights, averaged weights, optimizer states, best checkpoints and metrics are equal, bit for bit."""
     assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
     for name in ("latest", "best"):
         one, two = (load_checkpoint(run / "checkpoints" / f"{name}.safetensors") for run in (a, b))
@@ -47,17 +47,18 @@ def assert_same_run(a: Path, b: Path) -> None:
             assert all(torch.equal(state["state"][i][key], other["state"][i][key]) for key in state["state"][i])
 
 
-def run_of(recipe: Recipe, out: Path) -> Path:
+def train_quietly(recipe: Recipe, out: Path) -> Path:
+    """Train without sample grids and checkpoints of epochs."""
     train(recipe, out, sample_every=0, save_every=0)
     return out
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_of(FALLING, tmp_path_factory.mktemp("runs") / "unbroken")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_quietly(TUNED, tmp_path_factory.mktemp("runs") / "uninterrupted")
 
 
-def test_a_run_is_a_folder_with_everything_in_it(tmp_path: Path) -> None:
+def test_a_run_folder_contains_all_documented_files(tmp_path: Path) -> None:
     train(TINY, tmp_path / "run", sample_every=1, save_every=2)
     files = {str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").rglob("*") if p.is_file()}
     events = {f for f in files if f.startswith("tensorboard/events")}
@@ -91,66 +92,65 @@ def test_tensorboard_holds_losses_and_samples(tmp_path: Path) -> None:
     assert [s.value for s in events.Scalars("loss/train")] == pytest.approx(recorded)
 
 
-def test_the_same_recipe_gives_the_same_bits(unbroken: Path, tmp_path: Path) -> None:
-    torch.manual_seed(123)  # what ran before must not matter
-    assert_same_run(unbroken, run_of(FALLING, tmp_path / "again"))
+def test_the_same_recipe_gives_the_same_bits(uninterrupted: Path, tmp_path: Path) -> None:
+    torch.manual_seed(123)  # the state of the global generator must not matter
+    assert_same_run(uninterrupted, train_quietly(TUNED, tmp_path / "again"))
 
 
-def test_training_does_not_touch_the_global_generator(tmp_path: Path) -> None:
+def test_training_does_not_use_the_global_generator(tmp_path: Path) -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    run_of(replace(TINY, epochs=1), tmp_path)
+    train_quietly(replace(TINY, epochs=1), tmp_path)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_another_seed_gives_other_weights_and_batches(tmp_path: Path) -> None:
-    schedule = TINY.make_schedule()
-    density = time_density(schedule)
+def test_another_seed_gives_other_batches() -> None:
+    density = timestep_distribution(TINY.make_schedule())
     one, two = (training_batch(replace(TINY, seed=s), DATA, density, 0) for s in (0, 1))
     assert not torch.equal(one[0], two[0])
     assert not torch.equal(one[2], two[2])
 
 
-def test_an_epoch_shows_every_image_once_in_a_new_order() -> None:
-    density = time_density(TINY.make_schedule())
+def test_an_epoch_visits_every_image_once_in_a_new_order() -> None:
+    density = timestep_distribution(TINY.make_schedule())
     epochs = [torch.cat([training_batch(TINY, DATA, density, 4 * e + i)[0] for i in range(4)]) for e in range(2)]
-    everything = DATA.batch(torch.arange(64))[0]
+    images = DATA.batch(torch.arange(64))[0]
     for epoch in epochs:
-        assert torch.equal(*(x.flatten(1).sort(0).values for x in (epoch, everything)))
+        assert torch.equal(*(x.flatten(1).sort(0).values for x in (epoch, images)))
     assert not torch.equal(*epochs)
 
 
-def test_labels_are_the_images_own_and_dropped_for_single_images_at_the_rate_asked_for() -> None:
-    density = time_density(TOLD.make_schedule())
-    recipe = replace(TOLD.fitted(DATA), label_dropout=0.3)
-    untold = replace(recipe, network=replace(recipe.network, context=0))
-    everything, labels = DATA.batch(torch.arange(64))
-    where = {image.numpy().tobytes(): i for i, image in enumerate(everything)}
+def test_labels_belong_to_their_images_and_are_dropped_image_by_image() -> None:
+    density = timestep_distribution(CONDITIONAL.make_schedule())
+    recipe = replace(CONDITIONAL.bind_data(DATA), label_dropout=0.3)
+    unconditional = replace(recipe, network=replace(recipe.network, context=0))
+    images, labels = DATA.batch(torch.arange(64))
+    index = {image.numpy().tobytes(): i for i, image in enumerate(images)}
     kept = []
     for step in range(200):
         x0, _, eps, label = training_batch(recipe, DATA, density, step)
         assert label is not None
-        own = labels[[where[image.numpy().tobytes()] for image in x0]]
-        told = label.any(1)
-        assert torch.equal(label, own * told[:, None])
-        kept.append(told)
-        assert torch.equal(training_batch(untold, DATA, density, step).eps, eps)  # labels change no other number
-        assert training_batch(untold, DATA, density, step).label is None
+        expected = labels[[index[image.numpy().tobytes()] for image in x0]]
+        has_label = label.any(1)
+        assert torch.equal(label, expected * has_label[:, None])
+        kept.append(has_label)
+        without_labels = training_batch(unconditional, DATA, density, step)
+        assert torch.equal(without_labels.eps, eps)  # labels do not change the other random numbers
+        assert without_labels.label is None
     assert torch.cat(kept).double().mean().item() == pytest.approx(0.7, abs=4 * (0.3 * 0.7 / 3200) ** 0.5)
-    assert any(told.any() and not told.all() for told in kept)  # image by image, not batch by batch
+    assert any(has_label.any() and not has_label.all() for has_label in kept)  # not for whole batches
     assert torch.equal(held_out_batch(recipe, DATA, density).label, labels)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
-def test_a_run_with_labels_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    whole = run_of(TOLD, tmp_path / "whole")
-    train(TOLD, tmp_path / "cut", max_minutes=0.0, sample_every=0, save_every=0)
-    train(TOLD, tmp_path / "cut", resume=True, sample_every=0, save_every=0)
-    assert_same_run(whole, tmp_path / "cut")
+def test_a_resumed_conditional_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    uninterrupted = train_quietly(CONDITIONAL, tmp_path / "uninterrupted")
+    train(CONDITIONAL, tmp_path / "resumed", max_minutes=0.0, sample_every=0, save_every=0)
+    train(CONDITIONAL, tmp_path / "resumed", resume=True, sample_every=0, save_every=0)
+    assert_same_run(uninterrupted, tmp_path / "resumed")
 
 
-def test_a_run_is_not_resumed_on_other_images(tmp_path: Path) -> None:
-    """Images may move elsewhere; if a pixel of them has changed, the run could not be what it says."""
+def test_a_run_resumes_after_its_images_were_moved_but_not_after_they_changed(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name in ("before", "moved", "changed"):
         (tmp_path / name).mkdir()
@@ -160,26 +160,26 @@ def test_a_run_is_not_resumed_on_other_images(tmp_path: Path) -> None:
     pictures[7, 3, 3] ^= 1
     np.save(tmp_path / "changed" / "a.npy", pictures)
     recipe = replace(TINY, data=FolderData(str(tmp_path / "before")), epochs=1)
-    run_of(recipe, tmp_path / "run")
+    train_quietly(recipe, tmp_path / "run")
     assert read_config(tmp_path / "run").recipe.data.samples == 18
     longer = replace(recipe, data=FolderData(str(tmp_path / "moved")), epochs=2)
     train(longer, tmp_path / "run", resume=True, sample_every=0)
     assert read_config(tmp_path / "run").recipe.epochs == 2
-    with pytest.raises(UserError, match="was begun with other images"):
+    with pytest.raises(UserError, match=r"the images of moved have changed since .* was started"):
         train(replace(longer, data=FolderData(str(tmp_path / "changed"))), tmp_path / "run", resume=True)
 
 
 def test_the_held_out_batch_is_fixed_and_not_from_the_training_set() -> None:
-    density = time_density(TINY.make_schedule())
+    density = timestep_distribution(TINY.make_schedule())
     batch, again = (held_out_batch(TINY, TINY.make_data()[1], density) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(batch[:3], again[:3], strict=True))
     training = {image.numpy().tobytes() for image in DATA.batch(torch.arange(64))[0]}
     shared = [image for image in batch[0] if image.numpy().tobytes() in training]
-    assert len(shared) <= 3  # a tiny shape can come up twice by chance
+    assert len(shared) <= 3  # small shapes can occur in both by chance
 
 
-def test_the_learning_rate_warms_up_and_falls() -> None:
-    recipe = replace(FALLING, warmup=3, lr=1.0)
+def test_the_learning_rate_warms_up_and_then_falls() -> None:
+    recipe = replace(TUNED, warmup=3, lr=1.0)
     rates = [learning_rate(recipe, step) for step in range(recipe.steps)]
     assert rates[:4] == pytest.approx([0.25, 0.5 * 11 / 12, 0.75 * 10 / 12, 9 / 12])
     assert rates[-1] == pytest.approx(1 / 12)
@@ -187,32 +187,32 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
 
 
 @pytest.mark.slow
-def test_n_and_n_more_epochs_are_2n(tmp_path: Path) -> None:
-    run_of(replace(TINY, epochs=1), tmp_path / "grown")
-    train(TINY, tmp_path / "grown", resume=True, sample_every=0, save_every=0)
-    assert_same_run(run_of(TINY, tmp_path / "whole"), tmp_path / "grown")
+def test_adding_epochs_to_a_run_equals_training_them_at_once(tmp_path: Path) -> None:
+    train_quietly(replace(TINY, epochs=1), tmp_path / "extended")
+    train(TINY, tmp_path / "extended", resume=True, sample_every=0, save_every=0)
+    assert_same_run(train_quietly(TINY, tmp_path / "at_once"), tmp_path / "extended")
 
 
 SCRIPT = """
 import sys
 from pathlib import Path
-from shapedreamer.common import progress
 from shapedreamer.training import log
 from shapedreamer.training.loop import train
 sys.path.insert(0, {root!r})
-from tests.tiny import FALLING
-log.SECONDS_BETWEEN_LINES = -1  # a line a step, for the test to read
-train(FALLING, Path({out!r}), resume={resume}, sample_every=0, save_every=0)
+from tests.tiny import TUNED
+log.SECONDS_BETWEEN_LINES = -1  # print a line after every step, for the test to read
+train(TUNED, Path({out!r}), resume={resume}, sample_every=0, save_every=0)
 """
 
 
 def start(out: Path, resume: bool) -> subprocess.Popen[str]:
+    """Train TUNED in another process."""
     code = SCRIPT.format(root=str(Path(__file__).parents[2]), out=str(out), resume=resume)
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
 
 
 def kill_after(out: Path, resume: bool, lines: int, number: int) -> int:
-    """Start a real process on the run, send it a signal when it has told of so many steps, return its exit code."""
+    """Train in another process, send it a signal after it has printed `lines` lines, and return its exit code."""
     with start(out, resume) as process:
         assert process.stderr is not None
         for _ in range(lines):
@@ -225,74 +225,76 @@ def kill_after(out: Path, resume: bool, lines: int, number: int) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(9))
-def test_killed_at_random_moments_and_resumed_it_is_the_unbroken_run(unbroken: Path, tmp_path: Path, seed: int) -> None:
+def test_a_run_killed_at_random_moments_and_resumed_equals_an_uninterrupted_one(
+    uninterrupted: Path, tmp_path: Path, seed: int
+) -> None:
     rng = random.Random(seed)
     out = tmp_path / "killed"
     kill_after(out, False, rng.randrange(1, 6), signal.SIGKILL)
     for _ in range(2):
-        load_checkpoint(out / "checkpoints" / "latest.safetensors")  # never unreadable
+        load_checkpoint(out / "checkpoints" / "latest.safetensors")  # readable after every kill
         kill_after(out, True, rng.randrange(1, 6), signal.SIGKILL)
     with start(out, True) as process:
         assert process.stderr is not None
         errors = process.stderr.read()
     assert process.returncode == 0, errors
-    assert_same_run(unbroken, out)
+    assert_same_run(uninterrupted, out)
 
 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, None), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
-def test_asked_to_stop_it_saves_and_goes_on_to_the_same_end(
-    unbroken: Path, tmp_path: Path, number: int, code: int | None
+def test_a_signal_stops_and_saves_a_run_that_resumes_exactly(
+    uninterrupted: Path, tmp_path: Path, number: int, code: int | None
 ) -> None:
     out = tmp_path / "stopped"
     returned = kill_after(out, False, 2, number)
     assert returned == code or (code is None and returned in (1, -signal.SIGINT, 130))
     stopped_at = load_checkpoint(out / "checkpoints" / "latest.safetensors").step
     assert stopped_at == [r["step"] for r in read_metrics(out) if "loss" in r][-1] > 0
-    train(FALLING, out, resume=True, sample_every=0, save_every=0)
-    assert_same_run(unbroken, out)
+    train(TUNED, out, resume=True, sample_every=0, save_every=0)
+    assert_same_run(uninterrupted, out)
 
 
-def test_out_of_time_it_saves_and_goes_on_to_the_same_end(unbroken: Path, tmp_path: Path) -> None:
-    train(FALLING, tmp_path, max_minutes=0.0, sample_every=0, save_every=0)
+def test_max_minutes_stops_and_saves_a_run_that_resumes_exactly(uninterrupted: Path, tmp_path: Path) -> None:
+    train(TUNED, tmp_path, max_minutes=0.0, sample_every=0, save_every=0)
     assert load_checkpoint(tmp_path / "checkpoints" / "latest.safetensors").step == 1
-    train(FALLING, tmp_path, resume=True, sample_every=0, save_every=0)
-    assert_same_run(unbroken, tmp_path)
+    train(TUNED, tmp_path, resume=True, sample_every=0, save_every=0)
+    assert_same_run(uninterrupted, tmp_path)
 
 
 def test_training_works_outside_the_main_thread(tmp_path: Path) -> None:
-    """Where no signals can be listened to, as in a notebook's or a server's worker."""
-    failed: list[BaseException] = []
+    """Other threads, such as those of a notebook or a server, cannot receive signals."""
+    errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            run_of(replace(TINY, epochs=1), tmp_path)
+            train_quietly(replace(TINY, epochs=1), tmp_path)
         except BaseException as error:
-            failed.append(error)
+            errors.append(error)
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert failed == []
+    assert errors == []
     assert read_metrics(tmp_path)
 
 
-def test_resuming_says_what_is_wrong(unbroken: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="already holds a run"):
-        train(FALLING, unbroken)
-    with pytest.raises(UserError, match=r"lr = 0\.001, not 0\.01"):
-        train(replace(FALLING, lr=0.01), unbroken, resume=True)
+def test_errors_say_why_a_run_cannot_be_resumed(uninterrupted: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="already holds a run: continue it with --resume"):
+        train(TUNED, uninterrupted)
+    with pytest.raises(UserError, match=r"was started with lr = 0\.001, not 0\.01; resume with the same settings"):
+        train(replace(TUNED, lr=0.01), uninterrupted, resume=True)
     with pytest.raises(UserError, match=r"network\.channels"):
-        train(replace(FALLING, network=replace(SMALL, channels=(16, 16))), unbroken, resume=True)
-    with pytest.raises(UserError, match=r"epochs = 3, not 4"):  # the learning rate falls towards another end
-        train(replace(FALLING, epochs=4), unbroken, resume=True)
-    with pytest.raises(UserError, match="not a run"):
-        train(FALLING, tmp_path / "nowhere", resume=True)
+        train(replace(TUNED, network=replace(SMALL, channels=(16, 16))), uninterrupted, resume=True)
+    with pytest.raises(UserError, match=r"epochs = 3, not 4"):  # the learning rate would fall more slowly
+        train(replace(TUNED, epochs=4), uninterrupted, resume=True)
+    with pytest.raises(UserError, match="not a run folder"):
+        train(TUNED, tmp_path / "nowhere", resume=True)
 
 
-def test_a_run_whose_checkpoint_is_gone_or_damaged_is_not_resumed(tmp_path: Path) -> None:
-    run_of(TINY, tmp_path)
+def test_a_run_with_a_missing_or_damaged_checkpoint_is_not_resumed(tmp_path: Path) -> None:
+    train_quietly(TINY, tmp_path)
     latest = tmp_path / "checkpoints" / "latest.safetensors"
     content = latest.read_bytes()
     latest.write_bytes(content[:-5])
@@ -304,57 +306,55 @@ def test_a_run_whose_checkpoint_is_gone_or_damaged_is_not_resumed(tmp_path: Path
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path) -> None:
-    """The error names step, epoch, batch and noise level; the weights of the last checkpoint are finite."""
     with pytest.raises(UserError, match=r"no longer finite at step \d+ \(epoch \d+, batch \d+, noise level t = \d+"):
         train(replace(TINY, lr=1e30, epochs=30), tmp_path)
     kept = load_checkpoint(tmp_path / "checkpoints" / "latest.safetensors")
     assert all(torch.isfinite(w).all() for w in kept.network.values())
 
 
-@pytest.mark.parametrize("fatal", [0, 1, *(pytest.param(i, marks=pytest.mark.slow) for i in range(2, 8))])
-def test_a_full_disk_at_any_write_leaves_a_run_to_go_on_with(
-    unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fatal: int
+@pytest.mark.parametrize("written", [0, 1, *(pytest.param(i, marks=pytest.mark.slow) for i in range(2, 8))])
+def test_a_full_disk_at_any_write_leaves_a_run_that_resumes_exactly(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
 ) -> None:
-    real, calls = os.fsync, 0
+    fsync, calls = os.fsync, 0
 
-    def full(handle: int) -> None:
+    def fsync_on_a_full_disk(handle: int) -> None:
         nonlocal calls
         calls += 1
-        if calls > 2 * fatal + 8:  # past the first checkpoint: each write syncs a file and a folder
+        if calls > 2 * written + 8:  # after the first checkpoint; each write syncs a file and its folder
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(handle)
+        fsync(handle)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(os, "fsync", fsync_on_a_full_disk)
         with pytest.raises(UserError, match="no room on the disk"):
-            train(FALLING, tmp_path, sample_every=0, save_every=0)
-    train(FALLING, tmp_path, resume=True, sample_every=0, save_every=0)
-    assert_same_run(unbroken, tmp_path)
+            train(TUNED, tmp_path, sample_every=0, save_every=0)
+    train(TUNED, tmp_path, resume=True, sample_every=0, save_every=0)
+    assert_same_run(uninterrupted, tmp_path)
 
 
 @pytest.mark.slow
-def test_the_yardstick_and_the_exact_floor_frame_the_loss(tmp_path: Path) -> None:
-    """The held-out loss falls from that of predicting nothing, and can never pass the exact denoiser's."""
+def test_the_loss_lies_between_the_exact_denoisers_and_the_baseline(tmp_path: Path) -> None:
+    """The held-out loss falls below that of predicting zero, and stays above that of the exact denoiser."""
     recipe = replace(TINY, epochs=30, lr=5e-3)
     train(recipe, tmp_path, sample_every=0, save_every=0)
     held_out = [r["held_out"] for r in read_metrics(tmp_path) if "held_out" in r]
     schedule = recipe.make_schedule()
-    x0, t, eps, _ = held_out_batch(recipe, recipe.make_data()[1], time_density(schedule))
-    nothing = eps.square().mean().item()
-    assert held_out[-1] < 0.85 * nothing
+    x0, t, eps, _ = held_out_batch(recipe, recipe.make_data()[1], timestep_distribution(schedule))
+    baseline = eps.square().mean().item()
+    assert held_out[-1] < 0.85 * baseline
 
-    ideal = oracle.finite_data(x0, schedule)  # it knows the held-out images themselves
+    denoise = oracle.finite_data(x0, schedule)  # of the held-out images themselves
 
-    def exact(x_t: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = schedule.alpha_sigma(t, like=x_t)
-        return (x_t - alpha * ideal(x_t, t)) / sigma
+    def exact_eps(x_t: Tensor, t: Tensor) -> Tensor:
+        return to_eps(denoise(x_t, t), x_t, t, schedule)
 
-    floor = sd.train.denoising_loss(exact, x0, t, eps, schedule, "eps").mean().item()  # type: ignore[attr-defined]
-    assert floor < held_out[-1]
+    lower_bound = denoising_loss(exact_eps, x0, t, eps, schedule, "eps").mean().item()
+    assert lower_bound < held_out[-1]
 
 
-def test_loss_by_time_covers_all_noise_levels(unbroken: Path) -> None:
-    records = [r for r in read_metrics(unbroken) if "held_out" in r]
+def test_loss_by_time_covers_all_noise_levels(uninterrupted: Path) -> None:
+    records = [r for r in read_metrics(uninterrupted) if "held_out" in r]
     assert [r["epoch"] for r in records] == [1, 2, 3]
     times = [t for t, _ in records[-1]["by_time"]]
     assert len(times) == 10
@@ -363,8 +363,8 @@ def test_loss_by_time_covers_all_noise_levels(unbroken: Path) -> None:
     assert max(times) > 40
 
 
-def test_best_is_the_lowest_held_out_loss(tmp_path: Path) -> None:
-    """With a rate that ruins the network, the best is not the last."""
+def test_the_best_checkpoint_has_the_lowest_held_out_loss(tmp_path: Path) -> None:
+    """With this learning rate training diverges, so the best checkpoint is not the last."""
     train(replace(TINY, lr=0.3, epochs=6), tmp_path, sample_every=0, save_every=0)
     held_out = {r["step"]: r["held_out"] for r in read_metrics(tmp_path) if "held_out" in r}
     best = load_checkpoint(tmp_path / "checkpoints" / "best.safetensors")
@@ -372,17 +372,17 @@ def test_best_is_the_lowest_held_out_loss(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("elapsed", "done", "total", "left"), [(30, 10, 40, 90), (5, 40, 40, 0)])
-def test_the_eta_is_the_rest_at_the_speed_so_far(elapsed: float, done: int, total: int, left: float) -> None:
+def test_time_left_assumes_the_speed_so_far(elapsed: float, done: int, total: int, left: float) -> None:
     assert progress.time_left(elapsed, done, total) == left
     assert math.isnan(progress.time_left(1, 0, 10))
 
 
-def test_clock() -> None:
+def test_clock_formats_durations() -> None:
     assert [progress.clock(s) for s in (12.3, 75, 4000, math.nan)] == ["12s", "1m15s", "1h06m", "?"]
 
 
-def test_metrics_hold_only_what_the_recipe_decides(unbroken: Path) -> None:
-    lines = [json.loads(line) for line in (unbroken / "metrics.jsonl").read_text().splitlines()]
+def test_metrics_contain_only_values_that_the_recipe_determines(uninterrupted: Path) -> None:
+    lines = [json.loads(line) for line in (uninterrupted / "metrics.jsonl").read_text().splitlines()]
     assert {frozenset(line) for line in lines} == {
         frozenset({"step", "epoch", "loss", "lr"}),
         frozenset({"step", "epoch", "held_out", "by_time"}),
@@ -392,17 +392,8 @@ def test_metrics_hold_only_what_the_recipe_decides(unbroken: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_line_and_python_give_the_same_bits(tmp_path: Path) -> None:
-    words = "--epochs 1 --samples 128 --batch-size 32 --timesteps 100 --seed 3 --sample-every 0"
-    command = [
-        sys.executable,
-        "-m",
-        "shapedreamer.cli",
-        "train",
-        "shapes",
-        *words.split(),
-        "--out",
-        str(tmp_path / "a"),
-    ]
+    options = "--epochs 1 --samples 128 --batch-size 32 --timesteps 100 --seed 3 --sample-every 0".split()
+    command = [sys.executable, "-m", "shapedreamer.cli", "train", "shapes", *options, "--out", str(tmp_path / "a")]
     subprocess.run(command, check=True, capture_output=True)
     recipe = shapes(epochs=1, samples=128, batch_size=32, timesteps=100, seed=3)
-    assert_same_run(tmp_path / "a", run_of(recipe, tmp_path / "b"))
+    assert_same_run(tmp_path / "a", train_quietly(recipe, tmp_path / "b"))

@@ -1,41 +1,41 @@
-"""Muon makes steps whose singular values are about 1, and learns what AdamW learns."""
+"""Muon makes updates with singular values near 1, and every parameter gets the right optimizer."""
 
 import pytest
 import torch
 from torch import nn
 
 from shapedreamer.networks.unet import UNet
-from shapedreamer.training.optim import Muon, hidden_matrices, make_optimizers, orthogonal
+from shapedreamer.training.optim import Muon, hidden_matrices, make_optimizers, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 64), (64, 8)])
-def test_orthogonal_keeps_directions_and_evens_out_their_lengths(shape: tuple[int, int]) -> None:
+def test_orthogonalise_keeps_singular_vectors_and_moves_singular_values_to_1(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     rank = min(shape)
     u, _ = torch.linalg.qr(torch.randn(shape[0], rank))
     v, _ = torch.linalg.qr(torch.randn(shape[1], rank))
-    lengths = torch.linspace(1.0, 0.05, rank)
-    out = orthogonal(u @ lengths.diag() @ v.T).float()
+    singular_values = torch.linspace(1.0, 0.05, rank)
+    out = orthogonalise(u @ singular_values.diag() @ v.T).float()
     assert out.shape == shape
-    seen = u.T @ out @ v  # diagonal, when the singular directions have stayed
-    assert (seen - seen.diag().diag()).abs().max() < 0.03
-    assert seen.diag().min() > 0.5
-    assert seen.diag().max() < 1.3
+    rotated = u.T @ out @ v  # diagonal if the singular vectors are unchanged
+    assert (rotated - rotated.diag().diag()).abs().max() < 0.03
+    assert rotated.diag().min() > 0.5
+    assert rotated.diag().max() < 1.3
 
 
-def test_the_size_of_a_step_does_not_depend_on_that_of_the_gradient() -> None:
-    moved = []
-    for size in (1e-6, 1.0, 1e6):
+def test_the_step_size_does_not_depend_on_the_scale_of_the_gradient() -> None:
+    step_sizes = []
+    for scale in (1e-6, 1.0, 1e6):
         torch.manual_seed(0)
         weight = nn.Parameter(torch.zeros(8, 4, 3, 3))
-        weight.grad = torch.randn_like(weight) * size
+        weight.grad = torch.randn_like(weight) * scale
         Muon([weight], lr=0.1, weight_decay=0.0).step()
-        moved.append(weight.detach().square().mean().sqrt().item())
-    assert moved == pytest.approx([0.1 * 0.2] * 3, rel=0.3)
-    assert moved[0] == pytest.approx(moved[2], rel=0.02)
+        step_sizes.append(weight.detach().square().mean().sqrt().item())
+    assert step_sizes == pytest.approx([0.1 * 0.2] * 3, rel=0.3)
+    assert step_sizes[0] == pytest.approx(step_sizes[2], rel=0.02)
 
 
-def test_weight_decay_shrinks_the_weights_by_itself() -> None:
+def test_weight_decay_shrinks_the_weights_without_a_gradient() -> None:
     weight = nn.Parameter(torch.ones(4, 4))
     weight.grad = torch.zeros(4, 4)
     Muon([weight], lr=0.1, weight_decay=0.5).step()
@@ -46,14 +46,14 @@ def test_every_parameter_has_exactly_one_optimizer() -> None:
     network = UNet()
     for name, count in (("adamw", 1), ("muon", 2)):
         optimizers = make_optimizers(network, name, 1e-3, 0.01)  # type: ignore[arg-type]
-        mine = [p for o in optimizers for group in o.param_groups for p in group["params"]]
+        parameters = [p for o in optimizers for group in o.param_groups for p in group["params"]]
         assert len(optimizers) == count
-        assert sorted(map(id, mine)) == sorted(map(id, network.parameters()))
-    ends = {id(network.conv_in.weight), id(network.conv_out.weight)}
-    assert not ends & {id(p) for p in hidden_matrices(network)}
+        assert sorted(map(id, parameters)) == sorted(map(id, network.parameters()))
+    excluded = {id(network.conv_in.weight), id(network.conv_out.weight)}
+    assert not excluded & {id(p) for p in hidden_matrices(network)}
 
 
-def test_it_solves_a_least_squares_problem() -> None:
+def test_muon_solves_a_least_squares_problem() -> None:
     torch.manual_seed(0)
     x, truth = torch.randn(64, 6), torch.randn(6, 5)
     weight = nn.Parameter(torch.zeros(6, 5))

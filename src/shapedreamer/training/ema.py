@@ -1,4 +1,4 @@
-"""The exponential moving average of a network's weights, which samples better than the weights of any one step."""
+"""The exponential moving average (EMA) of a network's weights, which gives better samples than the raw weights."""
 
 import copy
 
@@ -7,11 +7,15 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """Keeps `self.network`, a copy of a network whose parameters are the running mean of the original's.
+    """Maintains `self.network`, a copy of a network whose parameters are the moving average of the original's.
 
-    decay: in [0, 1): the mean looks back about 1/(1 − decay) steps. It warms up as min(decay, (1 + n)/(10 + n)) at
-    update n, or the first weights, which are noise, would stay in it for long: a plain decay of 0.9999 still holds 90%
-    of them after 1,000 steps. Buffers (tables, statistics) are copied and never averaged.
+        average ← d · average + (1 − d) · weights,    d = min(decay, (1 + n)/(10 + n)) at update n
+
+    decay: in [0, 1). The average covers about the last 1/(1 − decay) steps. The warm-up of d quickly removes the random
+    initial weights; at a constant decay of 0.9999 they would still make up 90% of the average after 1,000 steps.
+    ValueError for a decay out of range.
+
+    Buffers (tables, statistics) are copied, not averaged.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -22,9 +26,9 @@ class EMA:
 
     @torch.no_grad()
     def update(self, network: nn.Module, n: int) -> None:
-        """Take in the weights after update n = 0, 1, 2, …"""
+        """Include the weights of `network` after optimizer step n = 0, 1, 2, …"""
         decay = min(self.decay, (1 + n) / (10 + n))
-        mine: list[Tensor] = list(self.network.parameters())
-        torch._foreach_lerp_(mine, [p.detach() for p in network.parameters()], 1 - decay)
-        for buffer, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
-            buffer.copy_(theirs)
+        averages: list[Tensor] = list(self.network.parameters())
+        torch._foreach_lerp_(averages, [p.detach() for p in network.parameters()], 1 - decay)
+        for copied, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
+            copied.copy_(buffer)

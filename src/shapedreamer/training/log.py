@@ -1,4 +1,4 @@
-"""What a training run tells: progress on the screen, metrics.jsonl, TensorBoard, sample grids and plots."""
+"""What a training run reports: progress on the screen, metrics.jsonl, TensorBoard, sample grids and plots."""
 
 import json
 import math
@@ -21,23 +21,24 @@ from ..imaging import render
 from ..models.checkpoint import read_metrics
 from ..models.recipes import Recipe
 
-PREVIEW_COLUMNS = 4  # of each kind of weights; the number of images is a multiple
+PREVIEW_COLUMNS = 4  # for each kind of weights; the number of preview images is a multiple
 
 
 class RunLog:
-    """The log of one session of a run that starts (or goes on) at step `start`, in the run's folder.
+    """The log of one session of a run, which starts (or resumes) at step `start`, in the run's folder.
 
-    metrics.jsonl holds nothing but what the recipe decides, so that a resumed run's is equal to an unbroken one's to
-    the last bit: {"step", "epoch", "loss", "lr"} for every step, and {"step", "epoch", "held_out", "by_time"} for every
-    epoch. Speed goes to the screen and to TensorBoard. Without the extra `track`, TensorBoard and plots are left out.
+    metrics.jsonl holds only what the recipe determines, so that the file of a resumed run equals that of an
+    uninterrupted one, bit for bit: {"step", "epoch", "loss", "lr"} for every step, and {"step", "epoch", "held_out",
+    "by_time"} for every epoch. Speed goes to the screen and to TensorBoard. Without the extra `track` there are no
+    TensorBoard files and no plots.
 
-    nothing: the loss of one who has learnt nothing, to be told beside the loss, and what to call it
+    baseline: name and value of a loss to compare with, such as the loss of predicting zero
     """
 
     def __init__(
-        self, out: Path, recipe: Recipe, start: int, nothing: tuple[str, float], max_minutes: float | None
+        self, out: Path, recipe: Recipe, start: int, baseline: tuple[str, float], max_minutes: float | None
     ) -> None:
-        self.out, self.recipe, self.start, self.nothing = out, recipe, start, nothing
+        self.out, self.recipe, self.start, self.baseline = out, recipe, start, baseline
         self.max_seconds = math.inf if max_minutes is None else max_minutes * 60
         records = [r for r in read_metrics(out) if r["step"] <= start]
         write_atomic(out / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
@@ -87,7 +88,7 @@ class RunLog:
         left = time_left(elapsed, step - self.start, self.recipe.steps - self.start)
         left = min(left, max(self.max_seconds - elapsed, 0))
         mean = sum(self.losses) / len(self.losses)
-        state = f"loss {mean:.4f} ({self.nothing[0]}: {self.nothing[1]:.2f})  {speed:.0f} img/s  {clock(left)} left"
+        state = f"loss {mean:.4f} ({self.baseline[0]}: {self.baseline[1]:.2f})  {speed:.0f} img/s  {clock(left)} left"
         self.progress.update(self.task, completed=step, epoch=epoch, state=state)
         if not self.console.is_terminal and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
@@ -100,7 +101,7 @@ class RunLog:
         return time.monotonic() - self.began >= self.max_seconds
 
     def epoch(self, step: int, loss: float, by_time: list[tuple[float, float]]) -> None:
-        """After an epoch: the held-out loss of the averaged weights, and its mean over ten ranges of t as (t, loss)."""
+        """After an epoch: the held-out loss of the averaged weights, and its mean in ten ranges of t as (t, loss)."""
         epoch = step // self.recipe.steps_per_epoch
         record = {"step": step, "epoch": epoch, "held_out": loss, "by_time": by_time}
         self._record(record)
@@ -111,7 +112,7 @@ class RunLog:
                 self.board.add_scalar(f"loss_by_time/t{round(t):04d}", value, step)
 
     def samples(self, step: int, raw: Tensor, ema: Tensor) -> None:
-        """A grid of the same noise through the raw weights, left, and the averaged ones, right."""
+        """A grid of samples from the same noise, with raw weights on the left and averaged weights on the right."""
         epoch = step // self.recipe.steps_per_epoch
         rows = torch.cat([raw.unflatten(0, (-1, PREVIEW_COLUMNS)), ema.unflatten(0, (-1, PREVIEW_COLUMNS))], dim=1)
         both = render.grid(rows.flatten(0, 1), columns=2 * PREVIEW_COLUMNS)
@@ -121,7 +122,7 @@ class RunLog:
             self.board.add_image("samples", torch.from_numpy(_rgb(picture)), step, dataformats="HWC")
 
     def plots(self) -> None:
-        """loss.png and loss_by_time.png, from everything recorded so far."""
+        """loss.png and loss_by_time.png, from all records so far."""
         if self.board is None:
             return
         self.file.flush()
@@ -130,7 +131,7 @@ class RunLog:
         chunks = [steps[i : i + window] for i in range(0, len(steps), window)]
         lines = {
             "training": ([c[-1]["step"] for c in chunks], [sum(r["loss"] for r in c) / len(c) for c in chunks]),
-            self.nothing[0]: ([0, steps[-1]["step"] if steps else 1], 2 * [self.nothing[1]]),
+            self.baseline[0]: ([0, steps[-1]["step"] if steps else 1], 2 * [self.baseline[1]]),
         }
         if self.held_out:
             held_out = [r["step"] for r in self.held_out], [r["held_out"] for r in self.held_out]
@@ -138,10 +139,10 @@ class RunLog:
         render.plot_lines(self.out / "loss.png", lines, "step", "loss", f"{self.recipe.name}: loss", log_y=True)
         if not self.held_out:
             return
-        chosen = self.held_out[:: max(1, len(self.held_out) // 4)]
+        shown = self.held_out[:: max(1, len(self.held_out) // 4)]
         by_time = {
             f"epoch {r['epoch']}": ([t for t, _ in r["by_time"]], [loss for _, loss in r["by_time"]])
-            for r in {r["epoch"]: r for r in [*chosen, *self.held_out[-1:]]}.values()
+            for r in {r["epoch"]: r for r in [*shown, *self.held_out[-1:]]}.values()
         }
         title = f"{self.recipe.name}: held-out loss by noise level"
         render.plot_lines(self.out / "loss_by_time.png", by_time, "t (0 clean … T noise)", "loss", title, log_y=True)

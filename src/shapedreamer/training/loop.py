@@ -1,15 +1,16 @@
-"""Training: algorithm 1 of DDPM (Ho et al. 2020), and around it what it takes to watch, stop and resume it.
+"""Training: algorithm 1 of DDPM (Ho et al. 2020), with logging, checkpoints and exact resume around it.
 
     repeat
         x₀ ~ q(x₀)                  an image
-        t ~ p(t)                    a time; uniform in the paper
+        t ~ p(t)                    a timestep; uniform in the paper
         ε ~ N(0, 1)                 noise
-        descend along ∇ |target − network(√ᾱ_t x₀ + √(1−ᾱ_t) ε, t)|²
+        take a gradient step on ∇ |target − network(√ᾱ_t x₀ + √(1−ᾱ_t) ε, t)|²
 
-A network that is told labels gets the image's as well, but now and then none, so that it learns to do without.
+A conditional network also gets the image's class label. The label is dropped for some images, so that the network also
+learns the unconditional prediction, which classifier-free guidance needs.
 
-Everything random is a function of (seed, step), never of what ran before. So a run that is resumed at step k has the
-bits of the run that was never stopped, and the batch of step k is the same for one process and for many.
+All randomness is a function of (seed, step), never of what ran before. So a run resumed at step k gives the same bits
+as an uninterrupted one, and the batch of step k does not depend on the number of processes.
 """
 
 import logging
@@ -26,18 +27,17 @@ from ..common.errors import UserError
 from ..common.names import DeviceName
 from ..common.noise import fold
 from ..data.spec import Dataset, DataSpec
-from ..diffusion.denoiser import given
-from ..diffusion.loss import denoising_loss, draw_times, loss_weight, stratified, time_density
+from ..diffusion.denoiser import with_label
+from ..diffusion.loss import denoising_loss, loss_weight, sample_timesteps, stratified_uniform, timestep_distribution
 from ..models.model import Model
 from ..models.recipes import Recipe
 from .log import RunLog
 from .optim import make_optimizers
-from .run import Run, signals
+from .run import Run
 
-# What a seed is folded with, so that each purpose has numbers of its own
+# Folded into the seed, so that each purpose has its own random numbers
 WEIGHTS, ORDER, STEP, HELD_OUT = 1, 2, 3, 4
 HELD_OUT_IMAGES = 512
-PREVIEW_IMAGES = 32
 
 
 def train(
@@ -50,31 +50,31 @@ def train(
     sample_every: int = 10,
     save_every: int = 10,
 ) -> Model:
-    """Train a recipe into the run folder `out` (runs/NAME unless given) and return the model with averaged weights.
+    """Train a recipe in the run folder `out` (default runs/NAME) and return the model with averaged weights.
 
-    resume:        go on with the run that is in `out`; only a longer `epochs` may differ from its recipe
-    max_minutes:   stop after so long, with a checkpoint to go on from
-    sample_every:  epochs between sample grids; 0 for none but the last
-    save_every:    epochs between checkpoints that are kept, from the untrained epoch 0 on; 0 for none; `latest` and
-                   `best` are written after every epoch
+    resume:        continue the run in `out`; only `epochs` may differ from its recipe, and only grow
+    max_minutes:   stop after this time, with a checkpoint to resume from
+    sample_every:  epochs between sample grids; 0 for a single grid at the end
+    save_every:    epochs between checkpoints that are kept, starting with the untrained epoch 0; 0 for none. `latest`
+                   and `best` are written after every epoch
 
-    Ctrl-C and SIGTERM finish the step, save, and then raise KeyboardInterrupt or SystemExit. UserError for a folder
-    that holds another run, a damaged checkpoint, a loss that is not finite, a full disk.
+    Ctrl-C and SIGTERM finish the current step, save, and then raise KeyboardInterrupt or SystemExit. UserError if the
+    folder holds another run, a checkpoint is damaged, the loss is not finite, or the disk is full.
     """
     if recipe.teacher:
-        raise UserError("this recipe is of a model that was distilled from another: `shapedreamer distill` makes those")
+        raise UserError("this recipe describes a distilled model; make it with `shapedreamer distill`")
     out = Path(out or Path("runs") / recipe.name)
     data, held_out = recipe.make_data()
-    recipe = recipe.fitted(data)
-    run = _Training(recipe, out, data.spec, held_out, pick_device(device))
+    recipe = recipe.bind_data(data)
+    run = _Training(recipe, out, data.spec, held_out, pick_device(device), sample_every, save_every)
     start = run.resume() if resume else run.begin(save_every)
     network, optimizers, schedule, weight, density = run.network, run.optimizers, run.schedule, run.weight, run.density
 
-    log = RunLog(out, recipe, start, ("predicting nothing", run.loss_of_nothing), max_minutes)
-    with log, signals() as caught:
-        for step in range(start, recipe.steps):
+    log = RunLog(out, recipe, start, ("predicting zero", run.baseline_loss), max_minutes)
+    with run.session(start, log) as steps:
+        for step in steps:
             x0, t, eps, label = training_batch(recipe, data, density, step).to(run.device)
-            error = denoising_loss(given(network, label), x0, t, eps, schedule, recipe.prediction)
+            error = denoising_loss(with_label(network, label), x0, t, eps, schedule, recipe.prediction)
             loss = (weight[t] * error).mean()
 
             run.fabric.backward(loss)
@@ -88,24 +88,17 @@ def train(
                 optimizer.step()
                 optimizer.zero_grad()
             run.ema.update(run.bare, step)
-
             log.step(step + 1, loss.item(), learning_rate(recipe, step))
-            out_of_time = log.out_of_time()
-            if (step + 1) % recipe.steps_per_epoch == 0:
-                run.end_epoch((step + 1) // recipe.steps_per_epoch, log, sample_every, save_every)
-            elif caught or out_of_time:
-                run.save("latest", step + 1, to_go_on=True)
-            if (caught or out_of_time) and step + 1 < recipe.steps:
-                log.say(f"stopped and saved at step {step + 1} of {recipe.steps}; --resume goes on from there")
-                break
-        else:
-            log.say(f"trained {recipe.steps} steps; the run is in {out}")
-        log.plots()
     return run.model(run.ema.network)
 
 
 class Batch(NamedTuple):
-    """x0 (B, C, H, W) in [−1, 1]; t (B,) int64; eps like x0; label (B, L), zeros for none, or None in a run without."""
+    """One training batch.
+
+    x0, eps: (B, C, H, W), images in [−1, 1] and noise
+    t:       (B,) int64
+    label:   (B, L), zeros where it was dropped; None for an unconditional network
+    """
 
     x0: Tensor
     t: Tensor
@@ -118,46 +111,55 @@ class Batch(NamedTuple):
 
 
 def training_batch(recipe: Recipe, data: Dataset, density: Tensor, step: int) -> Batch:
-    """What step 0, 1, … trains on, the same for every run of the recipe.
+    """The batch of step 0, 1, …, the same in every run of the recipe.
 
-    Each epoch goes through the data in an order of its own; times are spread evenly over their distribution.
+    Each epoch visits the images in a new random order. The timesteps of a batch are stratified over their distribution.
     """
     epoch, place = divmod(step, recipe.steps_per_epoch)
     order = torch.randperm(len(data), generator=seeded(recipe.seed, ORDER, epoch))
     x0, label = data.batch(order[place * recipe.batch_size : (place + 1) * recipe.batch_size])
     generator = seeded(recipe.seed, STEP, step)
     t, eps = _times_and_noise(x0, density, generator)
-    told = torch.rand(len(x0), 1, generator=generator) >= recipe.label_dropout
-    return Batch(x0, t, eps, label * told if recipe.network.context else None)
+    keep = torch.rand(len(x0), 1, generator=generator) >= recipe.label_dropout
+    return Batch(x0, t, eps, label * keep if recipe.network.context else None)
 
 
 def held_out_batch(recipe: Recipe, data: Dataset, density: Tensor) -> Batch:
-    """Images that training never sees, with times and noise that never change: losses on it can be compared."""
+    """Images that are never trained on, with fixed timesteps and noise, so that their losses can be compared."""
     x0, label = data.batch(torch.arange(min(HELD_OUT_IMAGES, len(data))))
     t, eps = _times_and_noise(x0, density, seeded(recipe.seed, HELD_OUT))
     return Batch(x0, t, eps, label if recipe.network.context else None)
 
 
-def training_times(recipe: Recipe) -> Tensor:
-    """How often the recipe trains on each time: (T+1,)."""
+def training_density(recipe: Recipe) -> Tensor:
+    """The distribution of the timesteps in training: (T+1,), which sums to 1."""
     levels = recipe.noise_levels
     log_snr, uniform = ((levels.mean, levels.std), levels.uniform) if levels else (None, 0.0)
-    return time_density(recipe.make_schedule(), log_snr, uniform)
+    return timestep_distribution(recipe.make_schedule(), log_snr, uniform)
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Of step 0, 1, …: it grows over the warm-up and then stays, or falls linearly to 0 at the end of the run."""
-    grow = min(1.0, (step + 1) / (recipe.warmup + 1))
-    fall = 1 - step / recipe.steps if recipe.lr_decay else 1.0
-    return recipe.lr * grow * fall
+    """The learning rate of step 0, 1, …: linear warm-up, then constant, or falling linearly to 0 over the run."""
+    warmup = min(1.0, (step + 1) / (recipe.warmup + 1))
+    decay = 1 - step / recipe.steps if recipe.lr_decay else 1.0
+    return recipe.lr * warmup * decay
 
 
 class _Training(Run):
-    """The parts of a training run. The algorithm is in `train`."""
+    """The parts of a training run; the algorithm is in `train`."""
 
-    def __init__(self, recipe: Recipe, out: Path, spec: DataSpec, held_out: Dataset, device: torch.device) -> None:
-        self.device = device
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision otherwise
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        spec: DataSpec,
+        held_out: Dataset,
+        device: torch.device,
+        sample_every: int,
+        save_every: int,
+    ) -> None:
+        self.device, self.sample_every, self.save_every = device, sample_every, save_every
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # else it prints the precision
         precision: Any = "bf16-mixed" if has_fast_bf16(device) else "32-true"
         self.fabric = Fabric(accelerator=device.type, devices=1, precision=precision)
         with torch.random.fork_rng(devices=[]):
@@ -166,14 +168,14 @@ class _Training(Run):
         bare.to(device)
         optimizers = make_optimizers(bare, recipe.optimizer, recipe.lr, recipe.weight_decay)
         self.network, *self.optimizers = self.fabric.setup(bare, *optimizers)
-        self.density = training_times(recipe)
+        self.density = training_density(recipe)
         self.held_out = held_out_batch(recipe, held_out, self.density).to(device)
         super().__init__(recipe, out, spec, self.held_out.label, bare, self.optimizers)
         self.weight = loss_weight(recipe.weight, recipe.prediction, self.schedule).float().to(device)
-        self.loss_of_nothing = self.held_out_losses(lambda x, *told: torch.zeros_like(x)).mean().item()
+        self.baseline_loss = self.held_out_losses(lambda x, *_: torch.zeros_like(x)).mean().item()
 
-    def end_epoch(self, epoch: int, log: RunLog, sample_every: int, save_every: int) -> None:
-        """Score the averaged weights, keep the best, save, and now and then sample."""
+    def end_epoch(self, epoch: int, log: RunLog) -> None:
+        """Evaluate the averaged weights on held-out images, keep the best, save, and sample every few epochs."""
         step, last = epoch * self.recipe.steps_per_epoch, epoch == self.recipe.epochs
         losses = self.held_out_losses(self.ema.network)
         by_time = sorted(zip(self.held_out.t.tolist(), losses.tolist(), strict=True))
@@ -183,42 +185,40 @@ class _Training(Run):
         if losses.mean().item() < self.best_loss:
             self.best_loss = losses.mean().item()
             self.save("best", step)
-        if save_every and epoch % save_every == 0:
+        if self.save_every and epoch % self.save_every == 0:
             self.save(f"epoch-{epoch:04d}", step)
-        if last or (sample_every and epoch % sample_every == 0):
-            raw, ema = (self.model(net).sample(PREVIEW_IMAGES) for net in (self.bare, self.ema.network))
-            self.bare.train()
-            log.samples(step, raw, ema)
+        if last or (self.sample_every and epoch % self.sample_every == 0):
+            self.preview(step, log)
             if not last:
                 log.plots()
-        self.save("latest", step, to_go_on=True)
+        self.save("latest", step, resumable=True)
 
     @torch.inference_mode()
     def held_out_losses(self, network: Callable[..., Tensor]) -> Tensor:
         """Loss of each held-out image: (N,)."""
         x0, t, eps, label = self.held_out
         with autocast(self.device):
-            error = denoising_loss(given(network, label), x0, t, eps, self.schedule, self.recipe.prediction)
+            error = denoising_loss(with_label(network, label), x0, t, eps, self.schedule, self.recipe.prediction)
             return self.weight[t] * error
 
     def check_finite(self, step: int, t: Tensor, error: Tensor, norm: Tensor | None) -> None:
-        """UserError, before the weights are touched, if the loss or its gradient is not finite."""
+        """UserError, before the weights change, if the loss or its gradient is not finite."""
         if norm is not None and torch.isfinite(norm) and torch.isfinite(error).all():
             return
         epoch, batch = divmod(step, self.recipe.steps_per_epoch)
         worst = int(t[torch.isfinite(error).logical_not().int().argmax()])
         raise UserError(
             f"the loss is no longer finite at step {step + 1} (epoch {epoch + 1}, batch {batch + 1}, noise level "
-            f"t = {worst}, SNR {self.schedule.snr[worst].item():.3g}); the checkpoints before it are intact in "
-            f"{self.checkpoints}. Try a lower --lr than {self.recipe.lr:g}"
+            f"t = {worst}, SNR {self.schedule.snr[worst].item():.3g}). The checkpoints in {self.checkpoints} are "
+            f"intact. Try an --lr below {self.recipe.lr:g}"
         )
 
 
 def seeded(seed: int, *purpose: int) -> torch.Generator:
-    """Random numbers for one purpose, or one step of it, which no other has."""
+    """A generator whose random numbers belong to one purpose, or to one step of it."""
     return torch.Generator().manual_seed(fold(seed, *purpose))
 
 
 def _times_and_noise(x0: Tensor, density: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    t = draw_times(density, stratified(len(x0), generator))
+    t = sample_timesteps(density, stratified_uniform(len(x0), generator))
     return t, torch.randn(x0.shape, generator=generator)

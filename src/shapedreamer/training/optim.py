@@ -1,7 +1,7 @@
-"""Muon: momentum whose steps have all directions equally long, which trains these networks in far fewer steps.
+"""Muon: momentum with orthogonalised updates, which trains these networks in far fewer steps than AdamW.
 
-Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; the scale of the steps, which lets it
-share AdamW's learning rate and weight decay, is that of Liu et al. 2025, "Muon is scalable for LLM training".
+The optimizer is that of Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks". Its updates are
+scaled as in Liu et al. 2025, "Muon is scalable for LLM training", so that AdamW's learning rate and weight decay fit.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,9 +15,9 @@ from ..common.names import OptimizerName
 
 
 class Muon(torch.optim.Optimizer):
-    """For weights of two or more dimensions; a convolution's are a matrix of (out, in · height · width).
+    """Trains weights of two or more dimensions; a kernel counts as a matrix of shape (out, in · height · width).
 
-    lr, weight_decay: as of AdamW; momentum: of the running mean of the gradients, in [0, 1).
+    lr, weight_decay: as for AdamW. momentum: decay of the moving average of the gradients, in [0, 1).
     """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95) -> None:
@@ -27,22 +27,23 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for weight in group["params"]:
-                mean = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
-                mean.lerp_(weight.grad, 1 - group["momentum"])
-                direction = weight.grad.lerp_(mean, group["momentum"])  # Nesterov's look ahead; the gradient is used up
-                # channels last, as the weights lie in memory: no copy, and the order of a matrix's columns is no matter
+                average = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                average.lerp_(weight.grad, 1 - group["momentum"])
+                direction = weight.grad.lerp_(average, group["momentum"])  # Nesterov momentum; overwrites the gradient
+                # channels last is the memory layout of the weights: no copy; the order of the columns does not matter
                 rows = direction.movedim(1, -1)
-                update = orthogonal(rows.flatten(1)).view(rows.shape).movedim(-1, 1)
-                # the entries of an orthogonal m x n matrix are about max(m, n)^-1/2 in size; those of AdamW's steps 0.2
+                update = orthogonalise(rows.flatten(1)).view(rows.shape).movedim(-1, 1)
+                # the entries of an orthogonal m x n matrix have RMS max(m, n)^-1/2; AdamW's update has about 0.2
                 scale = 0.2 * max(len(weight), weight[0].numel()) ** 0.5
                 weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
 
 
-def orthogonal(matrix: Tensor, steps: int = 4) -> Tensor:
-    """About U Vᵀ, where matrix = U S Vᵀ: the same directions, with all singular values near 1. Maybe in bfloat16.
+def orthogonalise(matrix: Tensor, steps: int = 4) -> Tensor:
+    """Approximately U Vᵀ for matrix = U S Vᵀ: keeps the singular vectors and moves the singular values towards 1.
 
-    Newton-Schulz iteration on a polynomial whose slope at 0 is steep (Jordan et al. 2024), so that a few steps bring
-    every singular value that is not tiny to somewhere between 0.7 and 1.2, which is near enough.
+    Newton-Schulz iteration (Jordan et al. 2024) with a polynomial that is steep at 0: a few steps bring all singular
+    values that are not tiny into about [0.7, 1.2], which is accurate enough. The result is in bfloat16 if that is fast
+    on the device, otherwise in float32.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = (matrix.T if tall else matrix).to(torch.bfloat16 if has_fast_bf16(matrix.device) else torch.float32)
@@ -54,17 +55,17 @@ def orthogonal(matrix: Tensor, steps: int = 4) -> Tensor:
 
 
 def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
-    """The weights that Muon is for: matrices and kernels within the network, not those next to images and labels."""
-    ends = ("conv_in.", "conv_out.", "context.")
-    return [p for name, p in network.named_parameters() if p.ndim >= 2 and not name.startswith(ends)]
+    """The matrices and kernels to train with Muon: all but the input and output convolutions and label embedding."""
+    excluded = ("conv_in.", "conv_out.", "context.")
+    return [p for name, p in network.named_parameters() if p.ndim >= 2 and not name.startswith(excluded)]
 
 
 def make_optimizers(
     network: nn.Module, name: OptimizerName, lr: float, weight_decay: float
 ) -> list[torch.optim.Optimizer]:
-    """ "adamw": AdamW for everything; "muon": Muon for the hidden matrices and AdamW for the rest."""
+    """The optimizers of a network: AdamW, or for "muon" AdamW and Muon, which trains the hidden matrices."""
     hidden = hidden_matrices(network) if name == "muon" else []
-    taken = {id(p) for p in hidden}
-    rest = [p for p in network.parameters() if id(p) not in taken]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=lr, weight_decay=weight_decay, fused=True)]
+    hidden_ids = {id(p) for p in hidden}
+    others = [p for p in network.parameters() if id(p) not in hidden_ids]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=lr, weight_decay=weight_decay, fused=True)]
     return optimizers + ([Muon(hidden, lr, weight_decay)] if hidden else [])

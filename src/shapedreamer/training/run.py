@@ -1,4 +1,4 @@
-"""A run under way: what of it is stored in its folder, how it is taken up again, and how it is stopped."""
+"""A run in progress: its loop over steps, what it stores in its folder, and how it stops and resumes."""
 
 import math
 import signal
@@ -19,19 +19,24 @@ from ..models.checkpoint import RunConfig, load_checkpoint, load_optimizers, rea
 from ..models.model import Model
 from ..models.recipes import Recipe
 from .ema import EMA
+from .log import RunLog
+
+PREVIEW_IMAGES = 32
 
 
 class Stateful(Protocol):
+    """Anything with a state to save and to load, such as a module or an optimizer."""
+
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
 class Run:
-    """A network in training, its averaged weights, and the folder they are kept in.
+    """A network in training, its averaged weights, and the folder that stores them.
 
-    labels:  (N, L) of some images, to be kept with the weights; None where the network is told none
-    rest:    all else that it takes to go on exactly as before, such as optimizers
+    labels:   (N, L) labels of some images, stored with the weights; None for an unconditional model
+    stateful: everything else whose state is needed to resume exactly, such as optimizers
     """
 
     def __init__(
@@ -41,56 +46,90 @@ class Run:
         spec: DataSpec,
         labels: Tensor | None,
         bare: nn.Module,
-        rest: Sequence[Stateful],
+        stateful: Sequence[Stateful],
     ) -> None:
         self.recipe, self.out, self.config, self.labels = recipe, out, RunConfig(recipe, spec), labels
-        self.bare, self.ema, self.rest = bare, EMA(bare, recipe.ema_decay), rest
+        self.bare, self.ema, self.stateful = bare, EMA(bare, recipe.ema_decay), stateful
         self.schedule = recipe.make_schedule()
         self.checkpoints = out / "checkpoints"
         self.best_loss = math.inf
 
-    def begin(self, save_every: int) -> int:
-        """Make the folder, unless it holds a run that would be lost; return the first step."""
+    def begin(self, save_every: int = 0) -> int:
+        """Create the folder, unless it already holds a run; return the first step."""
         if (self.checkpoints / "latest.safetensors").exists():
-            raise UserError(f"{self.out} already holds a run: go on with it by --resume, or choose another --out")
+            raise UserError(f"{self.out} already holds a run: continue it with --resume, or choose another --out")
         write_atomic(self.out / "config.json", self.config.to_json().encode())
         if save_every:
             self.save("epoch-0000", 0)
-        self.save("latest", 0, to_go_on=True)
+        self.save("latest", 0, resumable=True)
         return 0
 
     def resume(self) -> int:
-        """Take up the run in the folder; return the step to go on with."""
+        """Load the run in the folder; return the step to continue with."""
         _check_same_recipe(self.out, read_config(self.out), self.config)
-        before = load_checkpoint(self.checkpoints / "latest.safetensors")
-        states = load_optimizers(self.checkpoints, before)  # first: without them there may be no raw weights either
-        self.bare.load_state_dict(before.network)
-        self.ema.network.load_state_dict(before.ema)
-        for part, state in zip(self.rest, states, strict=True):
+        latest = load_checkpoint(self.checkpoints / "latest.safetensors")
+        states = load_optimizers(self.checkpoints, latest)  # first: without them there may be no raw weights either
+        self.bare.load_state_dict(latest.network)
+        self.ema.network.load_state_dict(latest.ema)
+        for part, state in zip(self.stateful, states, strict=True):
             part.load_state_dict(state)
-        self.best_loss = before.best_loss
+        self.best_loss = latest.best_loss
         write_atomic(self.out / "config.json", self.config.to_json().encode())
-        return before.step
+        return latest.step
 
-    def save(self, name: str, step: int, to_go_on: bool = False) -> None:
-        """Write a checkpoint of this name; to_go_on: with all that it takes to."""
-        rest = [part.state_dict() for part in self.rest] if to_go_on else None
-        states = self.bare.state_dict(), self.ema.network.state_dict()
-        save_checkpoint(self.checkpoints, name, self.config, step, *states, self.best_loss, self.labels, rest)
+    @contextmanager
+    def session(self, start: int, log: RunLog) -> Iterator[Iterator[int]]:
+        """The steps still to do, counted from 0. Ctrl-C, SIGTERM or max_minutes end them early, after a save."""
+        with log, stop_signals() as caught:
+            yield self._steps(start, log, caught)
+
+    def _steps(self, start: int, log: RunLog, caught: list[int]) -> Iterator[int]:
+        recipe = self.recipe
+        for step in range(start, recipe.steps):
+            yield step
+            stop = bool(caught) or log.out_of_time()
+            epoch, rest = divmod(step + 1, recipe.steps_per_epoch)
+            if rest == 0:
+                self.end_epoch(epoch, log)
+            elif stop:
+                self.save("latest", step + 1, resumable=True)
+            if stop and step + 1 < recipe.steps:
+                log.say(f"stopped and saved at step {step + 1} of {recipe.steps}; continue with --resume")
+                break
+        else:
+            log.say(f"finished {recipe.steps} steps; the run is in {self.out}")
+        log.plots()
+
+    def end_epoch(self, epoch: int, log: RunLog) -> None:
+        """Save, evaluate and sample after epoch 1, 2, … Must save `latest` so that the run can resume."""
+        raise NotImplementedError
+
+    def save(self, name: str, step: int, resumable: bool = False) -> None:
+        """Write a checkpoint of this name; resumable: with the state of everything that is needed to continue."""
+        states = [part.state_dict() for part in self.stateful] if resumable else None
+        weights = self.bare.state_dict(), self.ema.network.state_dict()
+        save_checkpoint(self.checkpoints, name, self.config, step, *weights, self.best_loss, self.labels, states)
+
+    def preview(self, step: int, log: RunLog) -> None:
+        """A sample grid with raw and averaged weights."""
+        raw, ema = (self.model(network).sample(PREVIEW_IMAGES) for network in (self.bare, self.ema.network))
+        self.bare.train()
+        log.samples(step, raw, ema)
 
     def model(self, network: nn.Module) -> Model:
+        """A model with this network and the run's recipe."""
         recipe = self.recipe
         return Model(network, self.schedule, recipe.prediction, self.config.data, self.labels, recipe.sampling)
 
 
 def _check_same_recipe(out: Path, old: RunConfig, new: RunConfig) -> None:
-    """UserError if going on would not give the run that `new` describes. A longer run is one, at a constant rate.
+    """UserError unless resuming gives exactly the run that `new` describes.
 
-    Its images may lie elsewhere by now, but must be the same.
+    More epochs are allowed if the learning rate is constant. The images may have moved, but must be the same.
     """
-    if old.data != replace(new.data, name=old.data.name):  # a folder may have another name by now
+    if old.data != replace(new.data, name=old.data.name):  # a folder may have been renamed
         raise UserError(
-            f"{out} was begun with other images of {old.data.name} than there are now; choose another --out"
+            f"the images of {old.data.name} have changed since {out} was started; restore them or choose another --out"
         )
     changed = _differences(asdict(old.recipe), asdict(new.recipe))
     changed.pop("data.path", None)
@@ -98,7 +137,7 @@ def _check_same_recipe(out: Path, old: RunConfig, new: RunConfig) -> None:
         changed.pop("epochs", None)
     if changed:
         changes = ", ".join(f"{key} = {a!r}, not {b!r}" for key, (a, b) in changed.items())
-        raise UserError(f"{out} was begun with {changes}; resume without changing it, or choose another --out")
+        raise UserError(f"{out} was started with {changes}; resume with the same settings, or choose another --out")
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
@@ -112,27 +151,27 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
 
 
 @contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM in a list, so that the step under way can end; a second one has its usual effect.
+def stop_signals() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM in a list, so that the current step can finish. A second one acts at once.
 
-    When all is done the first one has its effect, too: KeyboardInterrupt or SystemExit.
+    On leaving, the first one takes effect: KeyboardInterrupt or SystemExit.
     """
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield caught  # only the main thread may listen to signals
+        yield caught  # only the main thread can receive signals
         return
-    usual: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def listen(number: int, frame: FrameType | None) -> None:
+    def catch(number: int, frame: FrameType | None) -> None:
         caught.append(number)
-        signal.signal(number, usual[number])
+        signal.signal(number, handlers[number])
 
-    for number in usual:
-        signal.signal(number, listen)
+    for number in handlers:
+        signal.signal(number, catch)
     try:
         yield caught
     finally:
-        for number, handler in usual.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
     if caught:
         raise KeyboardInterrupt if caught[0] == signal.SIGINT else SystemExit(128 + caught[0])
