@@ -1,4 +1,4 @@
-"""Settings for every test: property tests draw the same examples each time, and take the time that they need."""
+"""Settings for all tests: Hypothesis generates the same examples in every run and has no time limit."""
 
 from hypothesis import settings
 

@@ -1,10 +1,12 @@
-"""Recipes so small that a whole run takes a second, for tests of everything around the training."""
+"""Recipes so small that a whole run takes about a second, for tests of everything around training."""
 
 from dataclasses import replace
 
 from shapedreamer.models.recipes import DrawnData, NoiseLevels, Recipe, UNetConfig
 
 SMALL = UNetConfig(channels=(8, 16), groups=4, head_dim=8, attention=(1,), patch=4)
+
+# eps-prediction, linear schedule and constant learning rate, as in DDPM
 TINY = Recipe(
     name="tiny",
     data=DrawnData("shapes", samples=64),
@@ -14,7 +16,9 @@ TINY = Recipe(
     batch_size=16,
     lr=1e-3,
 )
-FALLING = replace(
+
+# x0-prediction, Muon and a falling learning rate, as in the recipes that are not textbook
+TUNED = replace(
     TINY,
     schedule="cosine",
     prediction="x0",
@@ -22,4 +26,5 @@ FALLING = replace(
     optimizer="muon",
     lr_decay=True,
 )
-TOLD = replace(FALLING, labels=True, label_dropout=0.2)
+
+CONDITIONAL = replace(TUNED, labels=True, label_dropout=0.2)

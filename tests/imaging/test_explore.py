@@ -1,7 +1,7 @@
-"""Between dreams, around an image and into a hole in one, by exact denoisers and by a small trained model."""
+"""Between samples, around an image and inside a hole in one, with exact denoisers and a small trained model."""
 
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,14 @@ from shapedreamer.data.spec import DataSpec
 from shapedreamer.diffusion import oracle, process
 from shapedreamer.diffusion.denoiser import Denoise
 from shapedreamer.diffusion.process import diffuse
-from shapedreamer.diffusion.samplers import SAMPLERS, sample
+from shapedreamer.diffusion.samplers import SAMPLERS, Step
 from shapedreamer.diffusion.schedule import Schedule, cosine, linear, step_times
 from shapedreamer.imaging import render
 from shapedreamer.imaging.explore import (
-    ANEW,
-    Between,
+    RENOISE_OFFSET,
+    InterpolatedNoise,
     explore,
     inpaint,
-    inpainting,
     interpolate,
     melt,
     read_image,
@@ -41,10 +40,10 @@ from shapedreamer.imaging.explore import (
     vary,
     write_variations,
 )
-from shapedreamer.imaging.figures import Way
 from shapedreamer.models.model import Model
+from shapedreamer.models.options import SampleOptions
 from shapedreamer.training.loop import train
-from tests.tiny import FALLING
+from tests.tiny import TUNED
 
 SCHEDULE = cosine(100)
 THREE = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)).sign()
@@ -55,11 +54,11 @@ BLACK = Path("black.png")
 
 
 class Exact(nn.Module):
-    """A network that predicts what an exact denoiser knows."""
+    """An exact denoiser as a network with x₀-prediction."""
 
     def __init__(self, denoise: Denoise) -> None:
         super().__init__()
-        self.denoise, self.anything = denoise, nn.Parameter(torch.zeros(1))
+        self.denoise, self.parameter = denoise, nn.Parameter(torch.zeros(1))  # Model reads the parameter's device
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -67,11 +66,11 @@ class Exact(nn.Module):
 
 
 GAUSSIAN = Model(Exact(oracle.gaussian(0.0, 1.0, SCHEDULE)), SCHEDULE, "x0", NO_LIMIT)
-MEMORY = Model(Exact(oracle.finite_data(THREE, SCHEDULE)), SCHEDULE, "x0", BLACK_AND_WHITE)
+MEMORISED = Model(Exact(oracle.finite_data(THREE, SCHEDULE)), SCHEDULE, "x0", BLACK_AND_WHITE)  # only THREE's images
 
 
 def shrinkage(times: list[int]) -> float:
-    """What ddim multiplies an image by on its way, with the denoiser of N(0, 1): a cosine each step."""
+    """The factor by which ddim scales an image with the denoiser of N(0, 1): the product of a cosine per step."""
     angles = SCHEDULE.alpha_bar[times].sqrt().acos()
     return (angles[:-1] - angles[1:]).cos().prod().item()
 
@@ -85,30 +84,30 @@ def ends() -> tuple[Tensor, Tensor]:
     return a, b / b.flatten(1).norm(dim=1).view(-1, 1, 1, 1) * a.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
-def test_slerp_begins_and_ends_exactly_and_keeps_the_norm(ends: tuple[Tensor, Tensor]) -> None:
+def test_slerp_starts_and_ends_exactly_and_preserves_the_norm(ends: tuple[Tensor, Tensor]) -> None:
     a, b = ends
     assert torch.equal(slerp(a, b, 0), a)
     assert torch.equal(slerp(a, b, 1), b)
-    for share in (0.1, 0.5, 0.77):
-        assert_close(slerp(a, b, share).flatten(1).norm(dim=1), a.flatten(1).norm(dim=1))
+    for fraction in (0.1, 0.5, 0.77):
+        assert_close(slerp(a, b, fraction).flatten(1).norm(dim=1), a.flatten(1).norm(dim=1))
 
 
-def test_slerp_turns_evenly_in_the_plane_of_the_two(ends: tuple[Tensor, Tensor]) -> None:
+def test_the_angle_of_slerp_is_proportional_to_the_fraction(ends: tuple[Tensor, Tensor]) -> None:
     a, b = (x.flatten(1).double() for x in ends)
     angle = torch.nn.functional.cosine_similarity(a, b).acos()
-    for share in (0.25, 0.6):
-        x = slerp(*ends, share).flatten(1).double()
-        assert_close(torch.nn.functional.cosine_similarity(a, x).acos(), share * angle, atol=1e-4, rtol=0)
-        assert_close(torch.nn.functional.cosine_similarity(x, b).acos(), (1 - share) * angle, atol=1e-4, rtol=0)
+    for fraction in (0.25, 0.6):
+        x = slerp(*ends, fraction).flatten(1).double()
+        assert_close(torch.nn.functional.cosine_similarity(a, x).acos(), fraction * angle, atol=1e-4, rtol=0)
+        assert_close(torch.nn.functional.cosine_similarity(x, b).acos(), (1 - fraction) * angle, atol=1e-4, rtol=0)
 
 
-def test_halfway_noise_is_noise_by_the_circle_and_half_of_it_by_the_line() -> None:
+def test_halfway_noise_has_variance_1_on_the_circle_and_one_half_on_the_line() -> None:
     a, b = GAUSSIAN.noise(400, seed=3), GAUSSIAN.noise(400, seed=4)
     assert slerp(a, b, 0.5).square().mean().item() == pytest.approx(1, abs=0.02)
     assert ((a + b) / 2).square().mean().item() == pytest.approx(0.5, abs=0.02)
 
 
-def test_images_without_a_circle_go_along_the_line_and_do_not_disturb_the_others(ends: tuple[Tensor, Tensor]) -> None:
+def test_parallel_images_use_the_straight_line_without_affecting_the_others(ends: tuple[Tensor, Tensor]) -> None:
     a, b = ends
     b = torch.stack([a[0], 2 * a[1], -a[2], *b[3:]])
     x = slerp(a, b, 0.25)
@@ -119,32 +118,31 @@ def test_images_without_a_circle_go_along_the_line_and_do_not_disturb_the_others
 # interpolate
 
 
-def test_an_interpolation_goes_from_dream_to_dream(model: Model) -> None:
-    way = Way(steps=5, seed=1)
-    images = interpolate(model, 3, 4, 7, way)
+def test_an_interpolation_goes_from_the_samples_of_one_seed_to_those_of_the_other(model: Model) -> None:
+    images = interpolate(model, 3, 4, 7, SampleOptions(steps=5, seed=1))
     assert images.shape == (4, 3, 1, 32, 32)
     assert torch.equal(images[0], model.sample(3, steps=5, seed=1))
     assert torch.equal(images[-1], model.sample(3, steps=5, seed=7))
 
 
-def test_what_lies_between_comes_from_the_circle_between_the_noises() -> None:
-    """With the denoiser of N(0, 1) a dream is its noise, but smaller."""
+def test_the_frames_in_between_start_from_noise_on_the_circle() -> None:
+    """With the denoiser of N(0, 1), a sample is its noise times a constant."""
     a, b = GAUSSIAN.noise(2, seed=1), GAUSSIAN.noise(2, seed=2)
-    images = interpolate(GAUSSIAN, 2, 5, 2, Way(steps=10, seed=1))
+    images = interpolate(GAUSSIAN, 2, 5, 2, SampleOptions(steps=10, seed=1))
     scale = shrinkage(step_times(100, 10))
     for i, image in enumerate(images):
         assert_close(image, scale * slerp(a, b, i / 4))
 
 
-@pytest.mark.parametrize("how", [{"sampler": "ddpm"}, {"sampler": "ddim", "eta": 1.0}])
-def test_the_noise_added_on_the_way_goes_from_seed_to_seed_too(model: Model, how: dict[str, Any]) -> None:
-    """Else both ends would be much the same image, as that noise decides more than where the way began."""
-    way = Way(**how, steps=5, seed=1)
-    images = interpolate(model, 3, 3, 7, way)
-    assert_close(images[0], model.sample(3, **how, steps=5, seed=1))
-    assert_close(images[-1], model.sample(3, **how, steps=5, seed=7))
+@pytest.mark.parametrize("sampler", [{"sampler": "ddpm"}, {"sampler": "ddim", "eta": 1.0}])
+def test_the_noise_that_samplers_add_is_interpolated_too(model: Model, sampler: dict[str, Any]) -> None:
+    """Otherwise both ends would look much the same, because this noise affects the image more than x_T does."""
+    options = SampleOptions(**sampler, steps=5, seed=1)
+    images = interpolate(model, 3, 3, 7, options)
+    assert_close(images[0], model.sample(3, options))
+    assert_close(images[-1], model.sample(3, options, seed=7))
     assert not torch.equal(images[1], images[0])
-    noise, like = Between(1, 7, 0.25), torch.zeros(2, 1, 4, 4)
+    noise, like = InterpolatedNoise(1, 7, 0.25), torch.zeros(2, 1, 4, 4)
     assert torch.equal(noise(30, like), slerp(Noise(1)(30, like), Noise(7)(30, like), 0.25))
 
 
@@ -152,40 +150,39 @@ def test_the_noise_added_on_the_way_goes_from_seed_to_seed_too(model: Model, how
 
 
 @pytest.mark.parametrize(("t", "steps"), [(1, 20), (30, 7), (100, 10), (5, 5), (5, 99)])
-def test_a_variation_is_the_image_with_the_noise_of_t_denoised_from_t(t: int, steps: int) -> None:
+def test_a_variation_is_the_image_noised_to_t_and_denoised_from_t(t: int, steps: int) -> None:
     image = torch.linspace(-1, 1, 64).view(1, 1, 8, 8)
-    x_t = diffuse(image, t, GAUSSIAN.noise(3, 4, ANEW), SCHEDULE)
+    x_t = diffuse(image, t, GAUSSIAN.noise(3, 4, RENOISE_OFFSET), SCHEDULE)
     scale = shrinkage(step_times(t, min(steps, t)))
-    assert_close(vary(GAUSSIAN, image, t, 3, Way(steps=steps, seed=4)), scale * x_t)
+    assert_close(vary(GAUSSIAN, image, t, 3, SampleOptions(steps=steps, seed=4)), scale * x_t)
 
 
 @pytest.mark.parametrize("sampler", list(SAMPLERS))
-def test_little_noise_leaves_the_image_and_all_noise_forgets_it(sampler: SamplerName) -> None:
-    way = Way(sampler, steps=10, seed=5)
-    image = MEMORY.sample(1, *way[:4])
-    assert min((image - one).abs().max() for one in THREE) < 1e-3
-    assert_close(vary(MEMORY, image, 20, 4, way), image.expand(4, -1, -1, -1), atol=1e-3, rtol=0)
-    far = vary(MEMORY, image, 100, 40, way)
-    distance = (far[:, None] - THREE).abs().flatten(2).amax(2)
+def test_low_noise_keeps_the_image_and_noise_of_T_replaces_it(sampler: SamplerName) -> None:
+    options = SampleOptions(sampler, steps=10, seed=5)
+    image = MEMORISED.sample(1, options)
+    assert min((image - known).abs().max() for known in THREE) < 1e-3
+    assert_close(vary(MEMORISED, image, 20, 4, options), image.expand(4, -1, -1, -1), atol=1e-3, rtol=0)
+    variations = vary(MEMORISED, image, 100, 40, options)
+    distance = (variations[:, None] - THREE).abs().flatten(2).amax(2)
     assert distance.amin(1).max() < 1e-3  # each is one of the three
     assert set(distance.argmin(1).tolist()) == {0, 1, 2}
 
 
-def test_variations_of_several_images_go_with_their_images() -> None:
-    assert_close(vary(MEMORY, THREE, 20, 3, Way(steps=5)), THREE, atol=1e-3, rtol=0)
+def test_each_of_several_images_gets_its_own_variation() -> None:
+    assert_close(vary(MEMORISED, THREE, 20, 3, SampleOptions(steps=5)), THREE, atol=1e-3, rtol=0)
 
 
-def test_a_melting_image_is_varied_again_and_again_with_new_noise() -> None:
+def test_melting_varies_the_previous_frame_with_new_noise_each_time() -> None:
     image = torch.linspace(-1, 1, 64).view(1, 1, 8, 8)
-    way = Way(steps=4, seed=6)
-    frames = melt(GAUSSIAN, image, 40, 4, 2, way)
+    frames = melt(GAUSSIAN, image, 40, 4, 2, SampleOptions(steps=4, seed=6))
     assert frames.shape == (4, 2, 1, 8, 8)
     assert torch.equal(frames[0], image.expand(2, -1, -1, -1))
     alpha, sigma = (part.item() for part in SCHEDULE.alpha_sigma(40, like=image))
     scale = shrinkage(step_times(40, 4))
     noises = [(after / scale - alpha * before) / sigma for before, after in pairwise(frames)]
-    every = torch.cat(noises).flatten(1)
-    assert (every @ every.T / 64 - torch.eye(6)).abs().max() < 0.6  # six independent noises of 64 numbers
+    flat = torch.cat(noises).flatten(1)
+    assert (flat @ flat.T / 64 - torch.eye(6)).abs().max() < 0.6  # six independent noise images of 64 pixels
 
 
 # inpaint
@@ -195,63 +192,73 @@ TWO = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)).clamp(
 PAIR = Model(Exact(oracle.finite_data(TWO, SCHEDULE)), SCHEDULE, "x0", BLACK_AND_WHITE)
 
 
-def gone_wrong(images: Tensor, image: Tensor) -> float:
+def error_rate(images: Tensor, image: Tensor) -> float:
+    """The fraction of the images that are not `image`."""
     return ((images - image).abs().amax((1, 2, 3)) > 1e-3).double().mean().item()
 
 
 @pytest.mark.parametrize("sampler", list(SAMPLERS))
-def test_the_rest_is_dreamt_to_go_with_what_is_kept(sampler: SamplerName) -> None:
+def test_inpainting_finds_the_image_that_matches_the_kept_half(sampler: SamplerName) -> None:
     for image in TWO[:, None]:
-        hidden = torch.where(LEFT, image, 0.3)  # what stands in the hole must not matter
-        images = inpaint(PAIR, hidden, LEFT, 100, Way(sampler, steps=10))
-        assert gone_wrong(images, image) < 0.05
+        masked = torch.where(LEFT, image, 0.3)  # the pixels in the hole must not matter
+        images = inpaint(PAIR, masked, LEFT, 100, SampleOptions(sampler, steps=10))
+        assert error_rate(images, image) < 0.05
 
 
-def test_going_down_once_as_others_do_often_ends_in_the_wrong_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules[inpaint.__module__], "REPEATS", 1)
-    assert gone_wrong(inpaint(PAIR, TWO[:1], LEFT, 100, Way(steps=10)), TWO[:1]) > 0.1
+def test_without_repeats_inpainting_often_finds_the_wrong_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[inpaint.__module__], "INPAINT_REPEATS", 1)
+    assert error_rate(inpaint(PAIR, TWO[:1], LEFT, 100, SampleOptions(steps=10)), TWO[:1]) > 0.1
 
 
-def test_every_repeat_of_a_step_has_noise_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_repeat_of_a_step_uses_different_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
-    put_back: list[Tensor] = []
-    walk, transition = Model.walk, process.transition
+    added_noise: list[Tensor] = []
+    bind_sampler, transition = Model.bind_sampler, process.transition
 
-    def spy_walk(self: Model, *args: Any) -> Any:
-        seeds.append(args[5].seed)
-        return walk(self, *args)
+    def spy_sampler(self: Model, options: SampleOptions, noise: Noise, times: list[int]) -> Any:
+        seeds.append(noise.seed)
+        return bind_sampler(self, options, noise, times)
 
     def spy_transition(x: Tensor, s: int, t: int, eps: Tensor, schedule: Schedule) -> Tensor:
-        put_back.append(eps)
+        added_noise.append(eps)
         return transition(x, s, t, eps, schedule)
 
-    monkeypatch.setattr(Model, "walk", spy_walk)
+    monkeypatch.setattr(Model, "bind_sampler", spy_sampler)
     monkeypatch.setattr(sys.modules[inpaint.__module__], "transition", spy_transition)
-    sample(inpainting(PAIR, TWO[:1], LEFT, 30, Way("ddpm", steps=4)))
+    inpaint(PAIR, TWO[:1], LEFT, 30, SampleOptions("ddpm", steps=4))
     assert len(seeds) == 3 * 10 + 1
-    assert len(set(seeds)) == 10  # the same for every step, which Noise tells apart by its time
-    assert len(put_back) == 3 * 9
-    agreement = torch.stack(put_back).flatten(1).corrcoef() - torch.eye(27)
-    assert agreement.abs().max() < 0.1
+    assert len(set(seeds)) == 10  # the same ten for every step, because Noise also depends on the timestep
+    assert len(added_noise) == 3 * 9
+    correlation = torch.stack(added_noise).flatten(1).corrcoef() - torch.eye(27)
+    assert correlation.abs().max() < 0.1
 
 
 @pytest.mark.parametrize("sampler", list(SAMPLERS))
-def test_what_is_kept_is_kept_to_the_last_bit(model: Model, sampler: SamplerName) -> None:
+def test_kept_pixels_are_unchanged_bit_for_bit(model: Model, sampler: SamplerName) -> None:
     image = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
     keep = read_region("5,7,20,3", model.spec)
-    images = inpaint(model, image, keep, 3, Way(sampler, steps=6))
+    images = inpaint(model, image, keep, 3, SampleOptions(sampler, steps=6))
     assert torch.equal(images[..., keep], image[..., keep].expand(3, -1, -1))
     assert not torch.equal(images[0][..., ~keep], images[1][..., ~keep])
 
 
-def test_the_dream_of_a_hole_begins_in_noise_that_no_dream_of_the_seed_has() -> None:
-    nothing_kept = torch.zeros(8, 8, dtype=torch.bool)
-    *_, last = inpainting(GAUSSIAN, torch.zeros(1, 1, 8, 8), nothing_kept, 2, Way(steps=1, seed=1))
-    assert_close(last.x, shrinkage([100, 0]) * GAUSSIAN.noise(2, 1, ANEW), atol=1e-6, rtol=0)
-    assert not torch.equal(GAUSSIAN.noise(2, 1, ANEW), GAUSSIAN.noise(2, 1))
+def test_inpainting_starts_from_noise_that_no_sample_of_the_seed_starts_from() -> None:
+    keep_nothing = torch.zeros(8, 8, dtype=torch.bool)
+    steps: list[Step] = []
+    inpaint(GAUSSIAN, torch.zeros(1, 1, 8, 8), keep_nothing, 2, SampleOptions(steps=1, seed=1), steps.append)
+    last = steps[-1]
+    assert_close(last.x, shrinkage([100, 0]) * GAUSSIAN.noise(2, 1, RENOISE_OFFSET), atol=1e-6, rtol=0)
+    assert not torch.equal(GAUSSIAN.noise(2, 1, RENOISE_OFFSET), GAUSSIAN.noise(2, 1))
 
 
-# files and words
+def test_on_step_sees_one_step_per_timestep_and_no_repeats() -> None:
+    steps: list[Step] = []
+    image = inpaint(PAIR, TWO[:1], LEFT, 3, SampleOptions(steps=4), steps.append)
+    assert [step.t for step in steps] == step_times(100, 4)[1:]
+    assert_close(steps[-1].x, image)
+
+
+# picture files, masks and regions
 
 
 def spec(channels: int) -> DataSpec:
@@ -259,13 +266,13 @@ def spec(channels: int) -> DataSpec:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_a_picture_file_comes_in_as_it_is(tmp_path: Path, channels: int) -> None:
+def test_a_picture_file_of_the_models_format_is_read_exactly(tmp_path: Path, channels: int) -> None:
     images = torch.randint(0, 256, (1, channels, 4, 6), generator=torch.Generator().manual_seed(2)) / 127.5 - 1
     render.save_picture(Image.fromarray(render.to_uint8(images)[0].squeeze()), tmp_path / "a.png")
     assert_close(read_image(tmp_path / "a.png", spec(channels)), images)
 
 
-def test_a_picture_is_converted_to_the_channels_of_the_model(tmp_path: Path) -> None:
+def test_a_picture_is_converted_to_the_models_channels(tmp_path: Path) -> None:
     pixels = np.zeros((4, 6, 4), np.uint8)
     pixels[0] = (255, 0, 0, 255)
     pixels[1] = (0, 255, 0, 0)  # transparent
@@ -279,7 +286,7 @@ def test_a_picture_is_converted_to_the_channels_of_the_model(tmp_path: Path) -> 
     assert_close(read_image(tmp_path / "grey.png", spec(3)), torch.full((1, 3, 4, 6), 200 / 127.5 - 1))
 
 
-def test_white_in_a_mask_is_dreamt_anew(tmp_path: Path) -> None:
+def test_white_pixels_of_a_mask_are_inpainted(tmp_path: Path) -> None:
     pixels = np.zeros((4, 6), np.uint8)
     pixels[1, 2:5] = 255
     pixels[3, 0], pixels[3, 1] = 128, 127
@@ -289,7 +296,7 @@ def test_white_in_a_mask_is_dreamt_anew(tmp_path: Path) -> None:
     assert keep.logical_not().nonzero().tolist() == [[1, 2], [1, 3], [1, 4], [3, 0]]
 
 
-def test_a_region_is_dreamt_anew() -> None:
+def test_the_pixels_of_a_region_are_inpainted() -> None:
     assert read_region("1,2,4,1", spec(1)).logical_not().nonzero().tolist() == [[2, 1], [2, 2], [2, 3], [2, 4]]
     assert not read_region("0,0,6,4", spec(1)).any()
 
@@ -297,19 +304,19 @@ def test_a_region_is_dreamt_anew() -> None:
 @pytest.mark.parametrize(
     "region", ["1,2,3", "a,0,1,1", "", "0,0,0,1", "0,0,1,0", "-1,0,2,2", "0,-1,2,2", "3,0,4,1", "0,3,1,2", "0,0,1,1,1"]
 )
-def test_a_region_that_is_none_is_named(region: str) -> None:
+def test_invalid_regions_are_rejected(region: str) -> None:
     with pytest.raises(UserError, match=f"region .*{region}"):
         read_region(region, spec(1))
 
 
-def test_pictures_that_cannot_be_taken_are_named(tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("no picture")
+def test_unusable_pictures_are_rejected_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("not a picture")
     Image.new("L", (6, 4)).save(tmp_path / "whole.png")
     Image.effect_noise((6, 4), 50).save(tmp_path / "noise.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "noise.png").read_bytes()[:50])
     Image.new("RGB", (4, 6)).save(tmp_path / "turned.png")
     Image.new("I;16", (6, 4)).save(tmp_path / "deep.png")
-    for name, says in (
+    for name, message in (
         ("none.png", "none.png: No such file"),
         ("text.png", "text.png: cannot identify"),
         ("cut.png", "cannot read the picture .*cut.png: "),
@@ -317,7 +324,7 @@ def test_pictures_that_cannot_be_taken_are_named(tmp_path: Path) -> None:
         ("deep.png", "deep.png: it has more than 8 bits"),
     ):
         for read in (read_image, read_mask):
-            with pytest.raises(UserError, match=says):
+            with pytest.raises(UserError, match=message):
                 read(tmp_path / name, spec(1))
     with pytest.raises(UserError, match=r"whole\.png has no white pixels"):
         read_mask(tmp_path / "whole.png", spec(1))
@@ -329,7 +336,7 @@ def test_pictures_that_cannot_be_taken_are_named(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("explore") / "run"
-    train(replace(FALLING, epochs=2), out, sample_every=0, save_every=0)
+    train(replace(TUNED, epochs=2), out, sample_every=0, save_every=0)
     return out
 
 
@@ -339,44 +346,46 @@ def model(run: Path) -> Model:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the test in an empty working directory."""
     monkeypatch.chdir(tmp_path)
 
 
-def command(*words: object) -> None:
-    tyro.cli(cli.run, args=list(map(str, words)), config=(tyro.conf.FlagCreatePairsOff,))
+def command(*arguments: object) -> None:
+    """Run `shapedreamer explore` with these arguments in this process."""
+    tyro.cli(cli.run, args=list(map(str, arguments)), config=(tyro.conf.FlagCreatePairsOff,))
 
 
 def tiles(path: str, rows: int, columns: int, top: int = 0, left: int = 0) -> np.ndarray:
-    """The 32x32 images of a grid below and right of its titles: (rows, columns, 32, 32) uint8."""
+    """The 32x32 images of a grid with titles of these sizes: (rows, columns, 32, 32) uint8."""
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("L"))[top:, left:]
     side = pixels.shape[1] // columns
     scale = (side - 2 * render.MARGIN) // 32
     assert pixels.shape == (rows * side, columns * side)
-    each = pixels.reshape(rows, side, columns, side).swapaxes(1, 2)
-    return each[:, :, render.MARGIN : -render.MARGIN : scale, render.MARGIN : -render.MARGIN : scale]
+    images = pixels.reshape(rows, side, columns, side).swapaxes(1, 2)
+    return images[:, :, render.MARGIN : -render.MARGIN : scale, render.MARGIN : -render.MARGIN : scale]
 
 
-def eight_bits(images: Tensor) -> np.ndarray:
+def in_8_bit(images: Tensor) -> np.ndarray:
     return render.to_uint8(images)[..., 0]
 
 
-@pytest.mark.usefixtures("elsewhere")
-def test_interpolate_writes_a_row_for_each_way(run: Path, model: Model, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("in_tmp_path")
+def test_interpolate_writes_a_row_for_each_path(run: Path, model: Model, capsys: pytest.CaptureFixture[str]) -> None:
     command(run, "interpolate", "--num", 2, "--steps", 3, "--seed", 4, "--frames", 5)
     assert capsys.readouterr().out == "interpolate.png\n"
     images = tiles("interpolate.png", rows=2, columns=5, top=18)
-    shown = interpolate(model, 2, 5, 5, Way(steps=3, seed=4))  # to the next seed
-    for way in range(2):
-        assert (images[way] == eight_bits(shown[:, way])).all()
+    shown = interpolate(model, 2, 5, 5, SampleOptions(steps=3, seed=4))  # to the next seed
+    for path in range(2):
+        assert (images[path] == in_8_bit(shown[:, path])).all()
     command(run, "interpolate", "--num", 2, "--steps", 3, "--seed", 4, "--to", 0)
     images = tiles("interpolate.png", rows=2, columns=16, top=18)
-    assert (images[:, -1] == eight_bits(model.sample(2, steps=3, seed=0))).all()
+    assert (images[:, -1] == in_8_bit(model.sample(2, steps=3, seed=0))).all()
 
 
-@pytest.mark.usefixtures("elsewhere")
-def test_an_interpolation_goes_there_and_back_without_a_rest(run: Path) -> None:
+@pytest.mark.usefixtures("in_tmp_path")
+def test_an_animated_interpolation_goes_there_and_back_without_a_pause(run: Path) -> None:
     command(run, "interpolate", "--num", 1, "--steps", 3, "--frames", 4, "--out", "a.webp")
     shown, durations = [], set()
     with Image.open("a.webp") as movie:
@@ -390,21 +399,21 @@ def test_an_interpolation_goes_there_and_back_without_a_rest(run: Path) -> None:
     assert len(durations) == 1
 
 
-@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.usefixtures("in_tmp_path")
 def test_vary_writes_a_row_for_each_creativity(run: Path, model: Model) -> None:
     command(run, "vary", "--num", 2, "--steps", 3, "--seed", 4, "--creativity", 50, 7)
     images = tiles("vary.png", rows=2, columns=3, top=18, left=18)
-    way = Way(steps=3, seed=4)
-    dream = model.sample(1, steps=3, seed=4)
+    options = SampleOptions(steps=3, seed=4)
+    sampled = model.sample(1, options)
     for row, t in enumerate((50, 7)):
-        assert (images[row, :1] == eight_bits(dream)).all()
-        assert (images[row, 1:] == eight_bits(vary(model, dream, t, 2, way))).all()
+        assert (images[row, :1] == in_8_bit(sampled)).all()
+        assert (images[row, 1:] == in_8_bit(vary(model, sampled, t, 2, options))).all()
     command(run, "vary", "--num", 1, "--steps", 2)
-    tiles("vary.png", rows=5, columns=2, top=18, left=18)  # 5, 10, 20, 30 and 50 % of T
+    tiles("vary.png", rows=5, columns=2, top=18, left=18)  # a row for each of CREATIVITY
 
 
-@pytest.mark.usefixtures("elsewhere")
-def test_vary_takes_a_picture_and_melts_it(run: Path) -> None:
+@pytest.mark.usefixtures("in_tmp_path")
+def test_vary_starts_from_a_picture_file_and_writes_animations(run: Path) -> None:
     Image.new("RGB", (32, 32), "white").save("white.jpg")
     command(run, "vary", "--num", 1, "--creativity", 1, "--image", "white.jpg")
     assert (tiles("vary.png", rows=1, columns=2, top=18, left=18)[0, 0] == 255).all()
@@ -414,16 +423,17 @@ def test_vary_takes_a_picture_and_melts_it(run: Path) -> None:
         assert movie.size[0] > movie.size[1]  # two images
 
 
-@pytest.mark.usefixtures("elsewhere")
-def test_inpaint_shows_the_image_the_hole_and_what_fills_it(run: Path, model: Model) -> None:
+@pytest.mark.usefixtures("in_tmp_path")
+def test_inpaint_shows_the_image_the_hole_and_the_results(run: Path, model: Model) -> None:
     command(run, "inpaint", "--num", 2, "--steps", 3, "--seed", 4)
-    way = Way(steps=3, seed=4)
-    dream = model.sample(1, steps=3, seed=4)
+    options = SampleOptions(steps=3, seed=4)
+    sampled = model.sample(1, options)
     image, hole, *results = tiles("inpaint.png", rows=1, columns=4, top=18)[0]
-    assert (image == eight_bits(dream)).all()
+    assert (image == in_8_bit(sampled)).all()
     assert (hole[:, :16] == image[:, :16]).all()
     assert (hole[:, 16:] == 128).all()
-    assert (np.stack(results) == eight_bits(inpaint(model, dream, read_region("16,0,16,32", model.spec), 2, way))).all()
+    expected = inpaint(model, sampled, read_region("16,0,16,32", model.spec), 2, options)
+    assert (np.stack(results) == in_8_bit(expected)).all()
     Image.new("L", (32, 32), "white").save("all.png")
     command(run, "inpaint", "--num", 1, "--steps", 3, "--mask", "all.png", "--image", "all.png", "--out", "b.png")
     assert (tiles("b.png", rows=1, columns=3, top=18)[0, 1] == 128).all()
@@ -433,7 +443,7 @@ def test_inpaint_shows_the_image_the_hole_and_what_fills_it(run: Path, model: Mo
 
 
 @pytest.mark.parametrize("schedule", [linear(1000), cosine(1000), cosine(3)], ids=["linear", "cosine", "short"])
-def test_by_itself_vary_takes_the_first_times_that_hold_so_much_noise(
+def test_vary_by_default_uses_the_first_timesteps_with_the_noise_of_creativity(
     monkeypatch: pytest.MonkeyPatch, schedule: Schedule
 ) -> None:
     titles: list[str] = []
@@ -445,7 +455,7 @@ def test_by_itself_vary_takes_the_first_times_that_hold_so_much_noise(
     monkeypatch.setattr(render, "labelled", spy)
     monkeypatch.setattr(render, "save_picture", lambda picture, out: None)
     model = Model(Exact(oracle.gaussian(0.0, 1.0, schedule)), schedule, "x0", NO_LIMIT)
-    write_variations(model, Path("a.png"), torch.zeros(1, 1, 8, 8), 1, way=Way(steps=1))
+    write_variations(model, Path("a.png"), torch.zeros(1, 1, 8, 8), 1, options=SampleOptions(steps=1))
     times = [int(title.removeprefix("t = ")) for title in titles]
     assert sorted(set(times)) == times
     for t, noise in zip(times, (0.5, 0.8, 0.9, 0.95, 0.98), strict=True) if schedule.T == 1000 else ():
@@ -453,24 +463,24 @@ def test_by_itself_vary_takes_the_first_times_that_hold_so_much_noise(
     assert 1 <= times[0] <= times[-1] <= schedule.T
 
 
-@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.usefixtures("in_tmp_path")
 @pytest.mark.parametrize(
-    ("mode", "options", "says"),
+    ("mode", "options", "message"),
     [
         ("interpolate", {"frames": 1}, "frames must be at least 2, not 1"),
         ("interpolate", {"to": -1}, "seed must be between 0"),
         ("interpolate", {"num": 0}, "num must be at least 1"),
         ("interpolate", {"steps": 51}, "steps must be between 1 and 50"),
-        ("interpolate", {"creativity": (5,)}, "--creativity says nothing to interpolate"),
-        ("interpolate", {"image": Path("a.png")}, "--image says nothing to interpolate"),
-        ("interpolate", {"region": "0,0,1,1"}, "--region says nothing to interpolate"),
-        ("interpolate", {"mask": Path("a.png")}, "--mask says nothing to interpolate"),
+        ("interpolate", {"creativity": (5,)}, "--creativity does not apply to interpolate"),
+        ("interpolate", {"image": Path("a.png")}, "--image does not apply to interpolate"),
+        ("interpolate", {"region": "0,0,1,1"}, "--region does not apply to interpolate"),
+        ("interpolate", {"mask": Path("a.png")}, "--mask does not apply to interpolate"),
         ("interpolate", {"out": Path("a.txt")}, "must end in .png"),
         ("interpolate", {"label": "circle"}, "trained without labels"),
         ("interpolate", {"guidance": 2.0}, "guidance 2 needs a label"),
-        ("vary", {"to": 0}, "--to says nothing to vary"),
-        ("vary", {"region": "0,0,1,1"}, "--region says nothing to vary"),
-        ("vary", {"mask": Path("a.png")}, "--mask says nothing to vary"),
+        ("vary", {"to": 0}, "--to does not apply to vary"),
+        ("vary", {"region": "0,0,1,1"}, "--region does not apply to vary"),
+        ("vary", {"mask": Path("a.png")}, "--mask does not apply to vary"),
         ("vary", {"creativity": (0,)}, "between 1 and T = 50, not 0"),
         ("vary", {"creativity": (51,)}, "between 1 and T = 50, not 51"),
         ("vary", {"frames": 5}, "a.png is a picture"),
@@ -481,33 +491,35 @@ def test_by_itself_vary_takes_the_first_times_that_hold_so_much_noise(
         ("vary", {"image": BLACK, "steps": 0}, "steps must be between 1 and 50, not 0"),
         ("vary", {"image": BLACK, "seed": -1}, "seed must be between 0"),
         ("vary", {"image": BLACK, "num": 0}, "num must be at least 1"),
-        ("vary", {"image": BLACK, "sampler": "heun", "eta": 1.0}, "heun has none"),
-        ("inpaint", {"to": 0}, "--to says nothing to inpaint"),
-        ("inpaint", {"frames": 5}, "--frames says nothing to inpaint"),
-        ("inpaint", {"creativity": (5,)}, "--creativity says nothing to inpaint"),
+        ("vary", {"image": BLACK, "sampler": "heun", "eta": 1.0}, "heun has no eta"),
+        ("inpaint", {"to": 0}, "--to does not apply to inpaint"),
+        ("inpaint", {"frames": 5}, "--frames does not apply to inpaint"),
+        ("inpaint", {"creativity": (5,)}, "--creativity does not apply to inpaint"),
         ("inpaint", {"region": "0,0,33,1"}, "32 pixels wide and 32 high"),
         ("inpaint", {"region": "0,0,1,1", "mask": Path("a.png")}, "leave one out"),
         ("inpaint", {"mask": Path("nothing.png")}, "cannot read the picture nothing.png"),
         ("inpaint", {"image": BLACK, "num": 0}, "num must be at least 1"),
     ],
 )
-def test_mistakes_are_named_and_leave_nothing(
-    model: Model, mode: ExploreMode, options: dict[str, Any], says: str
+def test_invalid_options_are_rejected_before_anything_is_written(
+    model: Model, mode: ExploreMode, options: dict[str, Any], message: str
 ) -> None:
     Image.new("L", (32, 32)).save(BLACK)
-    way = Way(**{name: value for name, value in options.items() if name in Way._fields})
-    rest: dict[str, Any] = {"out": Path("a.png"), "num": 1} | {k: v for k, v in options.items() if k not in Way._fields}
-    with pytest.raises(UserError, match=says):
-        explore(model, mode, way=way, **rest)
+    names = {field.name for field in fields(SampleOptions)}
+    sampling = SampleOptions(**{name: value for name, value in options.items() if name in names})
+    arguments: dict[str, Any] = {"out": Path("a.png"), "num": 1}
+    arguments |= {name: value for name, value in options.items() if name not in names}
+    with pytest.raises(UserError, match=message):
+        explore(model, mode, options=sampling, **arguments)
     assert list(Path().iterdir()) == [BLACK]
 
 
-@pytest.mark.usefixtures("elsewhere")
-def test_words_of_the_command_that_are_wrong_are_named_too(run: Path) -> None:
-    for words, says in (
-        (("interpolate", "--creativity", 5), "--creativity says nothing to interpolate"),
+@pytest.mark.usefixtures("in_tmp_path")
+def test_the_command_rejects_invalid_options_too(run: Path) -> None:
+    for arguments, message in (
+        (("interpolate", "--creativity", 5), "--creativity does not apply to interpolate"),
         (("vary", "--out", "a.gif"), "exactly one creativity"),
         (("inpaint", "--region", "right"), "region 'right' must be"),
     ):
-        with pytest.raises(UserError, match=says):
-            command(run, *words)
+        with pytest.raises(UserError, match=message):
+            command(run, *arguments)

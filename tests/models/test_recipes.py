@@ -1,4 +1,4 @@
-"""Recipes: typed, named, refused when they make no sense, and equal to what they promise."""
+"""Recipes hold the documented settings, fit their data, round-trip through JSON, and reject invalid values."""
 
 import inspect
 import subprocess
@@ -21,13 +21,13 @@ from shapedreamer.models.recipes import (
     DrawnData,
     Recipe,
     UNetConfig,
-    change,
     folder,
-    moved,
-    named,
+    get_recipe,
     patterns,
     shapes,
     sprites,
+    with_data_path,
+    with_overrides,
 )
 from shapedreamer.networks.context_unet import ContextUnet
 from shapedreamer.networks.unet import UNet
@@ -35,7 +35,7 @@ from shapedreamer.networks.unet import UNet
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
-def test_the_textbook_is_ddpms() -> None:
+def test_the_textbook_recipe_has_the_settings_of_ddpm() -> None:
     recipe = shapes(textbook=True)
     assert recipe == Recipe("shapes")
     assert (recipe.prediction, recipe.schedule, recipe.timesteps, recipe.noise_levels) == ("eps", "linear", 1000, None)
@@ -44,8 +44,8 @@ def test_the_textbook_is_ddpms() -> None:
     assert 2e6 < sum(p.numel() for p in recipe.make_network().parameters()) < 4e6
 
 
-def test_network_options_are_those_of_the_network() -> None:
-    """UNetConfig repeats UNet's arguments so that it needs no torch; it must not drift from them."""
+def test_network_configs_have_the_arguments_and_defaults_of_their_networks() -> None:
+    """UNetConfig repeats UNet's arguments so that it does not import torch."""
     for network, config in ((UNet, UNetConfig()), (ContextUnet, ContextUnetConfig())):
         arguments = {name: p.default for name, p in inspect.signature(network).parameters.items()}
         assert arguments == {name: getattr(config, name) for name in arguments}
@@ -54,12 +54,14 @@ def test_network_options_are_those_of_the_network() -> None:
 
 @pytest.mark.parametrize("textbook", [False, True])
 @pytest.mark.parametrize("name", recipes.RECIPES)
-def test_every_recipe_fits_its_data_builds_and_survives_json(name: RecipeName, textbook: bool, tmp_path: Path) -> None:
+def test_every_recipe_fits_its_data_and_round_trips_through_json(
+    name: RecipeName, textbook: bool, tmp_path: Path
+) -> None:
     data = None
     if name in ("mnist", "fashion_mnist"):
         data = SHARED / name
         if not data.exists():
-            pytest.skip("the real data are not here")
+            pytest.skip(f"the real data are not in {data}")
     if name == "folder":
         data = tmp_path
         rng = np.random.default_rng(0)
@@ -68,29 +70,29 @@ def test_every_recipe_fits_its_data_builds_and_survives_json(name: RecipeName, t
             np.save(tmp_path / kind / "images.npy", rng.integers(0, 256, (20, 30, 20, 3), np.uint8))
     if name == "patterns":
         pytest.importorskip("cv2")
-    recipe = named(name, textbook=textbook, data=data, samples=30)
+    recipe = get_recipe(name, textbook=textbook, data=data, samples=30)
     images, held_out = recipe.make_data()
-    fitted = recipe.fitted(images)
-    assert fitted.fitted(images) == fitted
-    config = RunConfig(fitted, images.spec)
-    assert RunConfig.from_json(config.to_json(), "here") == config
-    assert fitted.data.samples == len(images) == 30
+    bound = recipe.bind_data(images)
+    assert bound.bind_data(images) == bound
+    config = RunConfig(bound, images.spec)
+    assert RunConfig.from_json(config.to_json(), "config.json") == config
+    assert bound.data.samples == len(images) == 30
     assert held_out.spec.labels == images.spec.labels
     x, label = images.batch(torch.arange(2))
     assert images.spec.check(x) is x
-    network = fitted.make_network()
-    told = [label] if fitted.labels else []
-    assert network(x, torch.tensor([1, recipe.timesteps]), *told).shape == x.shape
+    network = bound.make_network()
+    condition = [label] if bound.labels else []
+    assert network(x, torch.tensor([1, recipe.timesteps]), *condition).shape == x.shape
     assert recipe.make_schedule().T == recipe.timesteps
     assert (recipe.prediction, recipe.schedule) == (("eps", "linear") if textbook else ("x0", "cosine"))
 
 
-def test_the_textbooks_of_the_other_systems() -> None:
-    course = sprites(textbook=True)
-    assert (course.timesteps, course.network) == (500, ContextUnetConfig(features=64))
-    assert (course.epochs, course.batch_size, course.lr) == (32, 100, 2e-4)
+def test_the_settings_of_the_other_textbook_recipes() -> None:
+    recipe = sprites(textbook=True)
+    assert (recipe.timesteps, recipe.network) == (500, ContextUnetConfig(features=64))
+    assert (recipe.epochs, recipe.batch_size, recipe.lr) == (32, 100, 2e-4)
     for name in ("mnist", "fashion_mnist"):
-        recipe = named(name, textbook=True)
+        recipe = get_recipe(name, textbook=True)
         assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.timesteps) == (20, 128, 2e-4, 1000)
         network = replace(recipe, network=replace(recipe.network, context=10)).make_network()
         assert 1.5e6 < sum(p.numel() for p in network.parameters()) < 2.5e6
@@ -105,16 +107,16 @@ def test_the_textbooks_of_the_other_systems() -> None:
     ("size", "levels", "patch"),
     [((32, 32), 3, 2), ((28, 28), 2, 2), ((30, 20), 1, 2), ((64, 48), 3, 2), ((8, 8), 3, 2), ((2, 2), 1, 2)],
 )
-def test_a_network_loses_the_levels_that_the_images_cannot_be_halved_for(
+def test_a_network_drops_levels_for_images_that_cannot_be_halved_often_enough(
     size: tuple[int, int], levels: int, patch: int
 ) -> None:
     images = np.zeros((20, *size, 3), np.uint8)
-    fitted = folder("nowhere").fitted(Arrays("mine", images, np.zeros((20, 0)), ()))
-    assert isinstance(fitted.network, UNetConfig)
-    assert (len(fitted.network.channels), fitted.network.patch, fitted.network.in_channels) == (levels, patch, 3)
-    assert fitted.network.context == 0  # there are no labels to be told
+    bound = folder("nowhere").bind_data(Arrays("mine", images, np.zeros((20, 0)), ()))
+    assert isinstance(bound.network, UNetConfig)
+    assert (len(bound.network.channels), bound.network.patch, bound.network.in_channels) == (levels, patch, 3)
+    assert bound.network.context == 0  # the data have no labels
     x = torch.zeros(1, 3, *size)
-    assert fitted.make_network()(x, torch.tensor([1])).shape == x.shape
+    assert bound.make_network()(x, torch.tensor([1])).shape == x.shape
 
 
 @pytest.mark.parametrize(
@@ -126,77 +128,77 @@ def test_a_network_loses_the_levels_that_the_images_cannot_be_halved_for(
         (sprites(), (18, 33), "16x32"),
     ],
 )
-def test_images_that_fit_no_network_are_refused_with_the_nearest_size(
+def test_images_of_an_unsupported_size_are_rejected_with_the_nearest_size(
     recipe: Recipe, size: tuple[int, int], nearest: str
 ) -> None:
     data = Arrays("mine", np.zeros((20, *size, 3), np.uint8), np.zeros((20, 2)), ("a", "b"))
     with pytest.raises(UserError, match=f"images of {size[0]}x{size[1]} do not fit.*nearest size is {nearest}"):
-        recipe.fitted(data)
+        recipe.bind_data(data)
 
 
-def test_a_network_that_must_be_told_labels_needs_some() -> None:
+def test_the_context_unet_needs_class_labels() -> None:
     data = Arrays("mine", np.zeros((20, 16, 16, 3), np.uint8), np.zeros((20, 0)), ())
-    with pytest.raises(UserError, match="context_unet is told labels, and there are none in mine"):
-        sprites().fitted(data)
+    with pytest.raises(UserError, match="context_unet needs class labels, but mine has none"):
+        sprites().bind_data(data)
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "says"),
+    ("name", "options", "message"),
     [
-        ("shapes", {"data": "x"}, "draws its own images.*--data is for: sprites, mnist, fashion_mnist, folder"),
-        ("folder", {}, "needs the folder of your pictures: --data PATH"),
-        ("mnist", {"size": (28, 28)}, "mnist has no size; --size is for: folder"),
-        ("sprites", {"fit": "crop"}, "sprites has no fit; --fit is for: folder"),
+        ("shapes", {"data": "x"}, "draws its own images; --data works with: sprites, mnist, fashion_mnist, folder"),
+        ("folder", {}, "needs the folder of your images: --data PATH"),
+        ("mnist", {"size": (28, 28)}, "mnist has no size; --size works with: folder"),
+        ("sprites", {"fit": "crop"}, "sprites has no fit; --fit works with: folder"),
     ],
 )
-def test_an_option_of_another_recipe_is_refused(name: RecipeName, options: dict[str, Any], says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        named(name, **options)
+def test_an_option_of_another_recipe_is_rejected(name: RecipeName, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        get_recipe(name, **options)
 
 
-def test_images_can_move_but_drawn_ones_lie_nowhere() -> None:
-    assert moved(named("mnist", data="a"), "b") == named("mnist", data="b")
-    assert moved(shapes(), None) == shapes()
+def test_the_data_path_can_change_except_for_drawn_images() -> None:
+    assert with_data_path(get_recipe("mnist", data="a"), "b") == get_recipe("mnist", data="b")
+    assert with_data_path(shapes(), None) == shapes()
     with pytest.raises(UserError, match="draws its own images"):
-        moved(shapes(), "b")
+        with_data_path(shapes(), "b")
 
 
-def test_change_leaves_what_is_not_given() -> None:
-    assert change(shapes(), samples=None, epochs=None) == shapes()
-    changed = change(shapes(), samples=77, epochs=3)
+def test_overrides_that_are_none_change_nothing() -> None:
+    assert with_overrides(shapes(), samples=None, epochs=None) == shapes()
+    changed = with_overrides(shapes(), samples=77, epochs=3)
     assert (changed.data.samples, changed.epochs) == (77, 3)
     assert replace(changed, data=shapes().data, epochs=4) == shapes()
 
 
 @pytest.mark.parametrize(
-    ("wrong", "named"),
+    ("invalid", "message"),
     [
-        ({"epochs": 0}, "epochs"),
-        ({"batch_size": -1}, "batch_size"),
-        ({"timesteps": 0}, "timesteps"),
-        ({"samples": 0}, "samples"),
-        ({"lr": 0.0}, "lr"),
-        ({"lr": float("nan")}, "lr"),
-        ({"seed": -1}, "seed"),
-        ({"label_dropout": 1.5}, "label_dropout"),
-        ({"textbook": True, "schedule": "linear_zero_snr"}, "prediction v or x0"),
+        ({"epochs": 0}, "epochs must be at least 1, not 0"),
+        ({"batch_size": -1}, "batch_size must be at least 1, not -1"),
+        ({"timesteps": 0}, "timesteps must be at least 1, not 0"),
+        ({"samples": 0}, "samples must be at least 1, not 0"),
+        ({"lr": 0.0}, r"lr must be above 0, not 0\.0"),
+        ({"lr": float("nan")}, "lr must be above 0, not nan"),
+        ({"seed": -1}, "seed must be between 0 and 2⁶⁴−1, not -1"),
+        ({"label_dropout": 1.5}, r"label_dropout must be between 0 and 1, not 1\.5"),
+        ({"textbook": True, "schedule": "linear_zero_snr"}, "prediction eps does not work .*; use v or x0"),
     ],
 )
-def test_nonsense_is_refused_by_name(wrong: dict[str, Any], named: str) -> None:
-    with pytest.raises(UserError, match=named):
-        shapes(**wrong)
+def test_invalid_values_are_rejected_by_name(invalid: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        shapes(**invalid)
 
 
-def test_a_batch_larger_than_the_data_is_one_batch_an_epoch() -> None:
+def test_an_epoch_of_less_data_than_a_batch_is_one_step() -> None:
     assert shapes(samples=10, batch_size=64).steps_per_epoch == 1
 
 
-def test_reading_recipes_does_not_load_torch() -> None:
+def test_importing_recipes_does_not_import_torch() -> None:
     code = "import sys, shapedreamer, shapedreamer.models.recipes, shapedreamer.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_top_level_names_all_resolve() -> None:
+def test_all_top_level_names_resolve() -> None:
     import shapedreamer as sd
 
     assert sd.recipes is recipes
@@ -206,7 +208,7 @@ def test_top_level_names_all_resolve() -> None:
 
 
 @pytest.mark.slow
-def test_train_is_callable_whatever_was_imported_first() -> None:
+def test_sd_train_is_a_function_regardless_of_import_order() -> None:
     imports = "import shapedreamer.training.loop, shapedreamer as sd"
     code = f"{imports}; assert callable(sd.train) and 'recipe' in inspect.signature(sd.train).parameters"
     assert subprocess.run([sys.executable, "-c", f"import inspect; {code}"]).returncode == 0

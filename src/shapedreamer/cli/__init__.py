@@ -1,4 +1,4 @@
-"""The command `shapedreamer`: one short file a subcommand, which parses its words and calls the library."""
+"""The command `shapedreamer`: one short file for each subcommand, which parses its options and calls the library."""
 
 import sys
 from collections.abc import Callable
@@ -26,7 +26,7 @@ SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
 
 
 def main() -> int:
-    """Run the command line; a mistake of the user's is one line on stderr and exit code 2."""
+    """Run the command line. A user's mistake prints one line on stderr; the exit code is then 2."""
     if sys.argv[1:] == ["--version"]:
         print(f"shapedreamer {__version__}")
         return 0

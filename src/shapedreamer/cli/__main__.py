@@ -1,4 +1,4 @@
-"""`python -m shapedreamer.cli`: the command where it is not on the path."""
+"""`python -m shapedreamer.cli`: the same command, where `shapedreamer` is not on the PATH."""
 
 import sys
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from ..common.names import DeviceName, Which
+from .options import CompareOptions
 
 
 def run(
@@ -17,38 +18,31 @@ def run(
     epochs: Annotated[tuple[int, ...], arg(help_behavior_hint="(default: none)")] = (),
     wrong: Literal["no-noise"] | None = None,
     num: int = 8,
-    seed: int = 0,
-    label: str = "any",
-    guidance: float = 1.0,
+    sampling: OmitArgPrefixes[CompareOptions] = CompareOptions(),
     out: Path = Path("compare.png"),
     which: Which = "ema",
     device: DeviceName = "auto",
 ) -> None:
-    """Dream from the same noise with several samplers, or after several epochs of training, and compare.
+    """Sample from the same noise with several samplers, or after several epochs of training, and compare.
 
-    Writes a picture with a row for each, and prints how many network calls and seconds it took.
+    Writes a picture with a row for each, and prints its number of network calls and seconds.
 
     Args:
-        model: A run folder (its best checkpoint is taken) or a checkpoint file.
-        samplers: SAMPLER:STEPS of each row, such as ddim:20; ddim:20:0.5 has eta 0.5.
-        epochs: Compare the weights after these epochs, of which the run folder must have kept checkpoints.
-        wrong: Add a row with a mistake: ddpm that forgets to add noise on the way.
-        num: How many images in a row.
-        seed: One seed, one set of pictures.
-        label: What to dream of: a name or number (boot, 7), or names with amounts (circle=2,line=1; human=1,food=0.6);
-            any is as they come in the data, and none is none.
-        guidance: How much the label counts: 1 as it is, more overshoots towards it, 0 forgets it.
+        model: A run folder (its best checkpoint is used), a checkpoint file, or a shipped model.
+        samplers: SAMPLER:STEPS for each row, such as ddim:20; ddim:20:0.5 has eta 0.5.
+        epochs: Compare the weights after these epochs; the run folder must have their checkpoints.
+        wrong: Add a row with a mistake: ddpm that forgets to add noise.
+        num: Number of images in a row.
+        sampling: How to sample.
         out: The picture.
-        which: Averaged weights or those of the last step.
+        which: Averaged weights (ema), or those of the last training step (raw).
         device: Where to compute.
     """
     from ..imaging.compare import compare, picture, table
-    from ..imaging.figures import Way
     from ..imaging.render import check_ending, save_picture
 
     check_ending(out)
-    way = Way(seed=seed, label=label, guidance=guidance)
-    rows = compare(model, samplers, epochs, num, way, wrong == "no-noise", which, device)
+    rows = compare(model, samplers, epochs, num, sampling, wrong == "no-noise", which, device)
     save_picture(picture(rows), out)
     print(table(rows))
     print(out)

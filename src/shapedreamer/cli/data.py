@@ -1,4 +1,4 @@
-"""shapedreamer data: look at a data set, or fetch one."""
+"""shapedreamer data: look at a data set, or download one."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,15 +19,15 @@ def run(
     samples: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: all)")] = None,
     out: Path = Path("contact.png"),
 ) -> None:
-    """Say what a data set is; with --inspect, go through it all and write a contact sheet.
+    """Describe a data set; with --inspect, examine every image and write a contact sheet.
 
-    `shapedreamer data fetch NAME` downloads a data set, to --data or else to a cache folder, and says where it is.
+    `shapedreamer data fetch NAME` downloads a data set to --data, or to a cache folder, and prints where it is.
 
     Args:
-        recipe: Whose data; or the word fetch.
-        name: After fetch, what to download: dcss (Dungeon Crawl tiles, CC0), mnist or fashion_mnist.
-        inspect: Count images, labels and duplicates, and check the range.
-        samples: Images in the data set.
+        recipe: The recipe whose data to look at; or the word fetch.
+        name: What to fetch: dcss (Dungeon Crawl tiles, CC0), mnist or fashion_mnist.
+        inspect: Count images, labels and duplicates, and check the range of values.
+        samples: Number of images.
         out: The contact sheet.
     """
     from ..common.errors import UserError
@@ -46,13 +46,13 @@ def run(
             print(*fetch(FILES[name], images.data or cache_folder(name)), sep="\n")
         return
     if name is not None:
-        raise UserError(f"{name} belongs after fetch: shapedreamer data fetch {name}")
+        raise UserError(f"to download {name}, use: shapedreamer data fetch {name}")
 
     from ..data.inspect import contact_sheet, describe, inspect_data
     from ..imaging.render import grid, save_picture
-    from ..models.recipes import named
+    from ..models.recipes import get_recipe
 
-    data, _ = named(recipe, samples=samples, **images.options()).make_data()
+    data, _ = get_recipe(recipe, samples=samples, **images.options()).make_data()
     if not inspect:
         print(describe(data))
         return

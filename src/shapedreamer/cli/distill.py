@@ -1,4 +1,4 @@
-"""shapedreamer distill: make a few-step model of a trained one."""
+"""shapedreamer distill: make a few-step model from a trained one."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,41 +11,38 @@ from ..common.names import DeviceName
 def run(
     model: Positional[Path],
     steps: int = 4,
-    match: float = 0.0,
-    pure: float = 0.7,
+    dmd_weight: float = 0.0,
+    terminal_share: float = 0.7,
     lr: float = 1e-3,
     epochs: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: about 60,000 images)")] = None,
     seed: int = 0,
-    data: Annotated[
-        Path | None, arg(metavar="PATH", help_behavior_hint="(default: where they were in training)")
-    ] = None,
+    data: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(default: as in the teacher's run)")] = None,
     max_minutes: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: no limit)")] = None,
     sample_every: int = 1,
     device: DeviceName = "auto",
     out: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(default: runs/RECIPE-turbo)")] = None,
     resume: bool = False,
 ) -> None:
-    """Make a few-step model of a trained one: a few network calls do what took it many. Ctrl-C saves; --resume goes on.
+    """Distill a trained model into one that needs only a few network calls. Ctrl-C saves; --resume continues.
 
-    The result is a run like any other. It can be sampled with 1, 2, 4 or 8 calls, and of those --steps is what it takes
-    where nothing is said.
+    The result is a run like any other. It can be sampled with 1, 2, 4 or 8 network calls; --steps sets the default.
 
     Args:
-        model: A run folder (its best checkpoint is taken), a checkpoint file, or a model in the box; trained to predict
-            x0 or v, as the recipes do by default.
-        steps: Network calls that the new model is sampled with by default: 1, 2, 4 or 8.
-        match: Weight of drawing the same pictures as often as the model does, besides being taken for real; 0 for none.
-        pure: Share of the images of which it sees nothing but noise, as where a picture begins: the more, the better is
-            one call.
-        lr: Learning rate, of the model and of the critic that judges it.
-        epochs: Passes over the images that the model was trained on.
-        seed: Decides the order of the images, the times and the noise.
-        data: Where the images lie by now.
-        max_minutes: Stop after so many minutes, saved.
-        sample_every: Epochs between sample grids; 0 for one at the end only.
+        model: The teacher: a run folder (its best checkpoint is used), a checkpoint file, or a shipped model. It must
+            predict x0 or v, as models of the recipes do by default.
+        steps: Default number of network calls of the new model: 1, 2, 4 or 8.
+        dmd_weight: Weight of distribution matching, which makes the student generate each kind of image as often as
+            the teacher does; 0 switches it off.
+        terminal_share: Fraction of training samples at t = T. Higher improves one-step quality.
+        lr: Learning rate of the student and its critic.
+        epochs: Passes over the teacher's training images.
+        seed: Determines the order of the images, timesteps and noise.
+        data: Where the teacher's training images are now.
+        max_minutes: Save and stop after this many minutes.
+        sample_every: Epochs between sample grids; 0 for a single grid at the end.
         device: Where to compute.
         out: Run folder.
-        resume: Go on with the run in the folder.
+        resume: Continue the run in --out.
     """
     from ..training.distillation import distill
 
@@ -53,8 +50,8 @@ def run(
         model,
         out,
         steps=steps,
-        match=match,
-        pure=pure,
+        dmd_weight=dmd_weight,
+        terminal_share=terminal_share,
         lr=lr,
         epochs=epochs,
         seed=seed,

@@ -8,7 +8,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from ..common.names import RecipeName, ScheduleName
 from .options import Images
 
-SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.999)  # of T
+FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.999)  # of T
 
 
 def run(
@@ -16,7 +16,7 @@ def run(
     images: OmitArgPrefixes[Images] = Images(),
     num: int = 8,
     times: Annotated[
-        tuple[int, ...], arg(help_behavior_hint="(default: 0 50 100 200 400 600 800 999 where T is 1000)")
+        tuple[int, ...], arg(help_behavior_hint="(default: 0 50 100 200 400 600 800 999 for T = 1000)")
     ] = (),
     schedule: ScheduleName = "linear",
     timesteps: Annotated[
@@ -25,25 +25,25 @@ def run(
     seed: int = 0,
     out: Path = Path("forward.png"),
 ) -> None:
-    """Show images of a data set with more and more noise in them.
+    """Show images of a data set with more and more noise.
 
     Args:
-        recipe: Whose data.
-        num: How many images.
-        times: At which times t, 0 (clean) to T (noise).
-        schedule: How the noise grows with t.
-        timesteps: Number of noise levels T.
-        seed: Of the noise.
+        recipe: The recipe whose images to show.
+        num: Number of images.
+        times: Timesteps t to show, from 0 (clean) to T (noise).
+        schedule: Noise schedule.
+        timesteps: Number of timesteps T.
+        seed: Seed of the noise.
         out: The picture.
     """
     from ..diffusion.schedule import SCHEDULES
     from ..imaging.figures import forward_picture
     from ..imaging.render import save_picture
-    from ..models.recipes import named
+    from ..models.recipes import get_recipe
 
-    chosen = named(recipe, **images.options())
-    table = SCHEDULES[schedule](chosen.timesteps if timesteps is None else timesteps)
-    times = times or tuple(int(share * table.T) for share in SHARES)
-    data, _ = chosen.make_data()
+    settings = get_recipe(recipe, **images.options())
+    table = SCHEDULES[schedule](settings.timesteps if timesteps is None else timesteps)
+    times = times or tuple(int(fraction * table.T) for fraction in FRACTIONS)
+    data, _ = settings.make_data()
     save_picture(forward_picture(data, table, num, times, seed), out)
     print(out)

@@ -1,4 +1,4 @@
-"""shapedreamer live: the page, dreaming on this machine."""
+"""shapedreamer live: serve the live page from this machine."""
 
 from typing import Annotated
 
@@ -6,12 +6,12 @@ from tyro.conf import Positional, arg
 
 from ..common.names import DeviceName
 
-FAVOURITES = ("shapes-turbo", "shapes", "sprites")
+PREFERRED = ("shapes-turbo", "shapes", "sprites")
 
 
 def run(
     model: Annotated[
-        Positional[str | None], arg(metavar="[MODEL]", help_behavior_hint="(default: shapes, by few steps)")
+        Positional[str | None], arg(metavar="[MODEL]", help_behavior_hint="(default: shapes-turbo)")
     ] = None,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -19,15 +19,15 @@ def run(
     allow_origin: tuple[str, ...] = (),
     device: DeviceName = "auto",
 ) -> None:
-    """Serve the live page: watch the network dream, in a browser. Ctrl-C ends it.
+    """Serve the live page, on which a network dreams in your browser. Ctrl-C stops it.
 
     Args:
-        model: What dreams first: a model in the box, a run folder or a checkpoint. All in the box can be chosen on
-            the page.
-        host: Where to listen: 127.0.0.1 is for this machine alone, 0.0.0.0 for all who can reach it.
-        port: Where to listen; 0 for any that is free.
+        model: The model to start with: a shipped model, a run folder or a checkpoint file. All shipped models can be
+            selected on the page.
+        host: Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for everyone who can reach it.
+        port: Port to listen on; 0 for any free port.
         open: Open the page in a browser.
-        allow_origin: Pages from elsewhere that may connect too, such as https://example.org; * is any.
+        allow_origin: Other web pages that may connect, such as https://example.org; * allows any.
         device: Where to compute.
     """
     import webbrowser
@@ -38,7 +38,7 @@ def run(
     from ..models import zoo
     from ..models.model import load
 
-    first = model or next((name for name in FAVOURITES if name in zoo.names()), FAVOURITES[0])
+    first = model or next((name for name in PREFERRED if name in zoo.names()), PREFERRED[0])
     name = Path(first).resolve().stem if Path(first).exists() else first
     models = {name: load(first, device=device)}
     models |= {other: load(other, device=device) for other in zoo.names() if other not in models}
@@ -46,7 +46,7 @@ def run(
     server = make_server(engine, allow_origin=allow_origin)
     with listen(host, port) as socket:
         address = f"http://{f'[{host}]' if ':' in host else host}:{socket.getsockname()[1]}"
-        print(f"{name} runs in {engine.prepare(name)}; the page is at {address} and Ctrl-C ends it", flush=True)
+        print(f"{name} runs in {engine.prepare(name)}; open {address} in a browser; Ctrl-C stops", flush=True)
         if open:
             webbrowser.open(address)
         server.run(sockets=[socket])

@@ -1,4 +1,4 @@
-"""shapedreamer models: what is in the box."""
+"""shapedreamer models: the models that come with the package."""
 
 from typing import Annotated
 
@@ -6,14 +6,12 @@ from tyro.conf import Positional, arg
 
 
 def run(
-    name: Annotated[
-        Positional[str | None], arg(metavar="[NAME]", help_behavior_hint="(default: a list of all)")
-    ] = None,
+    name: Annotated[Positional[str | None], arg(metavar="[NAME]", help_behavior_hint="(default: list all)")] = None,
 ) -> None:
-    """List the models that come with the package, or tell all about one: data, training, quality.
+    """List the models that come with the package, or describe one: data, training and quality.
 
     Args:
-        name: A model in the box.
+        name: A shipped model.
     """
     from ..evaluation.table import describe
     from ..models import zoo

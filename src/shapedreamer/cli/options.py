@@ -1,42 +1,57 @@
-"""Options that several subcommands have: above all which images a recipe is about."""
+"""Options that several subcommands share: where a recipe's images come from, and how to sample."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import arg
+from tyro.conf import Suppress, arg
 
 from ..common.errors import UserError
 from ..common.names import Fit, Mode
-
-AS_MADE = "(default: as the model was made for)"
+from ..models.options import SampleOptions
 
 
 @dataclass(frozen=True)
 class Images:
-    """Where images come from, for recipes that do not draw their own.
+    """Where images come from, for recipes that read files.
 
     Args:
-        data: A folder or file of sprites (sprites), of MNIST's files, or of your own pictures (folder).
-        size: HEIGHTxWIDTH of your own pictures, such as 28x28, if not as they are.
-        fit: How pictures of another size get that one.
-        mode: Grey (L), RGB or RGBA; auto takes L where all pictures are grey, and else RGB.
-        background: What transparent pictures are laid on, such as white or #ff8000.
+        data: A folder or file: of sprites (recipe sprites), of the MNIST files, or of your own images (recipe folder).
+        size: HEIGHTxWIDTH to convert your own images to, such as 28x28.
+        fit: How to convert images of another size.
+        mode: Grey (L), RGB or RGBA; auto is L if all images are grey, else RGB.
+        background: Colour behind transparent images, such as white or #ff8000.
     """
 
     data: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(default: the recipe's own)")] = None
-    size: Annotated[str | None, arg(metavar="HxW", help_behavior_hint="(default: as they are)")] = None
+    size: Annotated[str | None, arg(metavar="HxW", help_behavior_hint="(default: unchanged)")] = None
     fit: Annotated[Fit | None, arg(metavar="{none,crop,pad,stretch}", help_behavior_hint="(default: none)")] = None
     mode: Annotated[Mode | None, arg(metavar="{auto,L,RGB,RGBA}", help_behavior_hint="(default: auto)")] = None
     background: Annotated[str | None, arg(metavar="COLOUR", help_behavior_hint="(default: white)")] = None
 
     def options(self) -> dict[str, Any]:
-        """As arguments of recipes.named; UserError for a size that is none."""
+        """The arguments for recipes.get_recipe; UserError for a malformed size."""
         return {**vars(self), "size": parse_size(self.size)}
 
 
+@dataclass(frozen=True)
+class EvaluateOptions(SampleOptions):
+    """SampleOptions without --label: an evaluation draws the labels from the data."""
+
+    label: Annotated[str, Suppress] = "any"
+
+
+@dataclass(frozen=True)
+class CompareOptions(SampleOptions):
+    """SampleOptions without --sampler, --steps and --eta: --samplers gives them for each row."""
+
+    sampler: Annotated[None, Suppress] = None
+    steps: Annotated[None, Suppress] = None
+    eta: Annotated[None, Suppress] = None
+
+
 def parse_size(size: str | None) -> tuple[int, int] | None:
-    """ "28x20" -> (28, 20), height first. UserError for anything else."""
+    """Parse a size, height first: "28x20" -> (28, 20). UserError for anything else."""
     if size is None:
         return None
     height, _, width = size.partition("x")

@@ -9,18 +9,18 @@ from tyro.conf import Positional, arg
 def run(
     out: Positional[Path],
     models: Annotated[
-        Positional[tuple[str, ...]], arg(metavar="[MODEL ...]", help_behavior_hint="(default: all in the box)")
+        Positional[tuple[str, ...]], arg(metavar="[MODEL ...]", help_behavior_hint="(default: all shipped models)")
     ] = (),
-    runtime: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(default: npm fetches it)")] = None,
+    runtime: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(default: npm downloads it)")] = None,
 ) -> None:
-    """Write the live page as a folder of files, with models that dream in the viewer's browser: for any static host.
+    """Write the live page as a folder for any static host. The models run in the viewer's browser.
 
     Args:
-        out: A folder: a new or empty one, or an earlier site, which is replaced.
-        models: Names of models in the box, run folders (their best checkpoint is taken) or checkpoint files.
-        runtime: The tarball of the npm package that runs the models, onnxruntime-web, where npm cannot fetch it.
+        out: A new or empty folder, or an earlier site, which is replaced.
+        models: Shipped models, run folders (their best checkpoint is used) or checkpoint files.
+        runtime: The tarball of the npm package onnxruntime-web, which runs the models, if npm cannot download it.
     """
     from ..live.site import build_site
 
     build_site(out, models, runtime)
-    print(f"{out}: serve it with python3 -m http.server -d {out}, or put it on any host of files")
+    print(f"{out}: serve it with python3 -m http.server -d {out}, or copy it to any static host")

@@ -1,4 +1,4 @@
-"""shapedreamer train: train a recipe into a run folder."""
+"""shapedreamer train: train a recipe in a run folder."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +10,7 @@ from .options import Images
 
 
 def _recipe(metavar: str) -> Any:
-    """For an option that is the recipe's unless given."""
+    """For an option whose default is the recipe's."""
     return arg(metavar=metavar, help_behavior_hint="(default: the recipe's)")
 
 
@@ -35,44 +35,44 @@ def run(
     out: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(default: runs/RECIPE)")] = None,
     resume: bool = False,
 ) -> None:
-    """Train a model from nothing. Ctrl-C saves; --resume goes on.
+    """Train a model from scratch. Ctrl-C saves; --resume continues.
 
-    The recipes give good images in minutes on two CPU cores. With --textbook their settings are those of the textbook:
-    learning rate 2e-4, linear schedule, eps-prediction, 1000 timesteps (sprites: 500), which take hours on a CPU.
-    Epochs and batches are then 100 of 64; for sprites 32 of 100, for mnist and fashion_mnist 20 of 128.
+    The recipes give good images in minutes on two CPU cores. --textbook uses the settings of the DDPM paper instead:
+    learning rate 2e-4, linear schedule, eps-prediction, 1000 timesteps (sprites: 500), which take hours on a CPU. It
+    trains 100 epochs with batches of 64; sprites 32 epochs with 100, mnist and fashion_mnist 20 epochs with 128.
 
     Args:
         recipe: What to train.
-        textbook: The textbook's settings, as in the DDPM paper.
+        textbook: Use the settings of the DDPM paper.
         epochs: Passes over the images.
-        samples: Images in an epoch.
-        batch_size: Images a step.
+        samples: Images per epoch.
+        batch_size: Images per step.
         lr: Learning rate.
-        timesteps: Number of noise levels T.
-        schedule: How the noise grows with t.
+        timesteps: Number of timesteps T.
+        schedule: Noise schedule.
         prediction: What the network predicts.
-        labels: Whether the network is told labels, so that you can ask for them; all recipes but shapes do.
-        label_dropout: Share of the images whose label it is not told, 0 to 1.
-        seed: Decides first weights, order of images, times and noise.
-        max_minutes: Stop after so many minutes, saved.
-        sample_every: Epochs between sample grids; 0 for one at the end only.
-        save_every: Epochs between checkpoints that are kept; 0 for none but latest and best.
+        labels: Train a class-conditional model. All recipes except shapes do by default.
+        label_dropout: Fraction of training samples without label, 0 to 1, for classifier-free guidance.
+        seed: Determines the initial weights, the order of the images, timesteps and noise.
+        max_minutes: Save and stop after this many minutes.
+        sample_every: Epochs between sample grids; 0 for a single grid at the end.
+        save_every: Epochs between checkpoints that are kept; 0 keeps only latest and best.
         device: Where to compute.
         out: Run folder.
-        resume: Go on with the run in the folder.
+        resume: Resume the run in --out.
     """
     from ..models.checkpoint import read_config
-    from ..models.recipes import change, moved, named
+    from ..models.recipes import get_recipe, with_data_path, with_overrides
     from ..training.loop import train
 
     out = out or Path("runs") / recipe
     if resume and not textbook:
-        begun = moved(read_config(out).recipe, images.data)
+        settings = with_data_path(read_config(out).recipe, images.data)
     else:
-        begun = named(recipe, textbook=textbook, **images.options())
+        settings = get_recipe(recipe, textbook=textbook, **images.options())
     train(
-        change(
-            begun,
+        with_overrides(
+            settings,
             epochs=epochs,
             samples=samples,
             batch_size=batch_size,

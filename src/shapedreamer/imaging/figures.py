@@ -1,6 +1,7 @@
-"""From a model to files that people look at."""
+"""A model's samples, and a data set's forward process, as files that people look at."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -9,57 +10,49 @@ from PIL import Image
 from torch import Tensor
 
 from ..common.errors import UserError
-from ..common.names import SamplerName
 from ..common.noise import Noise
-from ..data.spec import Dataset, Label
+from ..data.spec import Dataset
 from ..diffusion.process import diffuse
 from ..diffusion.samplers import Step
 from ..diffusion.schedule import Schedule
 from ..models.model import Model
+from ..models.options import SampleOptions
 from . import render
 
 BATCH = 64
-FRAMES = 60  # of an animation, at most
+MAX_FRAMES = 60  # of an animation
 STRIP_COLUMNS, STRIP_IMAGES = 10, 4
 SWEEP_COLUMNS = 10
 GUIDANCES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 class Moment(NamedTuple):
-    """A place on the way from noise to image: the time, x_t there, and what x̂₀ looked like from there."""
+    """One point between noise and image: the timestep t, x_t, and the prediction x̂₀ made from it."""
 
     t: int
     x: Tensor
     x0: Tensor
 
 
-def history(stream: Iterator[Step], x_T: Tensor, T: int, most: int = FRAMES) -> list[Moment]:
-    """The way from x_T at time T to the end of a stream of steps, at about `most` moments spread evenly over t."""
+def history(stream: Iterator[Step], x_T: Tensor, T: int, max_moments: int = MAX_FRAMES) -> list[Moment]:
+    """The moments of a stream of steps that starts at x_T: about `max_moments` of them, evenly spaced in t."""
     moments: list[Moment] = []
     t, x = T, x_T
     for step in stream:
-        if t - 0.5 <= T - len(moments) * T / most:  # the half is for times that were rounded
+        if t - 0.5 <= T - len(moments) * T / max_moments:  # 0.5 because timesteps are rounded
             moments.append(Moment(t, x, step.x0))
         t, x = step.t, step.x
     return [*moments, Moment(t, x, x)]
 
 
-class Way(NamedTuple):
-    """How to sample: the arguments of Model.stream but for the number of images. None is as the model likes it."""
+def write_samples(
+    model: Model, out: Path, num: int = 64, options: SampleOptions = SampleOptions(), show_process: bool = False
+) -> list[Path]:
+    """Sample `num` images and write them to `out`, in the format of its suffix. Return the paths written.
 
-    sampler: SamplerName | None = None
-    steps: int | None = None
-    eta: float | None = None
-    seed: int = 0
-    label: Label | None = "any"
-    guidance: float = 1.0
-
-
-def write_dream(model: Model, out: Path, num: int = 64, way: Way = Way(), show_process: bool = False) -> list[Path]:
-    """Sample `num` images and write them to `out`, in the form its ending asks for; return the paths written.
-
-    .npy: (N, C, H, W) float32 in [−1, 1]; .gif, .webp: the grid of all images, from noise to the end; another picture
-    format: the grid. With show_process also NAME-process.png, a strip of the first images: x_t above, x̂₀ below.
+    .npy is an array (N, C, H, W) float32 in [−1, 1]; .gif and .webp animate the grid of all images from noise to the
+    end; any other picture format shows the grid. show_process also writes NAME-process.png, a strip of the first images
+    with x_t above and x̂₀ below.
     """
     render.check_ending(out, ".npy")
     if num < 1:
@@ -67,8 +60,8 @@ def write_dream(model: Model, out: Path, num: int = 64, way: Way = Way(), show_p
     batches = []
     for first in range(0, num, BATCH):
         count = min(BATCH, num - first)
-        stream = model.stream(count, **way._asdict(), first=first)
-        batches.append(history(stream, model.noise(count, way.seed, first), model.schedule.T))
+        steps = model.stream(count, options, first=first)
+        batches.append(history(steps, model.noise(count, options.seed, first), model.schedule.T))
     frames = [torch.cat([moment.x for moment in moments]) for moments in zip(*batches, strict=True)]
     if out.suffix == ".npy":
         render.save_array(frames[-1], out)
@@ -83,30 +76,32 @@ def write_dream(model: Model, out: Path, num: int = 64, way: Way = Way(), show_p
     return [out, process]
 
 
-def write_sweep(model: Model, sweep: Literal["label", "guidance"], out: Path, num: int, way: Way) -> list[Path]:
-    """A picture of `num` columns from the same noise, with a row for each label or for each of GUIDANCES."""
+def write_sweep(
+    model: Model, sweep: Literal["label", "guidance"], out: Path, num: int, options: SampleOptions
+) -> list[Path]:
+    """A picture of `num` columns from the same noise, with a row for each label, or for each of GUIDANCES."""
     render.check_ending(out)
     if sweep == "label":
-        model.label_vectors(0, 1)  # refuses a model without labels
-        ways = {name: way._replace(label=name) for name in model.spec.labels}
+        model.label_vectors(0, 1)  # raises for an unconditional model
+        rows = {name: replace(options, label=name) for name in model.spec.labels}
     else:
-        ways = {f"{scale:g}": way._replace(guidance=scale) for scale in GUIDANCES}
-    rows = [model.sample(num, **its_way._asdict()) for its_way in ways.values()]
-    render.save_picture(render.labelled(render.grid(torch.cat(rows), columns=num), rows=list(ways)), out)
+        rows = {f"{scale:g}": replace(options, guidance=scale) for scale in GUIDANCES}
+    images = [model.sample(num, row) for row in rows.values()]
+    render.save_picture(render.labelled(render.grid(torch.cat(images), columns=num), rows=list(rows)), out)
     return [out]
 
 
 def process_picture(moments: Sequence[Moment]) -> Image.Image:
-    """The first images on their way: for each a row of x_t and below it one of x̂₀, from noise to image."""
+    """The first images from noise to the end: for each a row of x_t, and below it a row of x̂₀."""
     last = len(moments) - 1
-    chosen = [moments[round(i * last / (STRIP_COLUMNS - 1))] for i in range(STRIP_COLUMNS)] if last > 9 else moments
-    count = min(STRIP_IMAGES, len(chosen[0].x))
-    columns = [torch.stack([m.x[:count], m.x0[:count]], dim=1).flatten(0, 1) for m in chosen]
-    return render.strip(columns, [f"t = {m.t}" for m in chosen], ["x_t", "x0"] * count)
+    shown = [moments[round(i * last / (STRIP_COLUMNS - 1))] for i in range(STRIP_COLUMNS)] if last > 9 else moments
+    count = min(STRIP_IMAGES, len(shown[0].x))
+    columns = [torch.stack([m.x[:count], m.x0[:count]], dim=1).flatten(0, 1) for m in shown]
+    return render.strip(columns, [f"t = {m.t}" for m in shown], ["x_t", "x0"] * count)
 
 
 def forward_picture(data: Dataset, schedule: Schedule, num: int, times: Sequence[int], seed: int = 0) -> Image.Image:
-    """The first `num` images of a data set with the noise of each of the times in them, a column each."""
+    """The first `num` images of a data set, noised to each of these timesteps, one column each."""
     if not 1 <= num <= len(data):
         raise UserError(f"num must be between 1 and {len(data)}, not {num}")
     if not times or not 0 <= min(times) <= max(times) <= schedule.T:

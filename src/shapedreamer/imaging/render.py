@@ -1,4 +1,4 @@
-"""Everything people look at: grids, strips, animations and plots. The one place where images become 8-bit."""
+"""Grids, strips, animations and plots. Images are converted to 8-bit only here."""
 
 import io
 import math
@@ -14,24 +14,25 @@ from torch import Tensor
 from ..common.errors import UserError, require
 from ..common.files import naming_disk_errors, write_atomic
 
-BACKGROUND = 96  # the grey between images, told apart from black and from white
-MARGIN = 2  # pixels of background around an image
-WIDTH = 1024  # pixels that a picture is enlarged to, about
+BACKGROUND = 96  # the grey between images: neither black nor white
+MARGIN = 2  # pixels of background around each image
+WIDTH = 1024  # pictures are enlarged to about this many pixels
 PICTURES = {".png": "PNG", ".gif": "GIF", ".webp": "WEBP", ".jpg": "JPEG"}
-TITLE_SIZE = 14  # pixels of height of the letters beside a row
-ANIMATION_WIDTH = 512  # noise does not compress: at twice the width a GIF is over 10 MB
+TITLE_SIZE = 14  # font size in pixels
+ANIMATION_WIDTH = 512  # noise does not compress: a GIF of twice this width is larger than 10 MB
 ANIMATIONS = (".gif", ".webp")
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
-    """(B, C, H, W) in [−1, 1] -> (B, H, W, C) uint8; values outside are clipped."""
+    """Convert images (B, C, H, W) in [−1, 1] to (B, H, W, C) uint8; values outside are clipped."""
     return ((images.float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 def grid(images: Tensor, columns: int | None = None, scale: int | None = None, width: int = WIDTH) -> Image.Image:
-    """One picture of many images (B, C, H, W), C = 1, 3 or 4: rows of `columns`, each pixel `scale` times as large.
+    """One picture of images (B, C, H, W) with C = 1, 3 or 4, arranged in rows.
 
-    Without a scale, the one that makes the picture about `width` pixels wide.
+    columns: images per row; by default the grid is about square
+    scale:   size of an image's pixel in the picture; by default so that the picture is about `width` pixels wide
     """
     tiles = to_uint8(images)
     B, H, W, C = tiles.shape
@@ -47,25 +48,25 @@ def grid(images: Tensor, columns: int | None = None, scale: int | None = None, w
 
 
 def labelled(picture: Image.Image, columns: Sequence[str] = (), rows: Sequence[str] = ()) -> Image.Image:
-    """A grid with a word above each column and to the left of each row."""
+    """A grid with a title above each column and, turned by 90°, to the left of each row."""
     top, left = (18 if columns else 0), (18 if rows else 0)
     out = Image.new("RGB", (picture.width + left, picture.height + top), (BACKGROUND,) * 3)
     out.paste(picture.convert("RGB"), (left, top))
     draw = ImageDraw.Draw(out)
-    for i, word in enumerate(columns):
-        draw.text((left + (i + 0.5) * picture.width / len(columns), top / 2), word, fill="white", anchor="mm")
-    for i, word in enumerate(rows):
+    for i, title in enumerate(columns):
+        draw.text((left + (i + 0.5) * picture.width / len(columns), top / 2), title, fill="white", anchor="mm")
+    for i, title in enumerate(rows):
         tag = Image.new("RGB", (picture.height // len(rows), left), (BACKGROUND,) * 3)
-        ImageDraw.Draw(tag).text((tag.width / 2, left / 2), word, fill="white", anchor="mm")
+        ImageDraw.Draw(tag).text((tag.width / 2, left / 2), title, fill="white", anchor="mm")
         out.paste(tag.rotate(90, expand=True), (0, top + i * picture.height // len(rows)))
     return out
 
 
 def titled(picture: Image.Image, rows: Sequence[str]) -> Image.Image:
-    """A grid with words to the left of each row, upright and of as many lines as they have."""
-    pen = ImageDraw.Draw(Image.new("L", (1, 1)))
-    widest = max(pen.multiline_textbbox((0, 0), title, font_size=TITLE_SIZE)[2] for title in rows)
-    left = math.ceil(widest) + 2 * TITLE_SIZE
+    """A grid with a horizontal title, of one or more lines, to the left of each row."""
+    measure = ImageDraw.Draw(Image.new("L", (1, 1)))
+    max_width = max(measure.multiline_textbbox((0, 0), title, font_size=TITLE_SIZE)[2] for title in rows)
+    left = math.ceil(max_width) + 2 * TITLE_SIZE
     out = Image.new("RGB", (picture.width + left, picture.height), (BACKGROUND,) * 3)
     out.paste(picture.convert("RGB"), (left, 0))
     draw = ImageDraw.Draw(out)
@@ -76,18 +77,18 @@ def titled(picture: Image.Image, rows: Sequence[str]) -> Image.Image:
 
 
 def strip(columns: Sequence[Tensor], titles: Sequence[str], rows: Sequence[str] = ()) -> Image.Image:
-    """Columns of images (B, C, H, W) side by side, each with its title: what happens to B images over time."""
+    """Columns of images (B, C, H, W) side by side, each with a title: B images over time."""
     images = torch.stack(list(columns), dim=1).flatten(0, 1)
     return labelled(grid(images, columns=len(columns)), titles, rows)
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a picture in the format that the path ends in."""
+    """Write a picture in the format of the suffix of `path`."""
     write_atomic(path, _encode(path, picture))
 
 
 def save_animation(frames: Sequence[Image.Image], path: Path, frame_ms: int = 80, hold_ms: int = 2000) -> None:
-    """Write an animated .gif or .webp that runs forever and rests on its last frame."""
+    """Write an animated .gif or .webp that loops forever and holds its last frame for `hold_ms`."""
     durations = [frame_ms] * (len(frames) - 1) + [hold_ms]
     options: dict[str, Any] = {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": 0}
     if path.suffix == ".webp":
@@ -103,9 +104,10 @@ def save_array(images: Tensor, path: Path) -> None:
 
 
 def check_ending(path: Path, *others: str) -> None:
-    """UserError unless the path ends like a picture format that can be written (or like one of `others`)."""
-    if path.suffix not in (*PICTURES, *others):
-        raise UserError(f"{path} ends in {path.suffix!r}; it must end in {', '.join((*PICTURES, *others))}")
+    """UserError unless the suffix of `path` is one of PICTURES or of `others`."""
+    *suffixes, last = *PICTURES, *others
+    if path.suffix not in (*suffixes, last):
+        raise UserError(f"{path} ends in {path.suffix!r}; it must end in {', '.join(suffixes)} or {last}")
 
 
 def _encode(path: Path, picture: Image.Image, **options: Any) -> bytes:
@@ -123,7 +125,7 @@ def plot_lines(
     title: str,
     log_y: bool = False,
 ) -> None:
-    """A plot of named (x, y) lines. Needs the extra `track`."""
+    """Write a plot of named lines (x, y). Needs the extra `track`."""
     figure = require("matplotlib.figure", "track").Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     for name, (x, y) in lines.items():

@@ -1,12 +1,12 @@
-"""A run is a folder, and this is how its files are written and read: whole or not at all, and never by pickle.
+"""The files of a run folder. They are written completely or not at all, and never read by pickle.
 
     config.json                       the recipe and the DataSpec
     checkpoints/latest.safetensors    network and averaged weights; metadata: step, config, digest
-    checkpoints/latest-STEP.optimizer.pt   what else it takes to go on from there
-    checkpoints/best.safetensors, epoch-0010.safetensors, …   weights alone
-    metrics.jsonl                     a line per record
+    checkpoints/latest-STEP.optimizer.pt   optimizer state, needed to resume
+    checkpoints/best.safetensors, epoch-0010.safetensors, …   weights only
+    metrics.jsonl                     one record per line
 
-A checkpoint holds the configuration too, so that the one file can be moved away and loaded alone.
+A checkpoint also contains the configuration, so the file can be moved and loaded by itself.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What config.json holds. It comes back from JSON exactly as it was; an unknown key is an error."""
+    """The content of config.json. The round trip through JSON is exact; an unknown key is an error."""
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
     recipe: Recipe
@@ -45,12 +45,12 @@ class RunConfig:
 
     @staticmethod
     def from_json(text: str | bytes, source: object) -> "RunConfig":
-        """UserError, naming `source` and each field, if the text is not a run's configuration."""
+        """Parse JSON. UserError, naming `source` and each faulty field, if it is not the configuration of a run."""
         try:
             return _RUN_CONFIG.validate_json(text)
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-            raise UserError(f"{source} is not a run's configuration: {faults}") from None
+            raise UserError(f"{source} is not the configuration of a run: {faults}") from None
 
 
 _RUN_CONFIG = TypeAdapter(RunConfig)
@@ -58,9 +58,9 @@ _RUN_CONFIG = TypeAdapter(RunConfig)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights at a step (optimizer steps done so far), raw and averaged, and the configuration they belong to.
+    """Raw and averaged weights after `step` optimizer steps, and their configuration.
 
-    labels: (N, L) of some images, as labels come in the data; None where the network is told none
+    labels: (N, L) labels of some real images; None for an unconditional model
     """
 
     config: RunConfig
@@ -68,10 +68,10 @@ class Checkpoint:
     network: State
     ema: State
     labels: Tensor | None
-    best_loss: float  # the lowest held-out loss so far; infinite before the first
-    optimizer_file: str  # in the same folder; "" where there is none
+    best_loss: float  # the lowest held-out loss so far, infinite at first
+    optimizer_file: str  # in the same folder; "" if there is none
     optimizer_digest: str
-    digest: str  # SHA-256 of all of the above; the same weights and configuration have the same
+    digest: str  # SHA-256 of all of the above: equal for equal weights and configuration
 
 
 def save_checkpoint(
@@ -85,10 +85,10 @@ def save_checkpoint(
     labels: Tensor | None = None,
     optimizers: list[dict[str, Any]] | None = None,
 ) -> None:
-    """Write folder/name.safetensors and, if states of optimizers are given, those beside it.
+    """Write folder/name.safetensors and, if given, the optimizer states beside it.
 
-    The optimizers' file is new with every step and is written first; the checkpoint names the one it goes with. So
-    whatever moment the power fails at, the checkpoint that is there has its own optimizer state.
+    The optimizer file has a new name at every step and is written first; the checkpoint stores that name. So if the
+    power fails at any moment, the checkpoint on the disk still has its matching optimizer state.
     """
     metadata = {"config": config.to_json(), "step": str(step), "best_loss": repr(best_loss)}
     if optimizers is not None:
@@ -113,10 +113,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """UserError if the file is missing, cut short, changed by as much as a bit, or no checkpoint of ours."""
+    """Read a checkpoint. UserError if it is missing, truncated, changed by a single bit, or not one of ours."""
     if not path.is_file():
         there = ", ".join(sorted(p.name for p in path.parent.glob("*.safetensors"))) or "none"
-        raise UserError(f"there is no checkpoint {path}; checkpoints in that folder: {there}")
+        raise UserError(f"there is no checkpoint {path}; the folder contains: {there}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -125,7 +125,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"checkpoint {path} is damaged ({error}); use another one, or train again") from None
     digest = metadata.pop("digest", None)
     if digest is None:
-        raise UserError(f"{path} is not a checkpoint of shapedreamer: it has no digest in its metadata")
+        raise UserError(f"{path} is not a shapedreamer checkpoint: its metadata has no digest")
     if digest != _digest(tensors, metadata):
         raise UserError(f"checkpoint {path} is damaged: its content does not match its digest; use another one")
     labels = tensors.pop("labels", None)
@@ -147,13 +147,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def load_optimizers(folder: Path, checkpoint: Checkpoint) -> list[dict[str, Any]]:
-    """The states of the optimizers that go with a checkpoint; UserError if it is missing or damaged."""
+    """The optimizer states that belong to a checkpoint. UserError if the file is missing or damaged."""
     path = folder / checkpoint.optimizer_file
     if not checkpoint.optimizer_file or not path.is_file():
-        raise UserError(f"cannot go on from this checkpoint: its optimizer state {path} is missing")
+        raise UserError(f"cannot resume from this checkpoint: its optimizer state {path} is missing")
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != checkpoint.optimizer_digest:
-        raise UserError(f"{path} is damaged: its content does not match its digest; it cannot be resumed from")
+        raise UserError(f"cannot resume: {path} is damaged, its content does not match its digest")
     states: list[dict[str, Any]] = torch.load(io.BytesIO(content), weights_only=True)
     return states
 
@@ -161,12 +161,12 @@ def load_optimizers(folder: Path, checkpoint: Checkpoint) -> list[dict[str, Any]
 def read_config(run: Path) -> RunConfig:
     path = run / "config.json"
     if not path.is_file():
-        raise UserError(f"{run} is not a run: it has no config.json")
+        raise UserError(f"{run} is not a run folder: it has no config.json")
     return RunConfig.from_json(path.read_bytes(), path)
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl; a last line that a crash cut short is left out."""
+    """The records of metrics.jsonl, without a last line that a crash has truncated."""
     path = run / "metrics.jsonl"
     records = []
     for line in path.read_text().splitlines() if path.exists() else []:
@@ -176,7 +176,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def _digest(tensors: State, metadata: Mapping[str, str]) -> str:
-    """SHA-256 over every name, type, shape and bit of the tensors, and over the metadata."""
+    """SHA-256 of the metadata and of the name, dtype, shape and bits of every tensor."""
     digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()

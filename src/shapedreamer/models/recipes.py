@@ -1,7 +1,7 @@
-"""Recipes: data, network, schedule and training settings of a run, typed and named. A run stores its recipe.
+"""Recipes: the data, network, schedule and training settings of a run, typed and named. A run stores its recipe.
 
-A recipe is plain numbers and names. What it describes is built by its `make_…` methods, which import torch only
-then, so that the command line can read names and defaults at no cost.
+A recipe holds only numbers and names. Its `make_…` methods build what it describes, and import torch only then, so the
+command line can read names and defaults quickly.
 """
 
 import inspect
@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator
+from pydantic import AliasChoices, Discriminator, Field
 
 from ..common.errors import UserError
 from ..common.names import (
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from ..networks.context_unet import ContextUnet
     from ..networks.unet import UNet
 
-_STRICT: Mapping[str, str] = {"extra": "forbid"}  # an unknown key in a config.json is an error
+_STRICT: Mapping[str, str] = {"extra": "forbid"}  # reject unknown keys in a config.json
 
 
 @dataclass(frozen=True)
 class DrawnData:
-    """Images drawn by a program, `samples` of them, from `seed`: see data/shapes.py, patterns.py and sprites.py."""
+    """`samples` images drawn on the fly from `seed`: see data/drawn/shapes.py, patterns.py and sprites.py."""
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
     kind: Literal["shapes", "patterns", "sprites"] = "shapes"
@@ -55,7 +55,7 @@ class DrawnData:
 
 @dataclass(frozen=True)
 class MnistData:
-    """Digits or clothes, from the folder `path` or else the internet: see data/mnist.py. samples: None for all."""
+    """MNIST or Fashion-MNIST, from the folder `path` or downloaded: see data/files/mnist.py. samples: None for all."""
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
     kind: Literal["mnist", "fashion_mnist"] = "mnist"
@@ -70,9 +70,9 @@ class MnistData:
 
 @dataclass(frozen=True)
 class TilesData:
-    """Sprites that people drew, in one of the forms that data/tiles.py knows; samples: None for all.
+    """Sprites drawn by people, in a format that data/files/tiles.py supports. samples: None for all.
 
-    path: where they lie; "dcss" for the tiles that `shapedreamer data fetch dcss` downloads.
+    path: a folder or file; "dcss" for the tiles that `shapedreamer data fetch dcss` downloads
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
@@ -88,7 +88,7 @@ class TilesData:
 
 @dataclass(frozen=True)
 class FolderData:
-    """A folder of pictures: see data/folder.py, which explains the fields. samples: None for all."""
+    """A folder of your own images: see data/files/folder.py, which explains the fields. samples: None for all."""
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
     path: str
@@ -138,7 +138,7 @@ class ContextUnetConfig:
 
 @dataclass(frozen=True)
 class NoiseLevels:
-    """Train on times whose log-SNR is normal with this mean and std, but for a share drawn uniformly. See loss.py."""
+    """Sample t so that its log-SNR ~ N(mean, std²); for a fraction `uniform` of samples t is uniform. See loss.py."""
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
     mean: float
@@ -148,11 +148,11 @@ class NoiseLevels:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample where nothing else is said.
+    """A model's default way to sample.
 
-    steps    network calls
-    eta      noise of the samplers WITH_ETA; see samplers.py
-    spacing  of the steps of ddpm, ddim and dpmpp_2m: "even" in t, "cubic", or even in "log_snr"; see schedule.py
+    steps    number of network calls
+    eta      noise that ddim and dpmpp_2m add; see diffusion/samplers.py
+    spacing  of the timesteps of ddpm, ddim and dpmpp_2m: "even" in t, "cubic", or even in "log_snr"; see schedule.py
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
@@ -164,25 +164,25 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the bits of a trained model. The fields' defaults are DDPM's, as in Ho et al. 2020.
+    """Everything that determines the weights of a trained model, bit for bit. The defaults are DDPM's (Ho et al. 2020).
 
-    schedule, timesteps, prediction   the process and what the network predicts about it
-    labels                            whether the network is told the labels, where the data have any
-    label_dropout                     share of the images whose label it is not told, so that it learns to do without
-    weight                            weight of the loss over the noise levels; see loss.py
-    noise_levels                      which noise levels to train on; None for uniform times
+    schedule, timesteps, prediction   the process, and what the network predicts
+    labels                            whether the model is conditioned on class labels, if the data have any
+    label_dropout                     fraction of training samples without label, for classifier-free guidance
+    weight                            weighting of the loss over noise levels; see loss.py
+    noise_levels                      distribution of the noise levels in training; None for uniform t
     epochs                            passes over data.samples images
     batch_size                        images per step
-    optimizer, lr, weight_decay       see optim.py
+    optimizer, lr, weight_decay       see training/optim.py
     lr_decay                          whether the learning rate falls linearly to 0 over the run
     warmup                            steps over which the learning rate first grows from 0
-    grad_clip                         the largest norm of the gradient
-    ema_decay                         of the averaged weights, which are the ones to sample with; see ema.py
-    seed                              decides the first weights, the order of the images, the times and the noise
-    sampling                          how the trained model is best sampled; training does not depend on it
-    teacher, match, pure              digest of the checkpoint that the model was distilled from, how much it was to
-                                      draw the same images as often, and the share of them that it saw at T; see
-                                      distill.py
+    grad_clip                         maximum norm of the gradient
+    ema_decay                         decay of the averaged weights, which are used for sampling; see training/ema.py
+    seed                              determines the initial weights, the order of the images, timesteps and noise
+    sampling                          the model's default sampler; it does not affect training
+    teacher, dmd_weight, terminal_share
+                                      of a distilled model: digest of the teacher's checkpoint, weight of distribution
+                                      matching, and fraction of training samples at t = T; see training/distillation.py
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
@@ -210,8 +210,9 @@ class Recipe:
     seed: int = 0
     sampling: Sampling = field(default_factory=Sampling)
     teacher: str | None = None
-    match: float = 0.0
-    pure: float = 0.7
+    # stored as `match` and `pure` in models distilled before these names
+    dmd_weight: Annotated[float, Field(validation_alias=AliasChoices("dmd_weight", "match"))] = 0.0
+    terminal_share: Annotated[float, Field(validation_alias=AliasChoices("terminal_share", "pure"))] = 0.7
 
     def __post_init__(self) -> None:
         for name in ("timesteps", "epochs", "batch_size"):
@@ -223,43 +224,43 @@ class Recipe:
             raise UserError(f"lr must be above 0, not {self.lr}")
         if not 0 <= self.label_dropout <= 1:
             raise UserError(f"label_dropout must be between 0 and 1, not {self.label_dropout}")
-        if not 0 <= self.match < math.inf:
-            raise UserError(f"match must be at least 0 and finite, not {self.match}")
-        if not 0 < self.pure <= 1:
-            raise UserError(f"pure must be above 0 and at most 1, not {self.pure}")
+        if not 0 <= self.dmd_weight < math.inf:
+            raise UserError(f"dmd_weight must be at least 0 and finite, not {self.dmd_weight}")
+        if not 0 < self.terminal_share <= 1:
+            raise UserError(f"terminal_share must be above 0 and at most 1, not {self.terminal_share}")
         if not 0 <= self.seed < 2**64:
             raise UserError(f"seed must be between 0 and 2⁶⁴−1, not {self.seed}")
         if self.schedule == "linear_zero_snr" and self.prediction == "eps":
             raise UserError(
-                "schedule linear_zero_snr leaves no image at T to predict eps against; use prediction v or x0"
+                "prediction eps does not work with schedule linear_zero_snr, whose x_T is pure noise; use v or x0"
             )
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches an epoch has; a data set smaller than a batch is one batch."""
+        """Number of whole batches in an epoch; a data set smaller than a batch counts as one."""
         if self.data.samples is None:
-            raise ValueError("the number of images is not known before they are read: use the recipe `fitted` to them")
+            raise ValueError("the number of images is unknown until they are read: call bind_data first")
         return max(1, self.data.samples // self.batch_size)
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Number of optimizer steps in the whole run."""
         return self.epochs * self.steps_per_epoch
 
-    def fitted(self, data: "Dataset") -> "Recipe":
-        """The recipe with what its data decide filled in: number of images, channels, length of the labels.
+    def bind_data(self, data: "Dataset") -> "Recipe":
+        """The recipe with what depends on the data filled in: number of images, channels, length of the labels.
 
-        UserError if images of this size do not fit the network.
+        UserError if the network cannot process images of this size.
         """
         spec = data.spec
         context = len(spec.labels) if self.labels else 0
         if self.network.kind == "context_unet" and not context:
-            raise UserError(f"the network context_unet is told labels, and there are none in {spec.name}")
+            raise UserError(f"the network context_unet needs class labels, but {spec.name} has none; use a unet")
         network = replace(self.network, in_channels=spec.channels, context=context)
         if isinstance(network, UNetConfig):
-            network = _that_fits(network, spec)
+            network = _fit_to_size(network, spec)
         elif spec.height % 4 or spec.width % 4:
-            raise _no_fit(spec, 4)
+            raise _size_error(spec, 4)
         return replace(self, data=replace(self.data, samples=len(data)), network=network)
 
     def make_schedule(self) -> "Schedule":
@@ -275,11 +276,11 @@ class Recipe:
         return {"unet": UNet, "context_unet": ContextUnet}[options.pop("kind")](**options)
 
     def make_data(self) -> "tuple[Dataset, Dataset]":
-        """What to train on, and images of the same kind that are held out. UserError if they cannot be had."""
+        """The training images and held-out images of the same kind. UserError if they cannot be loaded."""
         return self.data.load()
 
 
-# What gives good images in minutes, instead of DDPM's settings; how it was found stands in benchmarks/SPEEDRUN.md.
+# Settings that give good images in minutes; benchmarks/EXPERIMENTS.md tells how they were found.
 _TUNED: dict[str, Any] = {
     "schedule": "cosine",
     "prediction": "x0",
@@ -291,48 +292,53 @@ _TUNED: dict[str, Any] = {
     "ema_decay": 0.998,
     "sampling": Sampling("dpmpp_2m", 24, eta=1.0, spacing="log_snr"),
 }
-_BLACK_AND_WHITE = NoiseLevels(mean=-2.0, std=1.8, uniform=0.25)  # decided early: noise hides two values badly
+_BLACK_AND_WHITE = NoiseLevels(
+    mean=-2.0, std=1.8, uniform=0.25
+)  # take shape at high noise: noise hides two values poorly
 _SHADES = NoiseLevels(mean=-1.0, std=2.2, uniform=0.1)
 
 
 def shapes(*, textbook: bool = False, **changes: Any) -> Recipe:
     """White shapes on black, 32x32, with settings that give good images in minutes on two CPU cores.
 
-    textbook: DDPM's settings instead, which take hours; changes: as in `change`. So it is for every recipe below.
+    textbook: use DDPM's settings instead, which take hours
+    changes:  fields of Recipe to override, as in with_overrides
+
+    All recipes below take these arguments too.
     """
     recipe = Recipe(name="shapes")
     if not textbook:
         network = UNetConfig(channels=(64, 128, 128), patch=2)
         recipe = replace(recipe, network=network, noise_levels=_BLACK_AND_WHITE, epochs=4, batch_size=32, **_TUNED)
-    return change(recipe, **changes)
+    return with_overrides(recipe, **changes)
 
 
 def patterns(*, textbook: bool = False, **changes: Any) -> Recipe:
-    """Circles and squares, 64x64; the network is told the time at its bottleneck. Needs the extra `data`."""
+    """Circles and squares, 64x64. The timestep enters the network at its bottleneck. Needs the extra `data`."""
     network = UNetConfig(time_at="bottleneck")
     recipe = Recipe(name="patterns", data=DrawnData("patterns"), network=network, labels=True)
     if not textbook:
         network = replace(network, channels=(64, 128, 128), patch=4)
         recipe = replace(recipe, network=network, noise_levels=_BLACK_AND_WHITE, epochs=8, batch_size=32, **_TUNED)
-    return change(recipe, **changes)
+    return with_overrides(recipe, **changes)
 
 
 def sprites(*, textbook: bool = False, data: str | Path | None = None, **changes: Any) -> Recipe:
-    """Sprites of game figures in colour, 16x16, with labels; data: sprites that people drew, see data/tiles.py."""
+    """Sprites of game figures in colour, 16x16, with labels. data: sprites drawn by people, see data/files/tiles.py."""
     source = DrawnData("sprites") if data is None else TilesData(str(data))
     recipe = Recipe("sprites", source, ContextUnetConfig(), timesteps=500, labels=True, epochs=32, batch_size=100)
     if not textbook:
         recipe = replace(recipe, noise_levels=_SHADES, epochs=10 if data is None else 30, batch_size=64, **_TUNED)
-    return change(recipe, **changes)
+    return with_overrides(recipe, **changes)
 
 
 def mnist(*, textbook: bool = False, data: str | Path | None = None, **changes: Any) -> Recipe:
-    """Handwritten digits, 28x28; data: a folder that has them, without one they are downloaded."""
+    """Handwritten digits, 28x28. data: a folder with the four files; by default they are downloaded."""
     return _mnist("mnist", textbook, data, changes)
 
 
 def fashion_mnist(*, textbook: bool = False, data: str | Path | None = None, **changes: Any) -> Recipe:
-    """Clothes, 28x28; data: a folder that has them, without one they are downloaded."""
+    """Clothes, 28x28. data: a folder with the four files; by default they are downloaded."""
     return _mnist("fashion_mnist", textbook, data, changes)
 
 
@@ -345,9 +351,9 @@ def _mnist(
     if not textbook:
         network = UNetConfig(channels=(64, 96), attention=(1,), patch=2)
         recipe = replace(recipe, network=network, noise_levels=_SHADES, epochs=2, batch_size=64, **_TUNED)
-        # dpmpp_2m has the better FID here, too, and the more digits that are none
+        # dpmpp_2m has a better FID here too, but more images that are not digits
         recipe = replace(recipe, sampling=replace(recipe.sampling, sampler="ddim"))
-    return change(recipe, **changes)
+    return with_overrides(recipe, **changes)
 
 
 def folder(
@@ -360,13 +366,13 @@ def folder(
     background: str = "white",
     **changes: Any,
 ) -> Recipe:
-    """Your own pictures: data is a folder of them; size, fit, mode and background are explained in data/folder.py."""
+    """Your own images, in the folder `data`; data/files/folder.py explains size, fit, mode and background."""
     source = FolderData(str(data), size=size, fit=fit, mode=mode, background=background)
     recipe = Recipe("folder", source, labels=True)
     if not textbook:
         network = UNetConfig(channels=(64, 128, 128), patch=2)
         recipe = replace(recipe, network=network, noise_levels=_SHADES, epochs=30, batch_size=32, **_TUNED)
-    return change(recipe, **changes)
+    return with_overrides(recipe, **changes)
 
 
 RECIPES: dict[RecipeName, Callable[..., Recipe]] = {
@@ -379,59 +385,59 @@ RECIPES: dict[RecipeName, Callable[..., Recipe]] = {
 }
 
 
-def named(name: RecipeName, *, data: str | Path | None = None, **options: Any) -> Recipe:
-    """The recipe of this name, with the options of its function above that are not None. UserError if it has none."""
+def get_recipe(name: RecipeName, *, data: str | Path | None = None, **options: Any) -> Recipe:
+    """The recipe of this name with those options that are not None. UserError for an option it does not have."""
     function = RECIPES[name]
     options = {key: value for key, value in options.items() if value is not None}
     if data is not None:
         options["data"] = data
-    takes = inspect.signature(function).parameters
-    if "data" in options and "data" not in takes:
-        raise UserError(f"the recipe {name} draws its own images and reads none; --data is for: {_that_take('data')}")
+    parameters = inspect.signature(function).parameters
+    if "data" in options and "data" not in parameters:
+        raise UserError(f"the recipe {name} draws its own images; --data works with: {_recipes_with('data')}")
     if "data" not in options and name == "folder":
-        raise UserError("the recipe folder needs the folder of your pictures: --data PATH")
+        raise UserError("the recipe folder needs the folder of your images: --data PATH")
     for option in ("size", "fit", "mode", "background"):
-        if option in options and option not in takes:
-            raise UserError(f"the recipe {name} has no {option}; --{option} is for: {_that_take(option)}")
+        if option in options and option not in parameters:
+            raise UserError(f"the recipe {name} has no {option}; --{option} works with: {_recipes_with(option)}")
     return function(**options)
 
 
-def moved(recipe: Recipe, data: str | Path | None) -> Recipe:
-    """The recipe with its images taken from another place, if one is given."""
+def with_data_path(recipe: Recipe, data: str | Path | None) -> Recipe:
+    """The recipe with its images read from another path; None leaves it unchanged."""
     if data is None:
         return recipe
     if isinstance(recipe.data, DrawnData):
-        raise UserError(f"the recipe {recipe.name} draws its own images and reads none")
+        raise UserError(f"the recipe {recipe.name} draws its own images; leave out --data")
     return replace(recipe, data=replace(recipe.data, path=str(data)))
 
 
-def _that_take(option: str) -> str:
+def _recipes_with(option: str) -> str:
     return ", ".join(name for name, function in RECIPES.items() if option in inspect.signature(function).parameters)
 
 
-def change(recipe: Recipe, *, samples: int | None = None, **changes: Any) -> Recipe:
-    """The recipe with `samples` images an epoch and with other fields changed; None leaves a field as it is.
+def with_overrides(recipe: Recipe, *, samples: int | None = None, **changes: Any) -> Recipe:
+    """The recipe with `samples` images per epoch and other fields replaced; None leaves a field unchanged.
 
-    UserError for a value that makes no sense.
+    UserError for a value out of range.
     """
     if samples is not None:
         changes["data"] = replace(recipe.data, samples=samples)
     return replace(recipe, **{name: value for name, value in changes.items() if value is not None})
 
 
-def _that_fits(network: UNetConfig, spec: "DataSpec") -> UNetConfig:
-    """The network without the coarsest levels that images of this size cannot be halved for."""
+def _fit_to_size(network: UNetConfig, spec: "DataSpec") -> UNetConfig:
+    """The network without its coarsest levels if images of this size cannot be halved that often."""
     levels = len(network.channels)
     while levels > 1 and (spec.height % (network.patch << levels - 1) or spec.width % (network.patch << levels - 1)):
         levels -= 1
-    least = max(2, network.patch)
-    if spec.height % least or spec.width % least or network.patch << levels - 1 < 2:
-        raise _no_fit(spec, least)
+    divisor = max(2, network.patch)
+    if spec.height % divisor or spec.width % divisor or network.patch << levels - 1 < 2:
+        raise _size_error(spec, divisor)
     attention = tuple(level for level in network.attention if level < levels)
     return replace(network, channels=network.channels[:levels], attention=attention)
 
 
-def _no_fit(spec: "DataSpec", divisor: int) -> UserError:
+def _size_error(spec: "DataSpec", divisor: int) -> UserError:
     """An error that names the nearest size that fits."""
     near = "x".join(str(max(1, round(n / divisor)) * divisor) for n in (spec.height, spec.width))
     return UserError(

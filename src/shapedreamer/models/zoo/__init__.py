@@ -1,7 +1,8 @@
-"""The models in the box: `shapedreamer.load("shapes")` needs no training and no network.
+"""The shipped models: `shapedreamer.load("shapes")` needs no training and no network.
 
-Each is three files in weights/: NAME.safetensors (a checkpoint of averaged weights alone, in half precision), NAME.json
-(its card: where it comes from and how good it is) and NAME.png (what it dreams). evaluation/cards.py makes all three from a run.
+Each has three files in weights/: NAME.safetensors (a checkpoint with averaged weights only, in half precision),
+NAME.json (its model card: how it was trained and how good it is) and NAME.png (samples). evaluation/cards.py makes all
+three from a run.
 """
 
 from collections.abc import Mapping
@@ -14,20 +15,20 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 @dataclass(frozen=True)
 class Card:
-    """What is told about a shipped model.
+    """The model card of a shipped model.
 
-    about       what it dreams of, in a sentence
+    about       what it generates, in a sentence
     data        what it was trained on, and its licence
-    commands    all that it takes to train it again, from nothing
+    commands    the commands that train it again from scratch
     seed        of those commands
-    images      how many it saw in training
-    minutes     that it took
-    machine     that it took them on
-    parameters  of its network
-    sampling    the sampler and network calls it was measured with
-    quality     what `shapedreamer evaluate --json` said about it: see evaluate/evaluation.py
-    curve       (images seen, held-out loss of the averaged weights) after each epoch; empty where it has no such loss
-    sha256      of the weights' file
+    images      number of training images seen
+    minutes     training time
+    machine     that it was trained on
+    parameters  number of parameters of its network
+    sampling    the sampler and number of network calls used to measure it
+    quality     the output of `shapedreamer evaluate --json`: see evaluation/evaluator.py
+    curve       (images seen, held-out loss of the averaged weights) after each epoch; empty for distilled models
+    sha256      of the weight file
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
@@ -46,30 +47,30 @@ class Card:
 
 
 def names() -> list[str]:
-    """Of all models in the box."""
+    """The names of all shipped models."""
     return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
 
 
 def path(name: str) -> Path:
-    """The checkpoint of the model of this name."""
+    """The checkpoint file of a shipped model."""
     return WEIGHTS / f"{name}.safetensors"
 
 
 def card(name: str) -> Card:
-    """What is told about the model of this name."""
+    """The card of a shipped model."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(Card).validate_json((WEIGHTS / f"{name}.json").read_bytes())
 
 
 def table() -> str:
-    """A line for each model: name, parameters, how to sample it, what it dreams of."""
+    """A table of all shipped models: name, parameters, default sampler, what it generates."""
     if not names():
-        return "there are no models in the box"
+        return "no models come with this installation"
     lines = [("name", "parameters", "sampled with", "")]
     for name in names():
-        it = card(name)
-        lines.append((name, f"{it.parameters / 1e6:.1f} M", it.sampling, it.about))
+        model = card(name)
+        lines.append((name, f"{model.parameters / 1e6:.1f} M", model.sampling, model.about))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
