@@ -1,7 +1,7 @@
-"""How the models in the box got better in training: python -m benchmarks.curves OUT.png
+"""Plot the training curves of the shipped models: python -m benchmarks.curves OUT.png
 
-A line for each: the held-out loss of its averaged weights after every epoch, as its card has it. The epochs of the lab
-on training, which are all of one run, are left out.
+One line per model: the held-out loss of its averaged weights after every epoch, from its card. The models named
+sprites-epoch-N are left out, because they are checkpoints of a single run.
 """
 
 from pathlib import Path
@@ -14,11 +14,11 @@ from shapedreamer.models import zoo
 
 
 def main(out: Positional[Path]) -> None:
-    """Draw docs/curves.png, or what it would be by now."""
+    """Draw the curves into a PNG. The current ones are in docs/curves.png."""
     curves = {name: zoo.card(name).curve for name in zoo.names() if not name.startswith("sprites-epoch")}
     lines = {name: ([images for images, _ in curve], [loss for _, loss in curve]) for name, curve in curves.items()}
-    drawn = {name: line for name, line in lines.items() if line[0]}
-    plot_lines(out, drawn, "images seen", "held-out loss of the averaged weights", "The models in the box", log_y=True)
+    lines = {name: line for name, line in lines.items() if line[0]}  # few-step models have no held-out loss
+    plot_lines(out, lines, "images seen", "held-out loss of the averaged weights", "The shipped models", log_y=True)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""From noise to pictures, 1 and 64 at a time: python -m benchmarks.sampling [MODEL ...]
+"""Measure how long sampling takes, for batches of 1 and 64 images: python -m benchmarks.sampling [MODEL ...]
 
-A MODEL is what `shapedreamer sample` takes: a run, a checkpoint, or the name of one in the box. Each is sampled by its
-own sampler: as it is by default (in bfloat16 where that is fast), in float32, compiled, and by onnxruntime. Beside it
+MODEL is a run, a checkpoint or the name of a shipped model, as for `shapedreamer sample`. Each model uses its default
+sampler, on four backends: PyTorch with default settings (bfloat16 where that is fast), PyTorch in float32,
+torch.compile, and onnxruntime. They are compared with two baselines:
 
-- Diffusers: its UNet2DModel with the same weights, in float32 as people use it, and as many calls of its DDIM;
-- the original: a UNet2DModel of about 18.7 million parameters in float32, with 20 calls of DDIM or 1,000 of DDPM, of
-  which 50 are made and counted twenty times.
+- Diffusers: UNet2DModel with the same weights, in float32, its default, and the same number of DDIM calls;
+- the original ShapeDreamer: a UNet2DModel with about 18.5 million parameters in float32, with 20 calls of DDIM or 1,000
+  of DDPM (50 are measured and multiplied by 20).
 
-Every candidate takes its turn in every round, so that a slow spell of the machine hits all; the median of its rounds
-counts. Ratios to the original are of one picture at a time.
+The candidates take turns, so that slow phases of the machine affect all of them; the table shows the median over the
+rounds. Speed relative to the original is for batch size 1.
 """
 
 import copy
@@ -38,44 +39,44 @@ from shapedreamer.networks.unet import UNet
 from .throughput import DEVICE, machine, seconds
 
 BATCHES = (1, 64)
-# A picture alone is quick, and its time uncertain: the best counts of so many, and of as many as there is time for in a
-# turn, since the threads of the candidate before still spin in the beginning, as they wait for more work.
-TIMES_AT_ONE = 3
-TURN = 1.0  # second
-THEIR_PREDICTION: dict[Prediction, str] = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
-ORIGINAL = "the original"
-ORIGINAL_CALLS, ORIGINAL_SLOW_CALLS, MEASURED_CALLS = 20, 1000, 50
-Draw = Callable[[int], object]  # makes so many pictures
+# The time of a single image is short and noisy: take the fastest of at least MIN_RUNS runs, and of as many as fit into
+# MIN_SECONDS. The first runs are slow because idle threads of the previous candidate are still spinning.
+MIN_RUNS = 3
+MIN_SECONDS = 1.0
+DIFFUSERS_PREDICTION: dict[Prediction, str] = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
+ORIGINAL = "original ShapeDreamer"
+ORIGINAL_DDIM_CALLS, ORIGINAL_DDPM_CALLS, MEASURED_DDPM_CALLS = 20, 1000, 50
+Draw = Callable[[int], object]  # generates this number of images
 
 
 class Candidate(NamedTuple):
-    """A way to make pictures. `repeat`: how often what `draw` does has to be done for them."""
+    """A model on a backend. `draw` makes calls/repeat network calls; its time is multiplied by `repeat`."""
 
     model: str
-    way: str
+    backend: str
     calls: int
     draw: Draw
     batches: tuple[int, ...] = BATCHES
     repeat: int = 1
 
 
-class Through(nn.Module):
-    """A network that is computed in another way."""
+class WithBackend(nn.Module):
+    """A network whose forward pass is computed by another function."""
 
-    def __init__(self, network: nn.Module, way: Callable[..., Tensor]) -> None:
+    def __init__(self, network: nn.Module, backend: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.network, self.way = network, way
+        self.network, self.backend = network, backend
 
-    def forward(self, *told: Tensor) -> Tensor:
-        return self.way(*told)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.backend(*inputs)
 
 
 def in_float32(network: nn.Module) -> Callable[..., Tensor]:
-    def way(*told: Tensor) -> Tensor:
+    def forward(*inputs: Tensor) -> Tensor:
         with torch.autocast(DEVICE.type, enabled=False):
-            return network(*told)
+            return network(*inputs)
 
-    return way
+    return forward
 
 
 def in_onnxruntime(model: Model) -> OnnxNetwork:
@@ -85,27 +86,27 @@ def in_onnxruntime(model: Model) -> OnnxNetwork:
         return OnnxNetwork(path, threads=torch.get_num_threads())
 
 
-def ours(name: str, model: Model, calls: int) -> Iterator[Candidate]:
-    """A model in all its ways; only the network changes."""
+def with_backends(name: str, model: Model, calls: int) -> Iterator[Candidate]:
+    """The model with each of our backends; only the computation of the network differs."""
     network = model.network
-    ways: dict[str, Callable[..., Tensor]] = {
-        "as it samples": network,
-        "float32": in_float32(network),
-        "compiled": torch.compile(network, dynamic=False),
+    backends: dict[str, Callable[..., Tensor]] = {
+        "PyTorch": network,
+        "PyTorch, float32": in_float32(network),
+        "PyTorch, compiled": torch.compile(network, dynamic=False),
         "onnxruntime": in_onnxruntime(model),
     }
-    for way, function in ways.items():
+    for backend, function in backends.items():
         changed = copy.copy(model)
-        changed.network = Through(network, function)
-        yield Candidate(name, way, calls, partial(changed.sample, steps=calls, label=None))
+        changed.network = WithBackend(network, function)
+        yield Candidate(name, backend, calls, partial(changed.sample, steps=calls, label=None))
 
 
-def diffusers_loop(unet: Any, scheduler: Any, calls: int, shape: tuple[int, ...], **told: int) -> Draw:
-    """The loop of Diffusers' pipelines, which do not know of labels: `told` says them, the same for every picture."""
+def diffusers_loop(unet: Any, scheduler: Any, calls: int, shape: tuple[int, ...], **conditioning: int) -> Draw:
+    """The sampling loop of Diffusers' pipelines, plus `conditioning`: class labels, the same for every image."""
 
     @torch.no_grad()
     def draw(num: int) -> Tensor:
-        labels = {key: torch.full((num,), value, device=DEVICE) for key, value in told.items()}
+        labels = {key: torch.full((num,), value, device=DEVICE) for key, value in conditioning.items()}
         image = torch.randn(num, *shape, device=DEVICE)
         for t in scheduler.timesteps[:calls]:
             image = scheduler.step(unet(image, t, **labels).sample, t, image).prev_sample
@@ -115,16 +116,16 @@ def diffusers_loop(unet: Any, scheduler: Any, calls: int, shape: tuple[int, ...]
 
 
 def diffusers_twin(name: str, model: Model, calls: int) -> Candidate:
-    """The same network as Diffusers' own. ValueError where it has no counterpart there."""
+    """The same network as a UNet2DModel. ValueError if the network has no counterpart in Diffusers."""
     network = model.network
     if not isinstance(network, UNet):
-        raise ValueError(f"UNet2DModel has no counterpart of {type(network).__name__}")
+        raise ValueError(f"{type(network).__name__} has no counterpart in Diffusers")
     diffusers = require("diffusers", "diffusers")
     unet = to_diffusers(network, (model.spec.height, model.spec.width)).to(memory_format=torch.contiguous_format)
     scheduler = diffusers.DDIMScheduler(
         num_train_timesteps=model.schedule.T,
         trained_betas=model.schedule.beta[1:].tolist(),
-        prediction_type=THEIR_PREDICTION[model.prediction],
+        prediction_type=DIFFUSERS_PREDICTION[model.prediction],
         timestep_spacing="trailing",
     )
     scheduler.set_timesteps(calls)
@@ -134,7 +135,7 @@ def diffusers_twin(name: str, model: Model, calls: int) -> Candidate:
 
 
 def original() -> Iterator[Candidate]:
-    """For 32x32x1. Of the four configurations near that size that were tried, the one with the fewest operations."""
+    """The network of the original, for 32x32x1: of four configurations of about its size, the cheapest to compute."""
     diffusers = require("diffusers", "diffusers")
     plain, attending = "DownBlock2D", "AttnDownBlock2D"
     down = (plain, plain, attending, attending)
@@ -149,96 +150,97 @@ def original() -> Iterator[Candidate]:
     )
     unet = unet.to(DEVICE).eval()
     name = f"{ORIGINAL}, {sum(p.numel() for p in unet.parameters()) / 1e6:.1f} M parameters"
-    for way, scheduler, calls, measured in (
-        ("DDIM", diffusers.DDIMScheduler(), ORIGINAL_CALLS, ORIGINAL_CALLS),
-        ("DDPM", diffusers.DDPMScheduler(), ORIGINAL_SLOW_CALLS, MEASURED_CALLS),
+    for backend, scheduler, calls, measured in (
+        ("Diffusers, DDIM", diffusers.DDIMScheduler(), ORIGINAL_DDIM_CALLS, ORIGINAL_DDIM_CALLS),
+        ("Diffusers, DDPM", diffusers.DDPMScheduler(), ORIGINAL_DDPM_CALLS, MEASURED_DDPM_CALLS),
     ):
         scheduler.set_timesteps(calls)
         draw = diffusers_loop(unet, scheduler, measured, (1, 32, 32))
-        yield Candidate(name, way, calls, draw, batches=(1,), repeat=calls // measured)
+        yield Candidate(name, backend, calls, draw, batches=(1,), repeat=calls // measured)
 
 
 def untrained() -> Model:
-    """As fast as a trained one."""
+    """An untrained model; it takes as long as a trained one."""
     recipe = recipes.shapes()
     network = recipe.make_network().to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Model(network, recipe.make_schedule(), recipe.prediction, SPEC, sampling=recipe.sampling)
 
 
-def candidates(models: dict[str, Model], steps: int | None) -> Iterator[Candidate]:
+def all_candidates(models: dict[str, Model], steps: int | None) -> Iterator[Candidate]:
     for name, model in models.items():
         calls = steps or model.sampling.steps
-        yield from ours(name, model, calls)
+        yield from with_backends(name, model, calls)
         try:
             yield diffusers_twin(name, model, calls)
         except ValueError as error:
-            print(f"{name}: Diffusers is left out: {error}", file=sys.stderr)
+            print(f"skipped Diffusers for {name}: {error}", file=sys.stderr)
     yield from original()
 
 
-def best(turn: Callable[[], object]) -> float:
-    """The seconds of the quickest of TIMES_AT_ONE, or of as many as there are in TURN seconds."""
+def fastest(function: Callable[[], object]) -> float:
+    """The shortest time in seconds of MIN_RUNS runs, or of as many as fit into MIN_SECONDS."""
     times: list[float] = []
-    while len(times) < TIMES_AT_ONE or sum(times) < TURN:
-        times.append(seconds(turn))
+    while len(times) < MIN_RUNS or sum(times) < MIN_SECONDS:
+        times.append(seconds(function))
     return min(times)
 
 
-def measure(every: list[Candidate], rounds: int) -> list[dict[str, Any]]:
-    """A row for each candidate and batch: the seconds that its pictures take, in the median of the rounds."""
-    turns: dict[tuple[int, int], list[float]] = {(i, b): [] for i, c in enumerate(every) for b in c.batches}
+def measure(candidates: list[Candidate], rounds: int) -> list[dict[str, Any]]:
+    """A row for each candidate and batch size, with the median time in seconds of a batch."""
+    measurements: dict[tuple[int, int], list[float]] = {(i, b): [] for i, c in enumerate(candidates) for b in c.batches}
     for round_number in range(rounds + 1):
-        for (i, batch), times in list(turns.items()):
-            candidate = every[i]
+        for (i, batch), times in list(measurements.items()):
+            candidate = candidates[i]
             try:
-                turn = partial(candidate.draw, batch)
-                took = best(turn) if batch == 1 else seconds(turn)
-            except Exception as error:  # such as a machine that torch.compile has no compiler on
+                draw = partial(candidate.draw, batch)
+                duration = fastest(draw) if batch == 1 else seconds(draw)
+            except Exception as error:  # such as no C++ compiler for torch.compile
                 if round_number > 0:
                     raise
-                print(f"{candidate.model}, {candidate.way}, is left out: {error}", file=sys.stderr)
-                del turns[i, batch]
+                print(f"skipped {candidate.model}, {candidate.backend}: {error}", file=sys.stderr)
+                del measurements[i, batch]
                 continue
-            if round_number > 0:  # the first round warms up
-                times.append(candidate.repeat * took)
+            if round_number > 0:  # the first round is the warm-up
+                times.append(candidate.repeat * duration)
         print(f"round {round_number} of {rounds}", file=sys.stderr)
     return [
         {
-            "model": every[i].model,
-            "way": every[i].way,
-            "calls": every[i].calls,
+            "model": candidates[i].model,
+            "backend": candidates[i].backend,
+            "calls": candidates[i].calls,
             "batch": batch,
             "seconds": statistics.median(times),
         }
-        for (i, batch), times in turns.items()
+        for (i, batch), times in measurements.items()
     ]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: a line for each model and way, and how many times as fast it is as the others."""
-    took = {(row["model"], row["way"], row["calls"], row["batch"]): row["seconds"] for row in rows}
-    fast, slow = (
-        next(s for (model, _, calls, _), s in took.items() if model.startswith(ORIGINAL) and calls == wanted)
-        for wanted in (ORIGINAL_CALLS, ORIGINAL_SLOW_CALLS)
+    """A Markdown table: a line for each model and backend, with its time and its speed relative to the baselines."""
+    measured = {(row["model"], row["backend"], row["calls"], row["batch"]): row["seconds"] for row in rows}
+    original_ddim, original_ddpm = (
+        next(s for (model, _, calls, _), s in measured.items() if model.startswith(ORIGINAL) and calls == wanted)
+        for wanted in (ORIGINAL_DDIM_CALLS, ORIGINAL_DDPM_CALLS)
     )
     lines = [
-        f"{machine()}. The {ORIGINAL_SLOW_CALLS:,} calls of the original are {MEASURED_CALLS} calls, "
-        f"{ORIGINAL_SLOW_CALLS // MEASURED_CALLS} times.",
+        f"{machine()}. The {ORIGINAL_DDPM_CALLS:,} calls of the original are extrapolated from {MEASURED_DDPM_CALLS}.",
         "",
-        f"| model | way | calls | batch 1 | images/s | × Diffusers | × the original, {ORIGINAL_CALLS} calls "
-        f"| × the original, {ORIGINAL_SLOW_CALLS:,} calls | batch {BATCHES[1]} | images/s | × Diffusers |",
+        f"| model | backend | calls | batch 1 | images/s | × Diffusers | × original, {ORIGINAL_DDIM_CALLS} calls "
+        f"| × original, {ORIGINAL_DDPM_CALLS:,} calls | batch {BATCHES[1]} | images/s | × Diffusers |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for model, way, calls in dict.fromkeys(key[:3] for key in took):
-        cells = [model, way, f"{calls:,}"]
+    for model, backend, calls in dict.fromkeys(key[:3] for key in measured):
+        cells = [model, backend, f"{calls:,}"]
         for batch in BATCHES:
-            its, theirs = took.get((model, way, calls, batch)), took.get((model, "Diffusers", calls, batch))
-            if its is None:
+            duration = measured.get((model, backend, calls, batch))
+            diffusers = measured.get((model, "Diffusers", calls, batch))
+            if duration is None:
                 cells += ["–"] * 3
                 continue
-            cells += [f"{1000 * its:.1f} ms", f"{batch / its:.2f}", f"{theirs / its:.2f}" if theirs else "–"]
+            cells += [f"{1000 * duration:.1f} ms", f"{batch / duration:.2f}"]
+            cells += [f"{diffusers / duration:.2f}" if diffusers else "–"]
             if batch == 1:
-                cells += [f"{fast / its:.2f}", f"{slow / its:.0f}"]
+                cells += [f"{original_ddim / duration:.2f}", f"{original_ddpm / duration:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -249,13 +251,13 @@ def main(
     """Measure, and print a table.
 
     Args:
-        models: Runs, checkpoints or names; without any, the untrained network of the recipe shapes.
-        rounds: Turns that each candidate takes.
-        steps: Network calls to a picture; without it, as many as each model takes by default.
-        json_to: Also write the numbers here.
+        models: Runs, checkpoints or shipped models. If not given, an untrained network of the recipe shapes.
+        rounds: Rounds to measure.
+        steps: Network calls per image. If not given, each model uses its own default.
+        json_to: Also write the results to this JSON file.
     """
     loaded = {name: load(name) for name in models} or {"shapes, untrained": untrained()}
-    rows = measure(list(candidates(loaded, steps)), rounds)
+    rows = measure(list(all_candidates(loaded, steps)), rounds)
     print(table(rows))
     if json_to:
         json_to.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2))

@@ -1,10 +1,10 @@
-"""Training and forward speed at equal architecture, beside other libraries: python -m benchmarks.throughput
+"""Compare training and inference speed with other libraries, at equal architecture: python -m benchmarks.throughput
 
-About 11 million parameters, channels 64/128/256, attention at 8x8, images of 32x32x1, batches of 64. Every candidate
-takes its turn in every round, so that a slow spell of the machine hits all; the median of its rounds counts. Peak
-memory is that of a process which does nothing but train the candidate.
+All networks have about 11 million parameters, channels 64/128/256 and attention at 8x8. Images are 32x32x1, in batches
+of 64. The candidates take turns, so that slow phases of the machine affect all of them; the table shows the median over
+the rounds. Peak memory is that of a process that only trains the candidate.
 
-denoising-diffusion-pytorch is measured where it is installed:
+denoising-diffusion-pytorch is included if it is installed:
     pip install --no-deps denoising-diffusion-pytorch==2.3.4 einops
 """
 
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import MagicMock
@@ -37,7 +38,7 @@ Forward = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 class Candidate(NamedTuple):
-    """A network and how it is used: `tuned` means bfloat16 where it is fast, channels_last and fused AdamW."""
+    """A network and how it runs. `tuned` means bfloat16 where that is fast, channels_last and fused AdamW."""
 
     name: str
     build: Callable[[], nn.Module]
@@ -45,7 +46,7 @@ class Candidate(NamedTuple):
     tuned: bool
 
 
-def ours() -> nn.Module:
+def shapedreamer_unet() -> nn.Module:
     return UNet(1, CHANNELS, blocks=1, attention=(2,), head_dim=HEAD_DIM)
 
 
@@ -67,8 +68,8 @@ def diffusers_unet() -> nn.Module:
 
 
 def lucidrains_unet() -> nn.Module:
-    """The nearest it comes: 64/128/256 channels, full attention at 8x8; two blocks a level are built in."""
-    for name in ("torchvision", "scipy", "accelerate", "ema_pytorch", "pytorch_fid"):  # of no use to the network
+    """The closest configuration: channels 64/128/256, full attention at 8x8. Two blocks per level are hard-coded."""
+    for name in ("torchvision", "scipy", "accelerate", "ema_pytorch", "pytorch_fid"):  # the network does not use them
         for module in (name, f"{name}.transforms", f"{name}.optimize", f"{name}.inception", f"{name}.fid_score"):
             sys.modules.setdefault(module, MagicMock())
     unet = importlib.import_module("denoising_diffusion_pytorch").Unet
@@ -76,27 +77,27 @@ def lucidrains_unet() -> nn.Module:
     return model
 
 
-def call(network: nn.Module, x: Tensor, t: Tensor) -> Tensor:
+def forward(network: nn.Module, x: Tensor, t: Tensor) -> Tensor:
     out: Tensor = network(x, t)
     return out
 
 
-def call_diffusers(network: nn.Module, x: Tensor, t: Tensor) -> Tensor:
+def forward_diffusers(network: nn.Module, x: Tensor, t: Tensor) -> Tensor:
     out: Tensor = network(x, t).sample
     return out
 
 
 CANDIDATES = [
-    Candidate("shapedreamer", ours, call, tuned=True),
-    Candidate("UNet2DModel as used", diffusers_unet, call_diffusers, tuned=False),
-    Candidate("UNet2DModel tuned", diffusers_unet, call_diffusers, tuned=True),
-    Candidate("denoising-diffusion-pytorch as used", lucidrains_unet, call, tuned=False),
-    Candidate("denoising-diffusion-pytorch tuned", lucidrains_unet, call, tuned=True),
+    Candidate("shapedreamer", shapedreamer_unet, forward, tuned=True),
+    Candidate("UNet2DModel, default", diffusers_unet, forward_diffusers, tuned=False),
+    Candidate("UNet2DModel, tuned", diffusers_unet, forward_diffusers, tuned=True),
+    Candidate("denoising-diffusion-pytorch, default", lucidrains_unet, forward, tuned=False),
+    Candidate("denoising-diffusion-pytorch, tuned", lucidrains_unet, forward, tuned=True),
 ]
 
 
 class Bench:
-    """A candidate ready to be measured: `train` and `infer` do one batch each."""
+    """A candidate, ready to measure: `train` and `infer` each process one batch."""
 
     def __init__(self, candidate: Candidate) -> None:
         self.candidate = candidate
@@ -125,60 +126,66 @@ class Bench:
             self.candidate.forward(self.network, self.x[:images], self.t[:images])
 
     def gflop(self) -> float:
-        """Of a forward pass of one image, 10⁹ floating-point operations."""
+        """The cost of a forward pass of one image, in 10⁹ floating-point operations."""
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             self.candidate.forward(self.network, self.x[:1], self.t[:1])
         return counter.get_total_flops() / 1e9
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(function: Callable[[], object]) -> float:
+    """How long one call of the function takes. On a GPU this includes the work that it queues."""
     start = time.perf_counter()
-    work()
+    function()
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
 def peak_tflops(dtype: torch.dtype, n: int = 2048) -> float:
-    """What this machine's matrix product reaches at best, 10¹² floating-point operations a second."""
+    """The speed of this machine's matrix products, in 10¹² floating-point operations per second: the best of 8."""
     a, b = (torch.randn(n, n, device=DEVICE).to(dtype) for _ in range(2))
     return 2 * n**3 / min(seconds(lambda: torch.mm(a, b)) for _ in range(8)) / 1e12
 
 
 def peak_memory(name: str) -> float:
-    """MB that a fresh process needs at most to train the candidate for three steps, with all that it imports."""
+    """Peak memory in MB of a new process that trains the candidate for three steps, including its imports."""
     code = [sys.executable, "-m", "benchmarks.throughput", "--memory-of", name]
     return float(subprocess.run(code, check=True, capture_output=True, text=True).stdout)
 
 
-def high_water() -> float:
-    """MB that this process has held at most (on a GPU: of the GPU's)."""
+def peak_memory_so_far() -> float:
+    """Peak memory in MB of this process so far; on a GPU, the GPU's memory."""
     if DEVICE.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage's figure has in it what the parent held when it started this process
+    if status.exists():  # getrusage would include memory of the parent process
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return float(line.split()[1]) / 1e3
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def installed() -> Iterator[Bench]:
+def installed_benches() -> Iterator[Bench]:
     for candidate in CANDIDATES:
         try:
             yield Bench(candidate)
         except ImportError as error:
-            print(f"{candidate.name} is left out: {error}", file=sys.stderr)
+            print(f"skipped {candidate.name}: {error}", file=sys.stderr)
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    benches = list(installed())
+    """The results of all candidates, with `train` and `infer` in images per second."""
+    benches = list(installed_benches())
     times: dict[tuple[str, str], list[float]] = {}
     for i in range(rounds + 1):
         for bench in benches:
-            for what, work in (("train", bench.train), ("infer", bench.infer), ("single", lambda b=bench: b.infer(1))):
-                took = min(seconds(work) for _ in range(5 if what == "single" else 1))
-                if i > 0:  # the first round warms up
-                    times.setdefault((bench.candidate.name, what), []).append(took)
+            for kind, function in (
+                ("train", bench.train),
+                ("infer", bench.infer),
+                ("single", partial(bench.infer, 1)),
+            ):
+                duration = min(seconds(function) for _ in range(5 if kind == "single" else 1))
+                if i > 0:  # the first round is the warm-up
+                    times.setdefault((bench.candidate.name, kind), []).append(duration)
         print(f"round {i} of {rounds}", file=sys.stderr)
     rows = [
         {
@@ -201,6 +208,7 @@ def measure(rounds: int) -> dict[str, Any]:
 
 
 def machine() -> str:
+    """A description of this machine: processor or GPU, threads, bfloat16 instructions, version of torch."""
     name = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -214,28 +222,28 @@ def machine() -> str:
         if has_fast_bf16(torch.device("cpu"))
         else "none"
     )
-    return f"{name}, {torch.get_num_threads()} threads, bfloat16 units of the CPU: {units}, torch {torch.__version__}"
+    return f"{name}, {torch.get_num_threads()} threads, CPU bfloat16: {units}, torch {torch.__version__}"
 
 
 def table(result: dict[str, Any]) -> str:
-    """Markdown."""
+    """The results as a Markdown table."""
     rows = {row["name"]: row for row in result["rows"]}
-    used, tuned = rows["UNet2DModel as used"], rows["UNet2DModel tuned"]
+    default, tuned = rows["UNet2DModel, default"], rows["UNet2DModel, tuned"]
     lines = [
-        f"{result['machine']}; matrix products reach {result['peak_bf16']:.2f} TFLOP/s in bfloat16 and "
-        f"{result['peak_fp32']:.2f} in float32.",
+        f"{result['machine']}. Matrix products reach {result['peak_bf16']:.2f} TFLOP/s in bfloat16 and "
+        f"{result['peak_fp32']:.2f} in float32. × default and × tuned: speed relative to UNet2DModel.",
         "",
-        "| | parameters | training, images/s | × used | × tuned | of the peak | forward, images/s | × used | × tuned "
-        "| of the peak | batch 1 | peak memory |",
+        "| | parameters | training, images/s | × default | × tuned | % of peak | inference, images/s | × default "
+        "| × tuned | % of peak | batch size 1 | peak memory |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
-        peak = result["peak_fp32" if name.endswith("as used") else "peak_bf16"] * 1000
+        peak = result["peak_fp32" if name.endswith("default") else "peak_bf16"] * 1000
         cells = [name, f"{row['parameters'] / 1e6:.1f} M"]
-        for what, work in (("train", 3), ("infer", 1)):
-            speed = row[what]
-            cells += [f"{speed:.1f}", f"{speed / used[what]:.2f}", f"{speed / tuned[what]:.2f}"]
-            cells += [f"{speed * row['gflop'] * work / peak:.0%}"]
+        for kind, passes in (("train", 3), ("infer", 1)):  # a backward pass costs two forward passes
+            speed = row[kind]
+            cells += [f"{speed:.1f}", f"{speed / default[kind]:.2f}", f"{speed / tuned[kind]:.2f}"]
+            cells += [f"{speed * row['gflop'] * passes / peak:.0%}"]
         cells += [f"{row['single_ms']:.1f} ms", f"{row['memory_mb']:.0f} MB"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -243,15 +251,15 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="turns that each candidate takes (default: 7)")
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
-    parser.add_argument("--memory-of", help=argparse.SUPPRESS)  # how peak_memory calls itself
+    parser.add_argument("--rounds", type=int, default=7, help="rounds to measure (default: 7)")
+    parser.add_argument("--json", type=Path, help="also write the results to this JSON file")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)  # used by peak_memory
     arguments = parser.parse_args()
     if arguments.memory_of:
         bench = Bench(next(c for c in CANDIDATES if c.name == arguments.memory_of))
         for _ in range(3):
             bench.train()
-        print(high_water())
+        print(peak_memory_so_far())
         return
     result = measure(arguments.rounds)
     print(table(result))

@@ -26,7 +26,7 @@ PAGES = ("README.md", *(f"docs/{page}.md" for page in ("guide", "coming-from", "
 COMMANDS = sorted(
     {c for page in PAGES for c in re.findall(r"^    (shapedreamer .*)$", (ROOT / page).read_text(), flags=re.MULTILINE)}
 )
-# The runs that pages speak of, each trained for a moment: its recipe, at the timesteps that the pages count on.
+# The runs that the pages use, and the recipe of each. Here they are trained for one epoch.
 RUNS: dict[str, RecipeName] = {
     "shapes": "shapes",
     "patterns": "patterns",
@@ -34,50 +34,50 @@ RUNS: dict[str, RecipeName] = {
     "epochs": "sprites",
     "mnist": "mnist",
 }
-SHORT = {"--epochs": "1", "--samples": "32", "--batch-size": "8", "--sample-every": "0"}  # of a training
-EPOCHS = 31  # that `compare --epochs` finds stored
+SHORT = {"--epochs": "1", "--samples": "32", "--batch-size": "8", "--sample-every": "0"}  # options for short training
+EPOCHS = 31  # number of checkpoints for `compare --epochs`
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with small stand-ins for all files that the pages name."""
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working directory with small versions of all files that the pages use."""
     pytest.importorskip("cv2", reason="needs the extra 'data'")
     pytest.importorskip("uvicorn", reason="needs the extra 'web'")
-    place = tmp_path_factory.mktemp("docs")
+    workdir = tmp_path_factory.mktemp("docs")
     rng = np.random.default_rng(0)
-    for folder in ("course-sprites", "my-pictures/cats", "my-pictures/dogs", "digits", "runs"):
-        (place / folder).mkdir(parents=True)
-    np.save(place / "course-sprites" / COURSE_IMAGES, rng.integers(0, 256, (40, 16, 16, 3), np.uint8))
-    np.save(place / "course-sprites" / COURSE_LABELS, np.eye(5)[rng.integers(0, 5, 40)])
+    for name in ("course-sprites", "my-pictures/cats", "my-pictures/dogs", "digits", "runs"):
+        (workdir / name).mkdir(parents=True)
+    np.save(workdir / "course-sprites" / COURSE_IMAGES, rng.integers(0, 256, (40, 16, 16, 3), np.uint8))
+    np.save(workdir / "course-sprites" / COURSE_LABELS, np.eye(5)[rng.integers(0, 5, 40)])
     for i, kind in enumerate(("cats", "dogs") * 10):
         picture = Image.fromarray(rng.integers(0, 256, (40 + i, 50, 3), np.uint8))
-        picture.save(place / "my-pictures" / kind / f"{i}.png")
+        picture.save(workdir / "my-pictures" / kind / f"{i}.png")
     for name in mnist.FILE_NAMES:
         sizes = (40, 28, 28) if "images" in name else (40,)
         header = struct.pack(f">BBBB{len(sizes)}I", 0, 0, 8, len(sizes), *sizes)
         content = rng.integers(0, 256 if "images" in name else 10, sizes, np.uint8).tobytes()
-        (place / "digits" / name).write_bytes(gzip.compress(header + content))
-    (place / "my_module.py").write_text("from shapedreamer.diffusion.samplers import ddim as my_ddim\n")
+        (workdir / "digits" / name).write_bytes(gzip.compress(header + content))
+    (workdir / "my_module.py").write_text("from shapedreamer.diffusion.samplers import ddim as my_ddim\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
+        patch.chdir(workdir)
         for name, recipe in RUNS.items():
             train(tiny(recipe), Path("runs") / name, sample_every=0, save_every=1)
         stored = Path("runs/epochs/checkpoints/epoch-0001.safetensors").read_bytes()
         for epoch in range(2, EPOCHS + 1):
             Path(f"runs/epochs/checkpoints/epoch-{epoch:04d}.safetensors").write_bytes(stored)
-        yield place
+        yield workdir
 
 
 def tiny(name: RecipeName) -> Recipe:
     data = "digits" if name == "mnist" else None
-    samples = 256 if name == "shapes" else 16  # as many as `evaluate` needs
+    samples = 256 if name == "shapes" else 16  # `evaluate` needs 256 images of shapes
     recipe = get_recipe(name, data=data, samples=samples, epochs=1, batch_size=samples // 2)
     small = ContextUnetConfig(features=16, groups=4) if name == "sprites" else SMALL
     return replace(recipe, network=small, labels=True)
 
 
-def in_short(command: str) -> list[str]:
-    """The words of a command, with fewer images where it trains, and into a folder that is not there yet."""
+def shortened(command: str) -> list[str]:
+    """The words of a command, changed to train briefly and on few images, and to write to a new folder."""
     words = shlex.split(command, comments=True)
     if words[1] == "train":
         options = dict(SHORT)
@@ -109,38 +109,38 @@ def test_the_pages_name_every_subcommand() -> None:
 
 
 def is_slow(command: str) -> bool:
-    """Whether it trains a network of full size, or calls one more often than a default test run has time for."""
+    """Whether the command trains a full-size network, or calls one too often for the default test run."""
     slow = ("train", "distill", "compare", "explore", "evaluate", "live", "site")
     return command.split()[1] in slow or "ddpm" in command or ".gif" in command
 
 
 @pytest.mark.parametrize("command", [pytest.param(c, marks=[pytest.mark.slow] * is_slow(c), id=c) for c in COMMANDS])
 def test_every_command_runs(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    def tiles(folder: Path | None = None) -> Path:
-        return place / "course-sprites"  # what is fetched, and how, is tested in tests/data
+    def fetch_dcss(folder: Path | None = None) -> Path:
+        return workdir / "course-sprites"  # tests/data tests the download
 
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("SHAPEDREAMER_DATA", str(place / "cache"))
-    monkeypatch.setattr(dcss, "fetch_dcss", tiles)
-    monkeypatch.setattr("shapedreamer.data.files.tiles.fetch_dcss", tiles)
-    monkeypatch.setattr(download, "urlopen", None)  # nothing may reach for the internet
+    monkeypatch.chdir(workdir)
+    monkeypatch.setenv("SHAPEDREAMER_DATA", str(workdir / "cache"))
+    monkeypatch.setattr(dcss, "fetch_dcss", fetch_dcss)
+    monkeypatch.setattr("shapedreamer.data.files.tiles.fetch_dcss", fetch_dcss)
+    monkeypatch.setattr(download, "urlopen", None)  # no network access
     monkeypatch.setattr("shapedreamer.evaluation.sweep.STEPS", (1, 2))
-    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)  # a page that is served until Ctrl-C
-    monkeypatch.setattr("shapedreamer.live.site._runtime_files", lambda tarball: {})  # what npm fetches
-    monkeypatch.setattr(sys, "argv", in_short(command))
-    before = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)  # would serve until Ctrl-C
+    monkeypatch.setattr("shapedreamer.live.site._runtime_files", lambda tarball: {})  # would download with npm
+    monkeypatch.setattr(sys, "argv", shortened(command))
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     assert cli.main() == 0, capsys.readouterr().err
-    written = {path for path in place.rglob("*") if path.is_file() and before.get(path) != path.stat().st_mtime_ns}
-    told = capsys.readouterr().out
+    written = {path for path in workdir.rglob("*") if path.is_file() and before.get(path) != path.stat().st_mtime_ns}
+    output = capsys.readouterr().out
     if sys.argv[1] in ("train", "distill"):
         assert any(path.name == "latest.safetensors" for path in written) or "--resume" in sys.argv
     elif sys.argv[1] == "site":
         assert any(path.suffix == ".onnx" for path in written)
     elif "--out" in sys.argv:
-        assert (place / sys.argv[sys.argv.index("--out") + 1]) in written
+        assert (workdir / sys.argv[sys.argv.index("--out") + 1]) in written
     elif written:
-        assert all(path.name in told for path in written)  # it says what it wrote
+        assert all(path.name in output for path in written)  # the command prints the names of its files
     else:
-        assert told
+        assert output

@@ -1,4 +1,4 @@
-"""Every Python block in docs/ runs, page by page and in order, except the client of the live page, which needs a server."""
+"""Every Python block in docs/ runs, in order, except the client of the live page, which needs a server."""
 
 import re
 from dataclasses import replace

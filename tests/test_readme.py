@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-import shapedreamer as sd
 from shapedreamer import cli
 
 from .tiny import TINY
