@@ -91,6 +91,7 @@ class Run:
             epoch, rest = divmod(step + 1, recipe.steps_per_epoch)
             if rest == 0:
                 self.end_epoch(epoch, log)
+                stop = stop or bool(caught)
             elif stop:
                 self.save("latest", step + 1, resumable=True)
             if stop and step + 1 < recipe.steps:
