@@ -17,7 +17,7 @@ def time_left(elapsed: float, done: int, total: int) -> float:
 
 
 def clock(seconds: float) -> str:
-    """Format a duration: 12.3 -> '12s', 75 -> '1m15s', 4000 -> '1h07m', NaN -> '?'."""
+    """Format a duration: 12.3 -> '12s', 75 -> '1m15s', 4000 -> '1h06m', NaN -> '?'."""
     if math.isnan(seconds):
         return "?"
     s = round(seconds)

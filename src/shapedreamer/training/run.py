@@ -3,6 +3,7 @@
 import math
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -32,7 +33,7 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
-class Run:
+class Run(ABC):
     """A network in training, its averaged weights, and the folder that stores them.
 
     labels:   (N, L) labels of some images, stored with the weights; None for an unconditional model
@@ -101,9 +102,9 @@ class Run:
             log.say(f"finished {recipe.steps} steps; the run is in {self.out}")
         log.plots()
 
+    @abstractmethod
     def end_epoch(self, epoch: int, log: RunLog) -> None:
-        """Save, evaluate and sample after epoch 1, 2, … Must save `latest` so that the run can resume."""
-        raise NotImplementedError
+        """Save, evaluate and sample after epoch 1, 2, … It must save `latest`, so that the run can resume."""
 
     def save(self, name: str, step: int, resumable: bool = False) -> None:
         """Write a checkpoint of this name; resumable: with the state of everything that is needed to continue."""
