@@ -26,7 +26,7 @@ SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
 
 
 def main() -> int:
-    """Run the command line. A user's mistake prints one line on stderr; the exit code is then 2."""
+    """Run the command line. A user's mistake prints one line on stderr; the exit code is then usually 2."""
     if sys.argv[1:] == ["--version"]:
         print(f"shapedreamer {__version__}")
         return 0
@@ -39,7 +39,7 @@ def main() -> int:
         )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         return 130
     return result or 0

@@ -10,6 +10,7 @@ function, including your own:
     report.raise_if_failed()             # for use in a test
 
 Each ``check_...`` function documents the signature it expects. An exception raised by your code becomes a failed check.
+A check that could not be made is shown as such, and the report does not pass. A note is shown and does not fail it.
 
 To read the package, follow this order:
 
@@ -21,9 +22,11 @@ To read the package, follow this order:
                      the checks that need no sampler
     trace            runs a sampler once and records its network calls, noise and steps
     sampler_runs     runs a sampler in every mode and keeps the traces
-    sampler          check_sampler, and the checks of timesteps, yielded steps and randomness
-    sampler_math     the checks of coefficients, clipping, output standard deviation and order of convergence
+    sampler          check_sampler, and the checks of timesteps, batches, yielded steps and randomness
+    sampler_math     the checks of coefficients, clipping and output standard deviation
+    convergence      the check of methods that are neither DDIM nor DDPM: do they converge to the exact solution?
     kinds            loads an object by name and picks its check, for ``shapedreamer conform``
+    stubs            what each kind must take, and a correct example of each
 """
 
 from .data import check_data, check_label_dropout
@@ -36,11 +39,13 @@ from .process import check_conversions, check_forward, check_posterior
 from .report import Check, Report
 from .sampler import check_sampler
 from .schedule import check_schedule, check_step_times, check_zero_terminal_snr
+from .stubs import SIGNATURES, stub
 from .weights import check_ema, check_sampling_weights
 
 __all__ = [
     "OPTIMAL_EPS_MSE",
     "REQUIRED",
+    "SIGNATURES",
     "TABLE",
     "Check",
     "Kind",
@@ -65,4 +70,5 @@ __all__ = [
     "load",
     "optimal_eps_mse",
     "output_std",
+    "stub",
 ]

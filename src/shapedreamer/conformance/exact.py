@@ -44,7 +44,9 @@ def variance(t: int, schedule: Schedule, std: float = DATA_STD) -> float:
     return a * std**2 + 1 - a
 
 
-def output_std(times: Sequence[int], eta: float, beta: bool, schedule: Schedule, std: float = DATA_STD) -> float:
+def output_std(
+    times: Sequence[int], eta: float, beta: bool, schedule: Schedule, std: float = DATA_STD, start: float = 1.0
+) -> float:
     """Return the standard deviation of the samples of a correct sampler on data N(0, std²).
 
     The exact denoiser is linear, x̂₀ = g x_t with g = √ᾱ_t std²/v_t. So each step scales the variance and adds noise.
@@ -52,8 +54,9 @@ def output_std(times: Sequence[int], eta: float, beta: bool, schedule: Schedule,
     times: the timesteps, from T down to 0
     eta:   η of DDIM; 1 is DDPM
     beta:  whether the noise has variance β instead of the posterior variance β̃
+    start: standard deviation of the first image
     """
-    v = 1.0
+    v = start**2
     for t, s in itertools.pairwise(times):
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
         update = correct_update(a, b, eta, beta)

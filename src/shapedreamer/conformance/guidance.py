@@ -18,7 +18,7 @@ def check_guidance(guided: Callable[..., Callable[[Tensor, Tensor], Tensor]]) ->
     (Ho & Salimans 2022, equation 6, where w = scale − 1). All denoisers map (x_t (B, C, H, W), t (B,)) to x̂₀.
     """
     checklist = Checklist(name_of(guided, "guidance"), "Ho & Salimans 2022, equation 6")
-    x_t = torch.linspace(-1, 1, 8, dtype=torch.float64).view(2, 1, 2, 2)
+    x_t = torch.linspace(-1, 1, 24, dtype=torch.float64).view(2, 1, 3, 4)
     t = torch.tensor([3, 800])
 
     def conditional(x: Tensor, t: Tensor) -> Tensor:
@@ -35,7 +35,17 @@ def check_guidance(guided: Callable[..., Callable[[Tensor, Tensor], Tensor]]) ->
         out = guided(conditional, unconditional, scale)(x_t, t)
         of_cond, of_uncond = torch.linalg.lstsq(basis, out.flatten()[:, None].double()).solution[:, 0].tolist()
         residual = basis @ torch.tensor([of_cond, of_uncond], dtype=torch.float64) - out.flatten()
-        return (of_cond, of_uncond) if residual.abs().max().item() < 1e-9 else (float("nan"), float("nan"))
+        if residual.abs().max().item() < 1e-9:
+            return of_cond, of_uncond
+        factors = out.double() / (uncond + scale * (cond - uncond))
+        per_image = factors.flatten(1)
+        if bool(((per_image - per_image[:, :1]).abs() < 1e-6).all()):  # one factor for each image
+            reduced.append(mistakes.GUIDANCE_RESCALED)
+        elif all(_fits(basis.view(len(x_t), -1, 2)[i], out.double()[i]) for i in range(len(x_t))):
+            reduced.append(mistakes.GUIDANCE_MIXES)
+        return float("nan"), float("nan")
+
+    reduced: list[Mistake] = []
 
     found: dict[float, tuple[float, float]] = {}
     for scale in (0.0, 1.0, 2.0, 7.5):
@@ -47,7 +57,9 @@ def check_guidance(guided: Callable[..., Callable[[Tensor, Tensor], Tensor]]) ->
     if 2.0 in found and 7.5 in found:
         slope = (found[7.5][0] - found[2.0][0]) / 5.5
         at_zero = found[2.0][0] - 2 * slope
-        if slope < 0:
+        if reduced or _is_rescaled(found):
+            suspect = reduced[0] if reduced else mistakes.GUIDANCE_RESCALED
+        elif slope < 0:
             suspect = mistakes.GUIDANCE_SIGN
         elif abs(slope - 1) < 1e-6 and abs(at_zero - 1) < 1e-6:
             suspect = mistakes.OTHER_SCALE
@@ -57,6 +69,22 @@ def check_guidance(guided: Callable[..., Callable[[Tensor, Tensor], Tensor]]) ->
         name = f"scale {scale:g} {meaning.get(scale, 'strengthens the label')}"
         checklist.add(name, passed, _format_sum(scale, 1 - scale), _format_sum(of_cond, of_uncond), suspect)
     return checklist.report()
+
+
+def _fits(basis: Tensor, out: Tensor) -> bool:
+    solution = torch.linalg.lstsq(basis, out.flatten()[:, None]).solution
+    return bool((basis @ solution - out.flatten()[:, None]).abs().max() < 1e-9)
+
+
+def _is_rescaled(found: dict[float, tuple[float, float]]) -> bool:
+    """Whether cond and uncond have the right ratio at every scale above 1, but not the right size."""
+    large = [(scale, weights) for scale, weights in found.items() if scale > 1]
+    factors = [of_cond / scale for scale, (of_cond, _) in large]
+    right_ratio = all(
+        abs(of_uncond - factor * (1 - scale)) < 1e-6
+        for (scale, (_, of_uncond)), factor in zip(large, factors, strict=True)
+    )
+    return right_ratio and all(0 < factor for factor in factors) and any(abs(factor - 1) > 1e-6 for factor in factors)
 
 
 def _format_sum(of_cond: float, of_uncond: float) -> str:

@@ -33,6 +33,9 @@ Kind = Literal[
     "label_dropout", "guidance",
 ]  # fmt: skip
 
+SCHEDULE_T = 1000
+"""The T that a function which makes a schedule is called with."""
+
 _CHECKS: dict[Kind, Callable[[Any], Report]] = {
     "step_times": check_step_times,
     "forward": check_forward,
@@ -78,7 +81,7 @@ def check(thing: Any, kind: Kind | None = None, *, order: float | None = None, e
     if kind == "sampler":
         return check_sampler(_require_callable(thing, kind), order=order)
     if kind == "schedule":
-        return check_schedule(_make_schedule(thing), expected)
+        return check_schedule(_make_schedule(thing), expected, SCHEDULE_T if callable(thing) else None)
     return _CHECKS[kind](thing if kind == "data" else _require_callable(thing, kind))
 
 
@@ -152,10 +155,10 @@ def _require_callable(thing: Any, kind: Kind) -> Any:
 
 
 def _make_schedule(thing: Any) -> Any:
-    """Return thing(1000) if it is callable, otherwise the thing itself."""
+    """Return thing(SCHEDULE_T) if it is callable, otherwise the thing itself."""
     if not callable(thing):
         return thing
     try:
-        return thing(1000)
+        return thing(SCHEDULE_T)
     except Exception as error:
         raise UserError(f"calling this with T = 1000 does not make a schedule: {describe_error(error)}") from error

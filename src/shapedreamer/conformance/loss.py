@@ -10,29 +10,40 @@ from torch import Tensor
 from ..diffusion.schedule import Schedule, linear
 from . import mistakes
 from .exact import OPTIMAL_EPS_MSE, optimal_eps_mse
+from .mistakes import Mistake
 from .process import find_forward_mistake
-from .report import Checklist, Report, name_of, report_exceptions
+from .report import Checklist, Report, name_of, report_exceptions, wrong_order
+
+PARAMETERS = ("network", "x0", "t", "eps", "schedule", "prediction")
+IMAGE = (2, 3, 5)
+"""Shape of an image. With more than one pixel, a sum over pixels is not a mean."""
 
 
 @report_exceptions
 def check_loss(loss: Callable[..., Tensor]) -> Report:
     """Check that ``loss(network, x0, t, eps, schedule, prediction)`` returns the ε-MSE of each image, shape (B,).
 
-    The network must get the right x_t and t, and the best possible network must reach exactly the minimum loss. Its
-    error is linear in (x₀, ε), so two images per timestep, (std, 0) and (0, 1), give the mean over all data N(0, std²).
+    The mean is taken over the pixels, not over the batch. The network must get the right x_t and t, and its gradient
+    must be that of the mean squared error. The best possible network must reach exactly the minimum loss: its error is
+    linear in (x₀, ε), so two images per timestep, (std, 0) and (0, 1), give the mean over all data N(0, std²).
+
+    It is called with x0 and eps (B, 2, 3, 5) float64, t (B,) int64 in 1…T, the linear schedule, and "eps".
     """
+    checklist = Checklist(name_of(loss, "loss"), "Ho et al. 2020, equation 14")
+    if problem := wrong_order(loss, PARAMETERS):
+        checklist.add("order of parameters", False, ", ".join(PARAMETERS), problem, mistakes.ARGUMENT_ORDER)
+        return checklist.report()
     schedule = linear()
     T, alpha_bar = schedule.T, schedule.alpha_bar
-    checklist = Checklist(name_of(loss, "loss"), "Ho et al. 2020, equation 14")
     t = torch.arange(1, T + 1).repeat(2)
     a = alpha_bar[t].view(-1, 1, 1, 1)
-    x0 = torch.ones_like(a)
+    x0 = torch.ones(2 * T, *IMAGE, dtype=torch.float64)
     x0[T:] = 0
     calls: list[tuple[Tensor, Tensor]] = []
 
     def minimum_loss(std: float) -> Tensor:
         def best_network(x_t: Tensor, time: Tensor, *_: Any) -> Tensor:
-            calls.append((x_t.double().flatten(), time.flatten()))
+            calls.append((x_t.double()[:, 0, 0, 0], time.flatten()))
             return (1 - a).sqrt() * x_t / (a * std**2 + 1 - a)
 
         return loss(best_network, std * x0, t, 1 - x0, schedule, "eps")
@@ -50,16 +61,60 @@ def check_loss(loss: Callable[..., Tensor]) -> Report:
         same_x_t = torch.allclose(x_t, want, rtol=0, atol=1e-6)
         forward_mistake = find_forward_mistake(x_t[:T], x_t[T:], t[:T], alpha_bar)
         checklist.require("the network gets x_t", same_x_t, "x_t", "different image", forward_mistake)
+    _add_reduction_checks(checklist, loss, schedule)
     for std, values in losses.items():
-        if values is not None and values.shape != t.shape:
-            mistake = "the loss does not return one number per image"
-            checklist.add("shape (B,)", False, str(tuple(t.shape)), str(tuple(values.shape)), mistake)
-        elif values is not None:
-            mean, expected = values.double().sum().item() / T, OPTIMAL_EPS_MSE[std]
+        if values is not None and values.shape == t.shape:
+            mean, expected = values.detach().double().sum().item() / T, OPTIMAL_EPS_MSE[std]
             name = f"minimum ε-MSE, data with standard deviation {std:g}"
             mistake = "the loss is not the mean squared error"
             checklist.add(name, abs(mean - expected) < 1e-5, f"{expected:.5f}", f"{mean:.5f}", mistake)
     return checklist.report()
+
+
+def _add_reduction_checks(checklist: Checklist, loss: Callable[..., Tensor], schedule: Schedule) -> None:
+    """Check the shape, the mean over pixels, and the gradient, with a network whose output differs in every pixel."""
+    B = 4
+    generator = torch.Generator().manual_seed(0)
+    x0, eps, output = torch.randn(3, B, *IMAGE, generator=generator, dtype=torch.float64)
+    t = torch.tensor([1, 300, 700, schedule.T])
+    weight = output.clone().requires_grad_()
+    with torch.enable_grad():
+        values = checklist.attempt(
+            "four images", lambda: loss(lambda x_t, time, *_: weight * 1.0, x0.clone(), t.clone(), eps, schedule, "eps")
+        )
+        if values is None:
+            return
+        want = (output - eps).square().flatten(1).mean(1)
+        pixels = eps[0].numel()
+        shape = tuple(values.shape)
+        got = values.detach().double()
+        per_image = shape == (B,)
+        mistake: Mistake | str = "the loss does not return one number per image"
+        checklist.add("shape (B,)", per_image, f"({B},)", str(shape), mistake)
+        reduced = got if per_image else got.sum().expand(B)
+        matches = per_image and torch.allclose(got, want, rtol=1e-5, atol=0)
+        mistake = "the loss is not the mean squared error"
+        if per_image and torch.allclose(got, pixels * want, rtol=1e-5, atol=0):
+            mistake = mistakes.SUMMED_PIXELS
+        elif per_image and any(
+            torch.allclose(reduced, each.expand(B), rtol=1e-5, atol=0) for each in (want.mean(), want.sum())
+        ):
+            mistake = mistakes.AVERAGED_BATCH
+        if per_image:
+            expected, shown = (f"{each[0]:.5f}, {each[1]:.5f}, …" for each in (want, got))
+            checklist.add("mean over the pixels of each image", matches, expected, shown, mistake)
+        name = "the gradient reaches the network"
+        if not values.requires_grad:
+            checklist.add(name, False, "a gradient", "none", mistakes.DETACHED)
+            return
+        (gradient,) = torch.autograd.grad(values.double().sum(), weight, allow_unused=True)
+    detached = gradient is None or not bool(gradient.abs().sum() > 0)
+    checklist.require(name, not detached, "a gradient", "none", mistakes.DETACHED)
+    if not detached and matches:
+        exact = 2 * (output - eps) / pixels
+        correct = torch.allclose(gradient.double(), exact, rtol=1e-4, atol=1e-9)
+        mistake = "the gradient is not that of the mean squared error (is part of the loss detached?)"
+        checklist.require("the gradient is 2 (output − ε) / pixels", correct, "equal", "different", mistake)
 
 
 @report_exceptions

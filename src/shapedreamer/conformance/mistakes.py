@@ -175,8 +175,8 @@ OTHER_START = Mistake(
 )
 NEEDLESS_NOISE = Mistake(
     "random numbers are drawn although no noise is added",
-    "At η = 0 the image depends on x_T only. Do not draw noise that you do not use: it changes all random numbers "
-    "drawn later.",
+    "At η = 0 the image depends on x_T only, so this is harmless. But drawing noise that is not used changes all "
+    "random numbers drawn later.",
 )
 SHARED_NOISE = Mistake(
     "the same noise is used more than once",
@@ -189,4 +189,140 @@ HIDDEN_STATE = Mistake(
 IN_PLACE = Mistake(
     "the sampler modifies x_T or a step it has already yielded",
     "x_T and the yielded steps belong to the caller. Create a new tensor in each step instead of writing in place.",
+)
+
+# Mistakes of samplers in public libraries and bug reports
+
+NOT_CHECKED = Mistake(
+    "a required check could not be made",
+    "The rows marked ? say why. Until they can be checked, the code is not known to be right.",
+)
+REPEATED_TIME = Mistake(
+    "the list of timesteps has one timestep twice",
+    "A step from t to t does nothing, or divides by 0. Rounding an even spacing can repeat a timestep when there are "
+    "almost T steps: remove duplicates, or use shapedreamer.diffusion.schedule.step_times.",
+)
+FIXED_STRIDE = Mistake(
+    "a step goes to t − T // n, but the next network call is at another timestep",
+    "Take the end of a step from the list of timesteps, not from a stride: the two differ whenever n does not divide T "
+    "(huggingface/diffusers #5921, #11347).",
+)
+ENDS_ELSEWHERE = Mistake(
+    "a step ends at another timestep than the one of the next network call",
+    "The step from t must end at exactly the timestep s that the network gets next: use ᾱ_s of that timestep.",
+)
+IGNORES_STEPS = Mistake(
+    "the sampler visits all T timesteps, however many steps are requested",
+    "Use `steps`: loop over step_times(T, steps), and compute each step from ᾱ_t and ᾱ_s of the visited timesteps.",
+)
+LAST_SIGMA = Mistake(
+    "the last σ is not 0",
+    "The list of noise levels must end with σ = 0; otherwise noise of the last σ stays in the image.",
+)
+INVERTED_RATIO = Mistake(
+    "the ratio of step lengths in the 2M formula is inverted",
+    "DPM-Solver++(2M) extrapolates with h/(2h'), where h is the length of this step in λ and h' that of the step "
+    "before.",
+)
+WRONG_WEIGHT = Mistake(
+    "the 2M formula extrapolates with a wrong weight",
+    "DPM-Solver++(2M) uses D = x̂₀ + h/(2h') (x̂₀ − x̂₀'), where h is the length of this step in λ and h' that of the "
+    "step before. Check the sign, the factor 1/2 and the ratio.",
+)
+ETA_IGNORED = Mistake(
+    "η has no effect",
+    "The sampler accepts eta, but its images do not depend on it. Compute σ from eta, or remove the parameter.",
+)
+ETA_ROOT = Mistake(
+    "the noise has σ = √(η …) instead of σ = η √(…)",
+    "η multiplies the standard deviation, not the variance: keep it outside of the square root, or square it inside.",
+)
+BETA_FOR_ALPHA_BAR = Mistake(
+    "β_t or 1−β_t is used where ᾱ_t is needed",
+    "ᾱ_t is the cumulative product of 1−β_1 … 1−β_t. Some papers call it α_t, others call 1−β_t that.",
+)
+CLAMPED_X = Mistake(
+    "x_t is clamped",
+    "Only x̂₀ may be clipped to the range of images. x_t contains noise and must be free to leave that range.",
+)
+MIXED_IMAGES = Mistake(
+    "images in a batch affect each other",
+    "Each image must come out the same in any batch. Look for a maximum, mean or standard deviation that is taken over "
+    "the whole batch; take it over the dimensions (C, H, W) of each image.",
+)
+ARGUMENT_ORDER = Mistake(
+    "the parameters are in the wrong order",
+    "They are passed by position, in the order of the documentation.",
+)
+DENOISE_ORDER = Mistake(
+    "the network is called as denoise(t, x) instead of denoise(x, t)",
+    "The image comes first, then the timesteps (B,).",
+)
+UNSCALED_INPUT = Mistake(
+    "the network gets x_t in σ scale",
+    "A sampler in σ form holds x₀ + σ ε. Divide that by √(1+σ²) before you pass it to the network.",
+)
+NOISE_FORGOTTEN = Mistake(
+    "a step keeps x̂₀ and forgets the noise",
+    "x_s must contain noise of variance 1−ᾱ_s: the predicted noise ε̂ times √(1−ᾱ_s−σ²), and fresh noise times σ.",
+)
+WRONG_DIRECTION = Mistake(
+    "a step multiplies the predicted noise ε̂ by a wrong factor",
+    "The factor of ε̂ is √(1−ᾱ_s−σ²), so that all noise in x_s has variance 1−ᾱ_s.",
+)
+WRONG_SIGNAL = Mistake(
+    "a step multiplies x̂₀ by a wrong factor",
+    "Written with x̂₀ and ε̂, the factor of x̂₀ is √ᾱ_s.",
+)
+WRONG_NOISE = Mistake(
+    "the fresh noise has the wrong standard deviation",
+    "It is σ = η √((1−ᾱ_s)/(1−ᾱ_t)) √(1−ᾱ_t/ᾱ_s), where η = 1 is DDPM.",
+)
+START_IN_SIGMA = Mistake(
+    "x_T is multiplied by σ_T instead of √(1+σ_T²)",
+    "Then x_T has variance 1−ᾱ_T instead of 1. Both approximate pure noise, and the difference is small.",
+)
+DIVIDES_BY_SIGNAL = Mistake(
+    "not defined at ᾱ_T = 0",
+    "Something is divided by √ᾱ_T, as every sampler in σ form does. It works with schedules whose SNR is above 0, but "
+    "not with zero terminal SNR (Lin et al. 2024, algorithm 1).",
+)
+OTHER_LAST_STEP = Mistake(
+    "the last step does not return the last x̂₀",
+    "It combines several predictions, as linear multistep methods do. That is consistent, but the last step is "
+    "infinitely long in log-SNR, so most solvers end with a plain DDIM step.",
+)
+
+# Mistakes of other functions
+
+SUMMED_PIXELS = Mistake(
+    "the loss is summed over pixels",
+    "Take the mean over the pixels of each image. The sum grows with the size of the images, and so does the "
+    "learning rate that it needs.",
+)
+AVERAGED_BATCH = Mistake(
+    "the loss is averaged over the batch",
+    "Return one number per image, so that each can be weighted by its timestep: .flatten(1).mean(1).",
+)
+DETACHED = Mistake(
+    "the loss has no gradient",
+    "The prediction is detached from the graph (.detach(), .item(), .data, no_grad or numpy), so nothing is learned.",
+)
+TABLE_TOO_SHORT = Mistake(
+    "the schedule has T−1 timesteps instead of T",
+    "ᾱ for t = 0…T has T + 1 entries: a 1 for clean data, then T cumulative products.",
+)
+EMA_SKIPS_UPDATES = Mistake(
+    "the EMA skips updates",
+    "Every call of update() must average the weights. With an update every tenth call, a decay of 0.999 averages over "
+    "ten times as many steps as it says (update_every in lucidrains/ema-pytorch).",
+)
+GUIDANCE_RESCALED = Mistake(
+    "the guided prediction is rescaled",
+    "This is guidance rescale (Lin et al. 2024, section 3.4), which changes the contrast of the images. Check "
+    "uncond + scale · (cond − uncond) first, and rescale in a separate function.",
+)
+GUIDANCE_MIXES = Mistake(
+    "guidance treats the images of a batch differently",
+    "uncond + scale · (cond − uncond) must have the same weights for every image and pixel.",
 )

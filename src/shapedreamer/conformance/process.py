@@ -11,10 +11,11 @@ from ..diffusion import process
 from ..diffusion.schedule import Schedule, linear
 from . import mistakes
 from .mistakes import Mistake
-from .report import Checklist, Report, format_number, name_of, report_exceptions
+from .report import Checklist, Report, format_number, name_of, report_exceptions, wrong_order
 from .updates import ObservedUpdate, Update, correct_update, find_mistakes, is_correct
 
 Diffuse = Callable[[Tensor, Tensor, Tensor, Schedule], Tensor]
+PARAMETERS = ("x0", "t", "eps", "schedule")
 Posterior = Callable[[Tensor, Tensor, int, int, Schedule], tuple[Tensor, Any]]
 
 
@@ -26,6 +27,9 @@ def check_forward(diffuse: Diffuse) -> Report:
     """
     schedule = linear()
     checklist = Checklist(name_of(diffuse, "diffuse"), "Ho et al. 2020, equation 4")
+    if problem := wrong_order(diffuse, PARAMETERS):
+        checklist.add("order of parameters", False, ", ".join(PARAMETERS), problem, mistakes.ARGUMENT_ORDER)
+        return checklist.report()
     t = torch.arange(1, schedule.T + 1)
     factors = checklist.attempt("t = 1…T", lambda: _measure_factors(diffuse, t, schedule))
     if factors is None:  # if t is off by one, only the first or last timestep may be outside the table
@@ -63,10 +67,12 @@ def _measure_factors(diffuse: Diffuse, t: Tensor, schedule: Schedule) -> tuple[T
 def find_forward_mistake(signal: Tensor, noise: Tensor, t: Tensor, alpha_bar: Tensor) -> Mistake | str:
     """Return the mistake that explains these factors of x₀ (signal) and ε (noise) at the timesteps t."""
     a = alpha_bar[t]
+    beta = 1 - a / alpha_bar[t - 1]
     hypotheses = [
         (mistakes.NOISE_WITHOUT_ROOT, a.sqrt(), 1 - a),
         (mistakes.SIGNAL_WITHOUT_ROOT, a, (1 - a).sqrt()),
         (mistakes.SWAPPED, (1 - a).sqrt(), a.sqrt()),
+        *((mistakes.BETA_FOR_ALPHA_BAR, b.sqrt(), (1 - b).sqrt()) for b in (beta, 1 - beta)),
     ]
     for shift in (-1, 1):
         b = alpha_bar[(t + shift).clamp(max=len(alpha_bar) - 1)]  # beyond the table, the code clamps t or raises

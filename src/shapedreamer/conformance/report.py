@@ -1,15 +1,19 @@
 """The result of a check: ``Report`` holds rows of (name, expected, got) and the mistake that explains the failures.
 
+A row either passed, failed, is a note (worth knowing, but no failure), or could not be checked. A required row that
+could not be checked keeps the report from passing: what was not looked at is not known to be right.
+
 ``Checklist`` collects the rows while a check runs. It also decides which mistake a failed row is attributed to.
 """
 
+import inspect
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from .mistakes import Mistake
+from .mistakes import NOT_CHECKED, Mistake
 
 Result = TypeVar("Result")
 Parameters = ParamSpec("Parameters")
@@ -19,9 +23,11 @@ Parameters = ParamSpec("Parameters")
 class Check:
     """One row of a report.
 
-    mistake: what probably went wrong, in plain words, "" if the check passed
-    hint:    how to fix it, "" if no hint is known
-    source:  the paper or issue that says what is right
+    mistake:  what probably went wrong, in plain words, "" if the check passed
+    hint:     how to fix it, "" if no hint is known
+    source:   the paper or issue that says what is right
+    required: whether the report fails if this row did not pass; a row that is not required is a note
+    checked:  False if the check could not be made; then ``got`` says why
     """
 
     name: str
@@ -31,6 +37,15 @@ class Check:
     mistake: str = ""
     hint: str = ""
     source: str = ""
+    required: bool = True
+    checked: bool = True
+
+    @property
+    def symbol(self) -> str:
+        """✓ passed, ✗ failed, ! a note, ? not checked."""
+        if self.passed:
+            return "✓"
+        return "?" if not self.checked else "✗" if self.required else "!"
 
 
 @dataclass(frozen=True)
@@ -42,31 +57,43 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether every check passed."""
-        return all(check.passed for check in self.checks)
+        """Whether every required check was made and passed. A report without any check has not passed."""
+        return bool(self.checks) and all(check.passed for check in self.checks if check.required)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a required check was made and failed. A report that neither passed nor failed is incomplete."""
+        return any(check.checked and check.required and not check.passed for check in self.checks)
 
     @property
     def mistakes(self) -> list[str]:
         """The suspected mistakes, without duplicates."""
-        return list(dict.fromkeys(check.mistake for check in self.checks if check.mistake))
+        return list(dict.fromkeys(check.mistake for check in self.checks if check.mistake and check.required))
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth knowing but does not fail the report, without duplicates."""
+        return list(dict.fromkeys(check.mistake for check in self.checks if check.mistake and not check.required))
 
     def raise_if_failed(self) -> None:
-        """Raise AssertionError with the table as its message, unless every check passed. For tests and notebooks."""
+        """Raise AssertionError with the table as its message, unless the report passed. For tests and notebooks."""
         if not self.passed:
             raise AssertionError(str(self))
 
     def __str__(self) -> str:
-        passed = sum(check.passed for check in self.checks)
+        count = {symbol: sum(check.symbol == symbol for check in self.checks) for symbol in "✓✗!?"}
+        title = f"{self.title}: {count['✓']} of {count['✓'] + count['✗']} checks passed"
+        title += f", {count['?']} not checked" * bool(count["?"]) + f", {count['!']} to note" * bool(count["!"])
         rows = [("", "check", "expected", "got")]
-        rows += [("✓" if check.passed else "✗", check.name, check.expected, check.got) for check in self.checks]
+        rows += [(check.symbol, check.name, check.expected, check.got) for check in self.checks]
         widths = [max(_width(row[column]) for row in rows) for column in range(4)]
-        lines = [f"{self.title}: {passed} of {len(self.checks)} checks passed"]
-        lines += ["  ".join(map(_pad, row, widths)).rstrip() for row in rows]
-        for mistake in self.mistakes:
-            first = next(check for check in self.checks if check.mistake == mistake)
-            lines += ["", f"Suspected mistake: {mistake}"]
-            lines += [f"  Hint: {first.hint}"] if first.hint else []
-            lines += [f"  Source: {first.source}"] if first.source else []
+        lines = [title, *("  ".join(map(_pad, row, widths)).rstrip() for row in rows)]
+        for label, names in (("Suspected mistake", self.mistakes), ("Note", self.notes)):
+            for name in names:
+                first = next(check for check in self.checks if check.mistake == name)
+                lines += ["", f"{label}: {name}"]
+                lines += [f"  Hint: {first.hint}"] if first.hint else []
+                lines += [f"  Source: {first.source}"] if first.source else []
         return "\n".join(lines)
 
 
@@ -86,8 +113,8 @@ class Checklist:
 
     @property
     def failed(self) -> bool:
-        """Whether any check has failed so far."""
-        return not all(check.passed for check in self.checks)
+        """Whether any required check has failed so far."""
+        return not all(check.passed for check in self.checks if check.required and check.checked)
 
     def add(
         self, name: str, passed: bool, expected: str, got: str, mistake: Mistake | str = "", source: str = ""
@@ -98,6 +125,22 @@ class Checklist:
             self.causes.append(mistake)
         shown = Mistake("") if passed else suspect
         self.checks.append(Check(name, passed, expected, got, shown.name, shown.hint, source or self.source))
+
+    def note(
+        self, name: str, passed: bool, expected: str, got: str, mistake: Mistake | str = "", source: str = ""
+    ) -> None:
+        """Add a check that does not fail the report: the row is a note if it did not pass."""
+        note = Mistake("") if passed else mistake if isinstance(mistake, Mistake) else Mistake(mistake)
+        self.checks.append(
+            Check(name, passed, expected, got, note.name, note.hint, source or self.source, required=False)
+        )
+
+    def skip(self, name: str, reason: str, *, required: bool = True) -> None:
+        """Add a row for a check that could not be made. If it is required, the report cannot pass."""
+        mistake = NOT_CHECKED.name if required else ""
+        self.checks.append(
+            Check(name, False, "", f"not checked: {reason}", mistake, "", self.source, required, checked=False)
+        )
 
     def require(self, name: str, passed: bool, expected: str, otherwise: str, mistake: Mistake | str = "") -> None:
         """Add a yes-or-no check. "got" shows ``expected`` if it passed and ``otherwise`` if it failed."""
@@ -117,13 +160,15 @@ class Checklist:
     def report(self) -> Report:
         """Return the report, in which every failed check is attributed to a mistake."""
         known = {cause.name for cause in self.causes}
-        failed = [Mistake(check.mistake, check.hint) for check in self.checks if not check.passed]
-        first = next(iter([*self.causes, *failed]), Mistake(""))
-        return Report(self.title, tuple(
-            check if check.passed or check.mistake in known
-            else replace(check, mistake=first.name, hint=first.hint)
-            for check in self.checks
-        ))  # fmt: skip
+        failed = [check for check in self.checks if check.required and check.checked and not check.passed]
+        first = next(iter([*self.causes, *(Mistake(check.mistake, check.hint) for check in failed)]), Mistake(""))
+
+        def attribute(check: Check) -> Check:
+            if check.passed or not check.required or check.mistake in known or (not check.checked and not failed):
+                return check
+            return replace(check, mistake=first.name, hint=first.hint)
+
+        return Report(self.title, tuple(map(attribute, self.checks)))
 
 
 def report_exceptions(check: Callable[Parameters, Report]) -> Callable[Parameters, Report]:
@@ -144,6 +189,16 @@ def report_exceptions(check: Callable[Parameters, Report]) -> Callable[Parameter
             return checklist.report()
 
     return wrapper
+
+
+def wrong_order(function: object, names: Sequence[str]) -> str:
+    """Return the parameters of a function if it has all of these names by position but in another order, else ""."""
+    try:
+        parameters = inspect.signature(function).parameters.values()  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return ""
+    positional = [each.name for each in parameters if each.kind is not each.KEYWORD_ONLY and each.name in names]
+    return ", ".join(positional) if sorted(positional) == sorted(names) and positional != list(names) else ""
 
 
 def describe_error(error: Exception) -> str:

@@ -59,11 +59,14 @@ PUBLISHED: dict[tuple[str, int], tuple[Published, ...]] = {
 
 @report_exceptions
 def check_schedule(
-    schedule: Schedule | Tensor | np.ndarray[Any, Any] | Sequence[float], expected: ScheduleName | None = None
+    schedule: Schedule | Tensor | np.ndarray[Any, Any] | Sequence[float],
+    expected: ScheduleName | None = None,
+    T: int | None = None,
 ) -> Report:
     """Check that this is a valid noise schedule and, if ``expected`` names a published one, that it is that one.
 
     schedule: a Schedule, or ᾱ for t = 0…T as a tensor, an array or a list of T + 1 numbers
+    T:        the number of timesteps that it must have; a table that is one entry short is only a note if None
     """
     alpha_bar = schedule.alpha_bar if isinstance(schedule, Schedule) else schedule
     table = alpha_bar.detach() if isinstance(alpha_bar, Tensor) else torch.from_numpy(np.asarray(alpha_bar))
@@ -96,9 +99,18 @@ def check_schedule(
     _add_table_check(checklist, "β is in (0, 1]", ~in_range, beta, "(0, 1]", "β is outside (0, 1]")
     is_double = table.dtype == torch.float64
     checklist.add("stored in float64", is_double, "float64", dtype, mistakes.SINGLE_PRECISION)
+    _add_length_check(checklist, len(a) - 1, T)
     if expected is not None:
         _add_published_checks(checklist, a, expected)
     return checklist.report()
+
+
+def _add_length_check(checklist: Checklist, got: int, T: int | None) -> None:
+    if T is not None:
+        mistake = mistakes.TABLE_TOO_SHORT if got == T - 1 else "the schedule does not have T timesteps"
+        checklist.add("number of timesteps", got == T, f"T = {T}", f"T = {got}", mistake)
+    elif got >= 9 and (got + 1) % 10 == 0:  # 1000 entries, say: were 1000 timesteps meant?
+        checklist.note("number of timesteps", False, f"T = {got + 1}?", f"T = {got}", mistakes.TABLE_TOO_SHORT)
 
 
 def _add_table_check(

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..diffusion.samplers import Step
 from ..diffusion.schedule import Schedule, step_times
-from .updates import Update
+from .updates import TOLERANCE, Update
 
 PredictX0 = Callable[[Tensor, int, int], Tensor]
 """(x_t, t, index of the network call) -> x̂₀."""
@@ -27,7 +27,15 @@ DrawNoise = Callable[[int, Tensor], Tensor]
 """(index of the draw, like) -> noise in the shape of ``like``."""
 
 MAX_CALLS_PER_STEP = 4
-"""A sampler that calls the network more often than this is stopped."""
+
+
+class SwappedArgumentsError(TypeError):
+    """The sampler called denoise(t, x)."""
+
+
+def max_calls(T: int, steps: int) -> int:
+    """A sampler that calls the network more often is stopped. Visiting all T timesteps, even twice, is allowed."""
+    return max(MAX_CALLS_PER_STEP * (steps + 1), 2 * T + MAX_CALLS_PER_STEP)
 
 
 class Call(NamedTuple):
@@ -65,6 +73,7 @@ class Trace:
     modified: bool = False  # x_T or a yielded image was modified later
     used_torch_rng: bool = False  # the state of torch's global random number generator changed
     drew_from_torch: bool = False  # noise came from torch.randn or similar, not from the generator
+    one_call_per_step: bool = False  # every image follows from (x_t, x̂₀, noise) of the call before it alone
 
     @property
     def final(self) -> Tensor:
@@ -73,8 +82,19 @@ class Trace:
 
     @property
     def calls_by_step(self) -> list[list[Call]]:
-        """The calls, grouped by runs of equal t. Step k starts at the x of the last call in group k."""
+        """The calls of each step; step k starts at the x of the last call in group k.
+
+        A method with several calls per step calls the network twice in a row at the same t (Heun), so equal t count
+        as one step. If each image follows from a single call, then each call is a step, even at an equal t.
+        """
+        if self.one_call_per_step:
+            return [[call] for call in self.calls]
         return [list(group) for _, group in itertools.groupby(self.calls, key=lambda call: call.t)]
+
+    @property
+    def visited(self) -> list[tuple[int, Tensor]]:
+        """(t, x_t) where each step starts and, at the end, (0, final image)."""
+        return [(group[-1].t, group[-1].x) for group in self.calls_by_step] + [(0, self.final)]
 
     @property
     def states(self) -> list[Tensor]:
@@ -99,10 +119,14 @@ def record(
     draw_noise: DrawNoise,
     options: dict[str, object],
     intercept_torch: bool = True,
+    seed: int | None = None,
+    one_call_per_step: bool | None = None,
 ) -> Trace:
     """Run ``sampler(denoise, schedule, x_T, steps, **options)`` to its end and return its trace.
 
-    intercept_torch: also replace the noise of torch.randn and similar functions; this slows down every torch call
+    intercept_torch:   also replace the noise of torch.randn and similar functions; this slows down every torch call
+    seed:              of torch's random number generator, for random numbers that are not replaced
+    one_call_per_step: see Trace; found out if None, which needs predictions that do not depend on x_t
 
     Raises whatever the sampler raises, ValueError if it yields nothing or never calls the network, and TypeError if
     its result is neither an image, nor images, nor steps.
@@ -110,7 +134,9 @@ def record(
     trace = Trace(x_T)
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
-        if len(trace.calls) >= MAX_CALLS_PER_STEP * steps + MAX_CALLS_PER_STEP:
+        if isinstance(t, Tensor) and t.shape == x_T.shape and x.shape != x_T.shape:
+            raise SwappedArgumentsError("the sampler calls denoise(t, x)")
+        if len(trace.calls) >= max_calls(schedule.T, steps):
             raise RuntimeError(f"stopped: the sampler called the network {len(trace.calls)} times for {steps} steps")
         time, problem = _read_t(t, len(x))
         x0 = predict_x0(x, min(max(time, 1), schedule.T), len(trace.calls))
@@ -133,7 +159,7 @@ def record(
         keywords["generator"] = generator
     passed_x_T = x_T.clone()
 
-    with _restore_rng() as rng_state, _InterceptTorchNoise(record_torch_draw) if intercept_torch else nullcontext():
+    with _restore_rng(seed) as rng_state, _InterceptTorchNoise(record_torch_draw) if intercept_torch else nullcontext():
         outputs = [(item, _copy(item)) for item in _items(sampler(denoise, schedule, passed_x_T, steps, **keywords))]
         trace.used_torch_rng = not torch.equal(rng_state, torch.get_rng_state())
     if not outputs:
@@ -144,11 +170,16 @@ def record(
     trace.modified = not unchanged
     yielded = [Step(t, x, x0) for _, (t, x, x0) in outputs if t is not None and x0 is not None]
     trace.yields_steps = len(yielded) == len(outputs)
+    final = outputs[-1][1].x
+    if one_call_per_step is None:
+        one_call_per_step = _solve(trace, [call.x for call in trace.calls] + [final])[1] <= TOLERANCE
+    trace.one_call_per_step = one_call_per_step
+    called = [group[0].t for group in trace.calls_by_step]
     if trace.yields_steps:
-        trace.times, trace.steps = _times_from_steps(trace.calls, yielded, schedule), yielded
+        trace.times, trace.steps = _times_from_steps(called, yielded, schedule), yielded
     else:
-        trace.times = _times_from_calls(trace.calls, steps, schedule)
-        trace.steps = _steps_from_calls(trace, outputs[-1][1].x)
+        trace.times = _times_from_calls(called, steps, schedule)
+        trace.steps = _steps_from_calls(trace, final)
     return trace
 
 
@@ -158,26 +189,60 @@ def solve_updates(trace: Trace) -> tuple[list[Update], float]:
     For samplers with one network call per step. A step may use noise drawn before or after its call. The error is far
     above rounding if a step depends on more than (x_t, x̂₀, noise), as multistep methods do.
     """
+    return _solve(trace, trace.states)
+
+
+def _solve(trace: Trace, states: Sequence[Tensor]) -> tuple[list[Update], float]:
     columns, results = [], []
-    states = trace.states
-    noise: dict[int, list[Tensor]] = {}
-    for draw in trace.draws:
-        noise.setdefault(draw.calls, []).append(draw.noise)
-    width = 2 * max((len(draws) for draws in noise.values()), default=0)
-    for k, call in enumerate(trace.calls):
-        candidates = [*noise.get(k, []), *noise.get(k + 1, [])]
-        expanded = [z.double().expand_as(call.x) for z in candidates]
+    if any(state.shape != trace.start.shape for state in states):
+        return [], math.inf
+    per_step = noise_by_step(trace)
+    width = max(map(len, per_step))
+    for k, (call, candidates) in enumerate(zip(trace.calls, per_step, strict=True)):
         padding = [torch.zeros_like(call.x0)] * (width - len(candidates))
-        columns.append(
-            torch.stack([column.flatten() for column in (call.x.double(), call.x0, *expanded, *padding)], dim=1)
-        )
+        images = (call.x, call.x0, *candidates, *padding)
+        columns.append(torch.stack([image.double().flatten() for image in images], dim=1))
         results.append(states[k + 1].double().flatten())
     A, y = torch.stack(columns), torch.stack(results)[..., None]
     if not (A.isfinite().all() and y.isfinite().all()):
         return [], math.inf
-    solution = torch.linalg.lstsq(A, y).solution
+    solution = torch.linalg.lstsq(A, y, driver="gelsd").solution  # zero columns make A rank-deficient
     error = (A @ solution - y).abs().max().item()
     return [Update(row[0], row[1], sum(c**2 for c in row[2:]) ** 0.5) for row in solution[..., 0].tolist()], error
+
+
+def noise_by_step(trace: Trace) -> list[list[Tensor]]:
+    """Return for each network call the noise that the step after it may use, in the shape of the images, float64.
+
+    That is what was drawn just before or after the call, or a row of a table with the noise of many steps.
+    """
+    noise: dict[int, list[Tensor]] = {}
+    tables = []
+    for draw in trace.draws:
+        if draw.noise.ndim == trace.start.ndim + 1:
+            tables.append(draw.noise)
+        else:
+            noise.setdefault(draw.calls, []).append(draw.noise)
+    return [
+        [
+            _expand(z, trace.start)
+            for z in (*noise.get(k, []), *noise.get(k + 1, []), *(z for table in tables for z in _rows(table, k)))
+        ]
+        for k in range(len(trace.calls))
+    ]
+
+
+def _rows(table: Tensor, k: int) -> list[Tensor]:
+    """Return the noise that step k may use of a table with noise for every step, in either direction."""
+    return [table[i] for i in sorted({k - 1, k, k + 1, len(table) - 1 - k, len(table) - 2 - k}) if 0 <= i < len(table)]
+
+
+def _expand(noise: Tensor, like: Tensor) -> Tensor:
+    """Return the noise in the shape of an image; zeros if its shape does not fit."""
+    try:
+        return noise.double().expand_as(like)
+    except RuntimeError:
+        return torch.zeros_like(like)
 
 
 def equal(one: Tensor, other: Tensor) -> bool:
@@ -222,11 +287,13 @@ class _InterceptTorchNoise(TorchFunctionMode):
 
 
 @contextmanager
-def _restore_rng() -> Iterator[Tensor]:
-    """Yield the state of torch's global random number generator, and restore it at the end."""
+def _restore_rng(seed: int | None) -> Iterator[Tensor]:
+    """Seed torch's global random number generator, yield its state, and restore the earlier state at the end."""
     state = torch.get_rng_state()
+    if seed is not None:
+        torch.manual_seed(seed)
     try:
-        yield state
+        yield torch.get_rng_state()
     finally:
         torch.set_rng_state(state)
 
@@ -268,21 +335,16 @@ def _copy(item: object) -> _Output:
     raise TypeError(f"a sampler must yield steps (t, x, x0) or return the final image, not {type(item).__name__}")
 
 
-def _called_times(calls: Sequence[Call]) -> list[int]:
-    """The timesteps passed to the network. Consecutive calls at the same t count once."""
-    return [t for t, _ in itertools.groupby(call.t for call in calls)]
-
-
-def _times_from_steps(calls: Sequence[Call], steps: Sequence[Step], schedule: Schedule) -> list[int]:
-    called, landed = _called_times(calls), [step.t for step in steps]
+def _times_from_steps(called: Sequence[int], steps: Sequence[Step], schedule: Schedule) -> list[int]:
+    landed = [step.t for step in steps]
     if landed == called:  # either the steps report the t they start at, or the network gets the t where they end
         return [*called, 0] if landed[-1] != 0 else [schedule.T, *landed]
     offsets = {c - s for c, s in zip(called[1:], landed, strict=False)}
     return [called[0] - (offsets.pop() if len(offsets) == 1 else 0), *landed]
 
 
-def _times_from_calls(calls: Sequence[Call], steps: int, schedule: Schedule) -> list[int]:
-    called, planned = _called_times(calls), step_times(schedule.T, steps)
+def _times_from_calls(called: Sequence[int], steps: int, schedule: Schedule) -> list[int]:
+    planned = step_times(schedule.T, steps)
     shifted = len({c - t for c, t in zip(called, planned, strict=False)}) == 1 or called == planned[1:]
     return planned if shifted and len(called) == steps else [*called, 0]
 

@@ -8,6 +8,9 @@ pointing to x_t. Then (Song et al. 2021, equation 12):
 
 η = 1 gives the mean and variance of the posterior, for the chain that contains only the visited timesteps.
 
+Seen another way, x_s = √b x̂₀ + d ε̂ + σ z: signal, direction and noise. Their squares add up to 1 for every step that
+keeps the variance of x_s, so ``end_of`` can tell at which ᾱ such a step ends.
+
 ``find_mistakes`` compares the coefficients of a sampler with those that each known mistake would produce.
 """
 
@@ -20,6 +23,8 @@ from .mistakes import Mistake
 
 TOLERANCE = 2e-6
 """Allowed error of a coefficient: above float32 rounding, below the effect of any mistake in the recorded runs."""
+ROUNDING = 5e-7
+"""Error of ᾱ in tables computed in float32."""
 
 
 class Update(NamedTuple):
@@ -31,13 +36,21 @@ class Update(NamedTuple):
 
 
 class ObservedUpdate(NamedTuple):
-    """The update that a sampler made from t to s, and what was requested: eta, or the variance β (with eta = 1)."""
+    """The update that a sampler made from t to s, and what was requested: eta, or the variance β (with eta = 1).
+
+    steps:     the number of steps requested in this run, 0 if there is no run
+    tolerance: allowed error of a coefficient when a mistake is looked for
+    any_sigma: any amount of fresh noise is right, as for a sampler without eta that is neither DDIM nor DDPM
+    """
 
     t: int
     s: int
     eta: float
     beta: bool
     update: Update
+    steps: int = 0
+    any_sigma: bool = False
+    tolerance: float = TOLERANCE
 
 
 def correct_update(a: float, b: float, eta: float, beta: bool = False) -> Update:
@@ -46,14 +59,61 @@ def correct_update(a: float, b: float, eta: float, beta: bool = False) -> Update
     beta: give the noise the variance 1 − a/b instead of the posterior variance, except in the last step (b = 1)
     """
     # σ²; negative only in a mistaken step, which goes to b < a
-    fresh = eta**2 * (1 - b) * _ratio(1 - a / b, 1 - a)
-    return _update(a, b, _root(1 - b - fresh), _root(1 - a / b) * (b < 1) if beta else _root(fresh))
+    skipped = 1 - _ratio(a, b)
+    fresh = eta**2 * (1 - b) * _ratio(skipped, 1 - a) if eta else 0.0
+    return _update(a, b, _root(1 - b - fresh), _root(skipped) * (b < 1) if beta else _root(fresh))
 
 
 def is_correct(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
     """Return whether the update is the correct one. An update to s < 0 never is."""
-    t, s, eta, beta, update = observed
-    return s >= 0 and _close(update, correct_update(alpha_bar[t], alpha_bar[s], eta, beta))
+    if observed.s < 0:
+        return False
+    if observed.any_sigma:
+        end = end_of(observed.update, alpha_bar[observed.t])
+        return end is not None and abs(math.sqrt(end) - math.sqrt(alpha_bar[observed.s])) <= TOLERANCE
+    return _close(observed.update, wanted(observed, alpha_bar))
+
+
+def is_rounded(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
+    """Return whether the update is correct but for ᾱ stored in float32, which matters where 1 − ᾱ is small."""
+    a, b = alpha_bar[observed.t], alpha_bar[max(observed.s, 0)]
+    if observed.s < 0:
+        return False
+    if observed.any_sigma:
+        end = end_of(observed.update, a, 2e-5)
+        return end is not None and abs(end - b) <= 2e-5
+    want = wanted(observed, alpha_bar)
+    shifted = [
+        correct_update(max(min(a + i * ROUNDING, 1 - 1e-9), 0.0), min(b + j * ROUNDING, 1.0) if observed.s else b,
+                       observed.eta, observed.beta)
+        for i in (-1, 1) for j in (-1, 1)
+    ]  # fmt: skip
+    prediction = 2e-7 * _root(b) / (1 - a)  # if ε̂ is converted to x̂₀ with these tables
+    return all(
+        abs(got - want_each) <= TOLERANCE + prediction * (k < 2) + max(abs(each[k] - want_each) for each in shifted)
+        for k, (got, want_each) in enumerate(zip(observed.update, want, strict=True))
+    )
+
+
+def wanted(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> Update:
+    """Return the correct update. If any σ is right, it is the one with the observed noise."""
+    a, b = alpha_bar[observed.t], alpha_bar[max(observed.s, 0)]
+    if not observed.any_sigma:
+        return correct_update(a, b, observed.eta, observed.beta)
+    noise = min(abs(observed.update.noise), _root(1 - b))
+    return _update(a, b, _root(1 - b - noise**2), noise)
+
+
+def decompose(update: Update, a: float) -> tuple[float, float, float]:
+    """Return the factors of x̂₀, ε̂ and z: x_s = signal · x̂₀ + direction · ε̂ + noise · z."""
+    return update.x0 + update.x * _root(a), update.x * _root(1 - a), update.noise
+
+
+def end_of(update: Update, a: float, tolerance: float = 2 * TOLERANCE) -> float | None:
+    """Return the ᾱ at which a step from ᾱ = a ends; None if it does not keep the variance, so that it ends nowhere."""
+    signal, direction, noise = decompose(update, a)
+    keeps_variance = abs(signal**2 + direction**2 + noise**2 - 1) <= tolerance
+    return signal**2 if keeps_variance and signal >= -tolerance and direction >= -tolerance else None
 
 
 def find_mistakes(observed: Sequence[ObservedUpdate], alpha_bar: Sequence[float]) -> list[Mistake]:
@@ -62,8 +122,20 @@ def find_mistakes(observed: Sequence[ObservedUpdate], alpha_bar: Sequence[float]
     The list is empty if no update is wrong. It is also empty if a wrong update has no explanation, because then the
     explanations of the others may be coincidence.
     """
-    wrong = [each for each in observed if not is_correct(each, alpha_bar)]
-    for mistake, explains in _HYPOTHESES:
+    for allowance in (0.0, ROUNDING):  # first exactly; then as code with float32 tables would compute it
+        if found := _find_mistakes(observed, alpha_bar, allowance):
+            return found
+    return []
+
+
+def _find_mistakes(observed: Sequence[ObservedUpdate], alpha_bar: Sequence[float], allowance: float) -> list[Mistake]:
+    wrong = [
+        each._replace(tolerance=TOLERANCE + _ratio(allowance, 1 - alpha_bar[each.t]))
+        for each in observed
+        if not is_correct(each, alpha_bar)
+    ]
+    # at η = 0 forgotten noise looks like σ as the direction too, so it counts only if it explains everything
+    for mistake, explains in ((mistakes.NOISE_FORGOTTEN, _noise_forgotten), *_HYPOTHESES):
         if wrong and all(explains(each, alpha_bar) for each in wrong):
             return [mistake]
     found = [next((mistake for mistake, explains in _HYPOTHESES if explains(each, alpha_bar)), None) for each in wrong]
@@ -92,9 +164,9 @@ def _close(one: Update, other: Update, tolerance: float = TOLERANCE) -> bool:
 
 def _matches(observed: ObservedUpdate, update: Update) -> bool:
     """Whether both are equal. In the last step the noise may be missing, because the code may have a guard for it."""
-    if _close(observed.update, update):
+    if _close(observed.update, update, observed.tolerance):
         return True
-    return observed.s <= 0 and _close(observed.update, update._replace(noise=0.0))
+    return observed.s <= 0 and _close(observed.update, update._replace(noise=0.0), observed.tolerance)
 
 
 # Each function below tells whether one mistake produces the observed update.
@@ -103,18 +175,18 @@ Hypothesis = Callable[[ObservedUpdate, Sequence[float]], bool]
 
 
 def _last_alpha_bar(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
-    t, s, eta, beta, _ = observed
+    t, s, eta, beta = observed[:4]
     return s == 0 and _matches(observed, correct_update(alpha_bar[t], alpha_bar[1], eta, beta))
 
 
 def _noise_on_last(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
     want = correct_update(alpha_bar[observed.t], 1.0, observed.eta)
     update = observed.update
-    return observed.s == 0 and update.noise > TOLERANCE and _close(update._replace(noise=0.0), want)
+    return observed.s == 0 and update.noise > TOLERANCE and _close(update._replace(noise=0.0), want, observed.tolerance)
 
 
 def _wraparound(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
-    t, s, observed_eta, beta, _ = observed
+    t, s, observed_eta, beta = observed[:4]
     if s > 0:
         return False
     # The timesteps overshoot 0 by at most one stride. The stride is not known here: the last step may be shorter.
@@ -143,7 +215,7 @@ def _shifted(shift_t: int, shift_s: int) -> Hypothesis:
 def _sigma_as_direction(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
     a, b = alpha_bar[observed.t], alpha_bar[observed.s]
     want = correct_update(a, b, observed.eta, observed.beta)
-    return _close(observed.update, _update(a, b, want.noise, want.noise))
+    return _close(observed.update, _update(a, b, want.noise, want.noise), observed.tolerance)
 
 
 def _beta_of_one_step(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
@@ -168,28 +240,104 @@ def _single_step_updates(observed: ObservedUpdate, alpha_bar: Sequence[float]) -
 def _no_noise(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
     a, b = alpha_bar[observed.t], alpha_bar[observed.s]
     means = (correct_update(a, b, eta)._replace(noise=0.0) for eta in (observed.eta, 1.0))
-    return observed.s > 0 and any(_close(observed.update, mean) for mean in means)
+    return observed.s > 0 and any(_close(observed.update, mean, observed.tolerance) for mean in means)
 
 
 def _variance_as_std(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
     want = correct_update(alpha_bar[observed.t], alpha_bar[observed.s], observed.eta, observed.beta)
-    return _close(observed.update, want._replace(noise=want.noise**2))
+    return _close(observed.update, want._replace(noise=want.noise**2), observed.tolerance)
 
 
 def _direction_keeps_sigma(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
     a, b = alpha_bar[observed.t], alpha_bar[observed.s]
     noise = correct_update(a, b, observed.eta, observed.beta).noise
-    return _close(observed.update, _update(a, b, _root(1 - b), noise))
+    return _close(observed.update, _update(a, b, _root(1 - b), noise), observed.tolerance)
 
 
 def _beta_for_posterior(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
     a, b = alpha_bar[observed.t], alpha_bar[observed.s]
-    return _close(observed.update, correct_update(a, b, 1.0)._replace(noise=_root(1 - a / b)))
+    return _close(observed.update, correct_update(a, b, 1.0)._replace(noise=_root(1 - a / b)), observed.tolerance)
 
 
-def _single_precision(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
-    t, s, eta, beta, update = observed
-    return s >= 0 and _close(update, correct_update(alpha_bar[t], alpha_bar[s], eta, beta), 5e-4)
+def _fixed_stride(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
+    t, s, T = observed.t, observed.s, len(alpha_bar) - 1
+    if not observed.steps or T % observed.steps == 0 or not 0 <= s < t:
+        return False
+    stride = T // observed.steps
+    # rounding steps T / n instead of T // n; and 0-based libraries stop at their 0, our 1
+    ends = {max(t - step, low) for step in (stride, stride + 1) for low in (0, 1)} - {s}
+    return any(_ends_at(observed, alpha_bar, alpha_bar[end]) for end in ends)
+
+
+def _ends_at(observed: ObservedUpdate, alpha_bar: Sequence[float], b: float) -> bool:
+    """Whether the update is the correct one to ᾱ = b, or, if any σ is right, one that ends there."""
+    a = alpha_bar[observed.t]
+    if not observed.any_sigma:
+        return _matches(observed, correct_update(a, b, observed.eta, observed.beta))
+    end = end_of(observed.update, a)
+    return end is not None and abs(math.sqrt(end) - math.sqrt(b)) <= observed.tolerance
+
+
+def _ends_elsewhere(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
+    end = end_of(observed.update, alpha_bar[observed.t])
+    if end is None or not 0 <= observed.s < observed.t:
+        return False
+    nearest = min(range(len(alpha_bar)), key=lambda u: abs(alpha_bar[u] - end))
+    return nearest not in (observed.s, observed.t) and _ends_at(observed, alpha_bar, alpha_bar[nearest])
+
+
+def _last_sigma(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
+    if observed.s != 0:
+        return False
+    signal, direction, noise = decompose(observed.update, alpha_bar[observed.t])
+    in_sigma_scale = abs(signal - 1) <= TOLERANCE  # x₀ + σ ε
+    keeps_variance = abs(signal**2 + direction**2 + noise**2 - 1) <= 2 * TOLERANCE
+    if abs(signal**2 - alpha_bar[1]) < 1e-5:  # this is the σ of t = 1; see _last_alpha_bar
+        return False
+    return direction > 1e-4 and noise <= TOLERANCE and (in_sigma_scale or keeps_variance)
+
+
+def _eta_root(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
+    a, b = alpha_bar[observed.t], alpha_bar[max(observed.s, 0)]
+    if not 0 < observed.eta < 1:
+        return False
+    want = correct_update(a, b, math.sqrt(observed.eta))
+    stale = correct_update(a, b, observed.eta)._replace(noise=want.noise)
+    return _matches(observed, want) or _matches(observed, stale)
+
+
+def _beta_for_alpha_bar(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
+    t, s, update = observed.t, max(observed.s, 0), observed.update
+    if t < 1:
+        return False
+    a, b = alpha_bar[t], alpha_bar[s]
+    beta_t = 1 - a / alpha_bar[t - 1]
+    beta_s = 1 - b / alpha_bar[s - 1] if s else 0.0
+    etas = {observed.eta, 0.0}
+    pairs = ((1 - beta_t, 1 - beta_s), (1 - beta_t, b), (a, 1 - beta_s), (beta_t, beta_s), (beta_t, b), (a, beta_s))
+    if any(_matches(observed, correct_update(p, q, eta, observed.beta)) for p, q in pairs for eta in etas):
+        return True
+    # algorithm 2 of DDPM with the right ε̂: (x_t − β_t/√(1−ᾱ_t) ε̂)/√(1−β_t), but β_t in the place of 1−ᾱ_t
+    for denominator in (beta_t, 1 - beta_t):
+        factor = _ratio(beta_t, _root(denominator))
+        of_x, of_eps = 1 / _root(1 - beta_t), -factor / _root(1 - beta_t)
+        mean = Update(of_x + of_eps / _root(1 - a), -of_eps * _root(a) / _root(1 - a), update.noise)
+        if s == t - 1 and _close(update, mean):
+            return True
+    return False
+
+
+def _noise_forgotten(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
+    _, direction, noise = decompose(observed.update, alpha_bar[observed.t])
+    return observed.s > 0 and abs(direction) <= TOLERANCE and noise <= TOLERANCE
+
+
+def _compare_parts(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> tuple[bool, bool, bool]:
+    """Whether signal, direction and noise are right."""
+    a = alpha_bar[observed.t]
+    got, want = decompose(observed.update, a), decompose(wanted(observed, alpha_bar), a)
+    signal, direction, noise = (abs(p - q) <= 2 * TOLERANCE for p, q in zip(got, want, strict=True))
+    return signal, direction, noise
 
 
 _SHIFTS = ((-1, -1), (-1, 0), (0, -1), (1, 1), (1, 0), (0, 1))
@@ -198,6 +346,9 @@ _HYPOTHESES: tuple[tuple[Mistake, Hypothesis], ...] = (
     (mistakes.LAST_ALPHA_BAR, _last_alpha_bar),
     (mistakes.NOISE_ON_LAST_STEP, _noise_on_last),
     (mistakes.WRAPAROUND, _wraparound),
+    (mistakes.LAST_SIGMA, _last_sigma),
+    (mistakes.FIXED_STRIDE, _fixed_stride),
+    (mistakes.ETA_ROOT, _eta_root),
     (mistakes.SIGMA_AS_DIRECTION, _sigma_as_direction),
     (mistakes.BETA_OF_ONE_STEP, _beta_of_one_step),
     (mistakes.NO_NOISE, _no_noise),
@@ -205,5 +356,19 @@ _HYPOTHESES: tuple[tuple[Mistake, Hypothesis], ...] = (
     (mistakes.DIRECTION_KEEPS_SIGMA, _direction_keeps_sigma),
     (mistakes.BETA_FOR_POSTERIOR, _beta_for_posterior),
     *((mistakes.OFF_BY_ONE, _shifted(*shift)) for shift in _SHIFTS),
-    (mistakes.SINGLE_PRECISION, _single_precision),
+    (mistakes.BETA_FOR_ALPHA_BAR, _beta_for_alpha_bar),
+    (mistakes.ENDS_ELSEWHERE, _ends_elsewhere),
 )
+# If none of these fits, the parts of the step say at least which of its factors is wrong.
+_PARTS: tuple[tuple[Mistake, tuple[bool, bool, bool]], ...] = (
+    (mistakes.WRONG_DIRECTION, (True, False, True)),
+    (mistakes.WRONG_SIGNAL, (False, True, True)),
+    (mistakes.WRONG_NOISE, (True, True, False)),
+)
+
+
+def wrong_part(observed: Sequence[ObservedUpdate], alpha_bar: Sequence[float]) -> Mistake | None:
+    """Return which factor is wrong in every wrong update, if it is the same one and the others are right."""
+    wrong = [each for each in observed if each.s >= 0 and not is_correct(each, alpha_bar)]
+    found = {_compare_parts(each, alpha_bar) for each in wrong}
+    return next((mistake for mistake, parts in _PARTS if found == {parts}), None)

@@ -74,11 +74,39 @@ def check_ema(make_ema: Callable[[nn.Module, float], WeightAverage]) -> Report:
     suspect = mistakes.DECAY_SWAPPED if swapped else "a late update does not add 1 − decay of the new weights"
     name = "a late update adds 1 − decay of the weights"
     checklist.add(name, abs(late - 0.1) < 1e-4, "0.1 at decay 0.9", format_number(late), suspect)
+    _add_every_update_check(checklist, make_ema)
     checklist.add("converges to constant weights", converges, "1", format_number(long), mistakes.EMA_STANDS_STILL)
     suspect = mistakes.NO_WARM_UP if converges else "the initial weights stay in the average"
     name = "initial weights after 200 updates"
     checklist.add(name, early > 0.9, "below 10%", f"{1 - early:.1%}", suspect)
     return checklist.report()
+
+
+def _add_every_update_check(checklist: Checklist, make_ema: Callable[[nn.Module, float], WeightAverage]) -> None:
+    """Check that each of 40 late updates in a row averages the weights, whatever it counts."""
+    network, decay, first = _TinyNetwork(), 0.9, 100_001
+
+    def run() -> list[float]:
+        ema = make_ema(network, decay)
+        with torch.no_grad():
+            network.weight.fill_(1.0)
+        averages = []
+        for n in range(first, first + 40):
+            ema.update(network, n)
+            averages.append(next(ema.network.parameters()).detach().double().mean().item())
+        return averages
+
+    averages = checklist.attempt("40 updates in a row", run)
+    if averages is None:
+        return
+    pairs = zip([0.0, *averages[:-1]], averages, strict=True)
+    skipped = [n for n, (before, after) in enumerate(pairs) if after == before < 0.99]
+    wrong = [n for n, average in enumerate(averages) if abs(average - (1 - decay ** (n + 1))) > 1e-4]
+    name = "every update averages the weights"
+    got = f"{len(skipped)} of 40 skipped" if skipped else f"wrong after {wrong[0] + 1} updates" if wrong else "40 of 40"
+    partly = 0 < len(skipped) < 40
+    mistake = mistakes.EMA_SKIPS_UPDATES if partly else "the average is not decay · average + (1 − decay) · weights"
+    checklist.add(name, not wrong, "40 of 40", got, mistake)
 
 
 @report_exceptions
