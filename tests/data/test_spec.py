@@ -2,8 +2,11 @@
 
 from dataclasses import FrozenInstanceError, asdict
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from shapedreamer.common.errors import UserError
@@ -112,3 +115,43 @@ def test_an_invalid_label_is_refused_with_the_valid_names(label: Label, message:
 def test_a_label_for_data_without_labels_is_refused() -> None:
     with pytest.raises(UserError, match="cannot use label 'cat': the data set plain has no labels"):
         DataSpec("plain", 1, 1, 1, labels=()).vector("cat")
+
+
+def test_where_a_name_is_a_number_a_number_means_the_name() -> None:
+    months = DataSpec("months", 1, 1, 1, labels=tuple(sorted(map(str, range(1, 13)))))
+    assert months.labels[:3] == ("1", "10", "11")
+    for label in ("0", 0, "13", "01", np.int64(0)):
+        with pytest.raises(UserError, match=f"there is no label '{label}'; there are: 1, 10, 11"):
+            months.vector(label)
+    assert months.vector("2") == months.vector(2) == months.vector(np.int64(2)) == months.vector("2=1")
+    assert months.vector("2").index(1) == months.labels.index("2")
+    for name in ("01", "-1", "1.5", "+3"):
+        with pytest.raises(UserError, match="no label '0'"):
+            DataSpec("odd", 1, 1, 1, labels=("cat", name)).vector("0")
+
+
+def test_an_index_of_many_digits_is_refused() -> None:
+    with pytest.raises(UserError, match="no label '9"):
+        FIGURES.vector("9" * 5000)
+
+
+NAMES = st.text(alphabet="ab=, 01-.%[]", min_size=1, max_size=6)
+
+
+@given(names=st.lists(NAMES, min_size=1, max_size=5, unique=True))
+@example(["a,b", "x=1", "any", "none", "-1", " space ", "%s", "[bold]"])
+@example(["x", "x=1", "a", "b", "a,b", " a"])
+def test_every_name_can_be_used_as_a_label(names: list[str]) -> None:
+    spec = DataSpec("odd", 1, 1, 1, labels=tuple(names))
+    for i, name in enumerate(names):
+        one_hot = [float(i == j) for j in range(len(names))]
+        assert spec.vector(name) == one_hot
+        assert spec.vector({name: 0.5}) == [value / 2 for value in one_hot]
+
+
+def test_odd_names_can_be_combined_and_weighted() -> None:
+    spec = DataSpec("odd", 1, 1, 1, labels=("a,b", "x=1", " space ", "c"))
+    assert spec.vector("a,b=2,c,x=1=0.5") == [2, 0.5, 0, 1]
+    assert spec.vector("c, space ,a,b") == [1, 0, 1, 1]
+    with pytest.raises(UserError, match="no label 'a'"):
+        spec.vector("a,c")

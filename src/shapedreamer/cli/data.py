@@ -52,10 +52,10 @@ def run(
     from ..imaging.render import grid, save_picture
     from ..models.recipes import get_recipe
 
-    data, _ = get_recipe(recipe, samples=samples, **images.options()).make_data()
+    data, held_out = get_recipe(recipe, samples=samples, **images.options()).make_data()
     if not inspect:
-        print(describe(data))
+        print(describe(data, held_out))
         return
-    print(inspect_data(data))
+    print(inspect_data(data, held_out))
     save_picture(grid(contact_sheet(data), columns=16), out)
     print(out)

@@ -46,7 +46,9 @@ class Arrays:
 
 def one_hot(classes: np.ndarray, count: int) -> np.ndarray:
     """Class numbers (N,) int as one-hot vectors (N, count) float32."""
-    return np.eye(count, dtype=np.float32)[classes]
+    vectors = np.zeros((len(classes), count), np.float32)  # not rows of np.eye, which needs count² numbers
+    vectors[np.arange(len(classes)), classes] = 1
+    return vectors
 
 
 def first(data: Arrays, samples: int | None) -> Arrays:

@@ -24,6 +24,7 @@ from ..common.errors import UserError
 from ..common.names import ExploreMode
 from ..common.noise import Noise, fold
 from ..data.arrays import Arrays
+from ..data.limits import check_picture
 from ..data.spec import DataSpec
 from ..diffusion.denoiser import Denoise, inpainted
 from ..diffusion.process import diffuse, transition
@@ -33,6 +34,7 @@ from ..models.options import SampleOptions
 from . import render
 from .figures import MAX_FRAMES, history
 
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA")  # not those that start programs
 INTERPOLATION_FRAMES = 16
 CREATIVITY = (0.5, 0.8, 0.9, 0.95, 0.98)  # fraction of noise in the variance of x_t: 1 − ᾱ_t
 FRAME_MS = 80
@@ -377,17 +379,20 @@ def explore(
 def _pixels(path: Path, spec: DataSpec, mode: str) -> np.ndarray:
     """A picture file of the spec's size as (H, W, C) uint8; transparent pixels become white unless mode is RGBA."""
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=PICTURE_FORMATS) as file:
+            check_picture(file, path)
+            if file.size != (spec.width, spec.height):
+                raise UserError(
+                    f"{path} is {file.width} pixels wide and {file.height} high, "
+                    f"but the model's images are {spec.width} wide and {spec.height} high: resize it"
+                )
             if file.mode.startswith(("I", "F")):  # Pillow would clip everything above 255
                 raise ValueError("it has more than 8 bits per channel; save it with 8")
             picture = file.convert("RGBA")
+    except UserError:
+        raise
     except Exception as error:  # decoders raise errors of nearly every kind for broken bytes
         raise UserError(f"cannot read the picture {path}: {getattr(error, 'strerror', None) or error}") from None
-    if picture.size != (spec.width, spec.height):
-        raise UserError(
-            f"{path} is {picture.width} pixels wide and {picture.height} high, "
-            f"but the model's images are {spec.width} wide and {spec.height} high: resize it"
-        )
     if mode != "RGBA":
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert(mode)
     return np.asarray(picture).reshape(spec.height, spec.width, -1)

@@ -981,3 +981,136 @@ def test_real_tiles_match_an_independent_conversion(tmp_path: Path) -> None:
         assert np.array_equal(images, rgba[order])
         images = read_all(group, (16, 16), "stretch", "RGB").images
         assert np.abs(images.astype(int) - white[order]).max() <= 1
+
+
+# arrays of ambiguous shapes, and labels in a column
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64])
+def test_a_column_of_integers_is_read_as_class_numbers(
+    kind: type, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "x.npz", images=noise(5, 5, 5), labels=np.array([[2], [0], [1], [0], [2]], kind))
+    data = read_all(tmp_path)
+    assert data.spec.labels == ("0", "1", "2")
+    assert data.labels.argmax(1).tolist() == [2, 0, 1, 0, 2]
+    assert "labels of shape (5, 1) are read as class numbers" in capsys.readouterr().err
+    np.savez(tmp_path / "x.npz", images=noise(5, 5, 5), labels=np.array([[0.5], [0], [1], [0], [2]]))
+    assert read_all(tmp_path).labels.ravel().tolist() == [0.5, 0, 1, 0, 2]  # amounts of one label
+    np.savez(tmp_path / "x.npz", images=noise(5, 5, 5), labels=np.array([[-1], [0], [1], [0], [2]]))
+    with pytest.raises(UserError, match="they must be class numbers"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "reshape"),
+    [
+        ((20, 784), "x.reshape(-1, 28, 28)"),
+        ((1000, 784), "x.reshape(-1, 28, 28)"),
+        ((1797, 64), "x.reshape(-1, 8, 8)"),
+        ((50, 3072), "x.reshape(-1, 32, 32, 3)"),
+        ((5, 768), "x.reshape(-1, 16, 16, 3)"),
+    ],
+)
+def test_an_array_that_looks_flattened_is_refused_with_both_answers(
+    shape: tuple[int, int], reshape: str, tmp_path: Path
+) -> None:
+    pixels = noise(*shape)
+    np.save(tmp_path / "x.npy", pixels)
+    with pytest.raises(UserError) as error:
+        load(tmp_path)
+    assert f"{shape[0]} flattened images, or one image {shape[0]} pixels high" in str(error.value)
+    assert f"Save {reshape}" in str(error.value)
+    np.save(tmp_path / "x.npy", eval(reshape, {"x": pixels}))
+    train, _ = load(tmp_path)
+    assert len(train) > 1
+    np.save(tmp_path / "x.npy", pixels[None])
+    assert read_only_image(tmp_path).shape == (*shape, 1)
+
+
+@given(shape=st.tuples(st.integers(1, 40), st.integers(1, 40)))
+def test_a_flat_array_is_read_as_one_image_with_a_note_or_refused(shape: tuple[int, int]) -> None:
+    with tempfile.TemporaryDirectory() as path, contextlib.redirect_stderr(io.StringIO()) as report:
+        np.save(Path(path) / "x.npy", noise(*shape))
+        looks_flat = shape[1] in (16, 25, 36, 48) and max(shape) >= 4 * min(shape)
+        if looks_flat:
+            with pytest.raises(UserError, match="flattened images, or one image"):
+                load(Path(path))
+            return
+        assert read_only_image(Path(path)).shape == (*shape, 1)
+        assert f"has shape {shape}: read as one image, {shape[0]} pixels high" in report.getvalue()
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_note_says_how_an_array_with_three_or_four_rows_is_read(
+    channels: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "x.npy", noise(channels, 16, 16))
+    assert len(read_all(tmp_path)) == channels
+    report = capsys.readouterr().err
+    assert f"read as {channels} grey images of 16x16; for one colour image, save x.transpose(1, 2, 0)" in report
+
+
+@pytest.mark.parametrize(
+    ("values", "formula"),
+    [
+        (np.array([0, 0.25, 1]), "(x * 255).round().astype('uint8')"),
+        (np.array([-1, 0, 1.0]), "((x + 1) * 127.5).round().astype('uint8')"),
+        (np.array([0, 100.0, 255]), "x.round().astype('uint8')"),
+        (np.array([0, 100, 255], np.int64), "x.round().astype('uint8')"),
+        (np.array([0, 257, 65535], np.uint16), "(x // 257).astype('uint8')"),
+        (
+            np.array([-1000, 0, 3000], np.int16),
+            "((x - x.min()) * (255.0 / (x.max() - x.min()))).round().astype('uint8')",
+        ),
+        (np.array([False, True, True]), "(x * 255).round().astype('uint8')"),
+    ],
+)
+def test_the_error_for_another_type_says_how_to_convert_these_values(
+    values: np.ndarray, formula: str, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", np.broadcast_to(values, (2, 5, 3)))
+    with pytest.raises(UserError) as error:
+        load(tmp_path)
+    assert str(error.value).endswith(f": use {formula}")
+    converted = eval(formula, {"x": values})
+    assert converted.dtype == np.uint8
+    assert (converted[0], converted[-1]) == (0, 255)
+
+
+def test_values_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.full((2, 5, 5), np.nan))
+    with pytest.raises(UserError, match="not finite"):
+        load(tmp_path)
+
+
+def test_an_npz_of_a_published_data_set_says_how_to_convert_it(tmp_path: Path) -> None:
+    pixels, classes = noise(12, 5, 5), np.arange(12)[:, None] % 2
+    np.savez(tmp_path / "x.npz", train_images=pixels, train_labels=classes, val_images=pixels[:2])
+    with pytest.raises(UserError) as error:
+        load(tmp_path)
+    command = "numpy.savez('new.npz', images=data['train_images'], labels=data['train_labels'])"
+    assert str(error.value).endswith(command)
+
+
+def test_arrays_share_one_limit_of_memory(tmp_path: Path) -> None:
+    for i in range(3):
+        np.savez_compressed(tmp_path / f"{i}.npz", np.zeros((50, 1000, 1000), np.uint8))
+    with pytest.raises(UserError, match=r"2.npz and other arrays claims 150.0 MB of data but has 0.1 MB on disk"):
+        load(tmp_path)
+
+
+def test_links_that_multiply_folders_are_limited(tmp_path: Path) -> None:
+    for i in range(18):
+        (tmp_path / "d" / str(i)).mkdir(parents=True)
+        for side in "ab":
+            (tmp_path / "d" / str(i) / side).symlink_to(tmp_path / "d" / str(i + 1), target_is_directory=True)
+    with pytest.raises(UserError, match="more than 20,000 folders"):
+        load(tmp_path / "d" / "0")
+
+
+def test_an_error_has_one_line_whatever_the_files_are_called(tmp_path: Path) -> None:
+    np.save(tmp_path / "a\nb\x1b.npy", np.zeros(3))
+    with pytest.raises(UserError) as error:
+        load(tmp_path)
+    assert r"a\nb\x1b.npy contains float64" in str(error.value)

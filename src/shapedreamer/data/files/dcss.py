@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from ...common.errors import UserError
+from ..limits import MAX_MEMBERS, MAX_UNPACKED_BYTES, MAX_ZIP_MEMBERS, printable
 from .download import RemoteFile, cache_folder, fetch
 
 SIZE = 16
@@ -50,7 +51,6 @@ ARCHIVE = RemoteFile(
 )
 TILES_SHA256 = "ec8d40e8801ebb0d7d03fa9b692cb544549112c941d20e391d0400437513dff6"  # see _digest
 
-MAX_UNPACKED_BYTES = 2**27  # of an archive
 GZIP_MAGIC = b"\x1f\x8b"
 TILE_HEADER = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 2 * SIZE, 2 * SIZE)
 # The path of a tile, relative to a release or to any folder above it. No part starts with a dot, so none is "..".
@@ -118,20 +118,26 @@ def open_archive(path: Path) -> Iterator[dict[str, Member]]:
     """Open a zip or tar.gz archive and yield its files by name; yield no files if it is neither.
 
     The content decides the format, not the file's name. Archives are not trusted: links are skipped, and memory use is
-    limited to MAX_UNPACKED_BYTES and, for each member that is read, to its declared size. UserError if the archive is
-    damaged or exceeds MAX_UNPACKED_BYTES.
+    limited to MAX_UNPACKED_BYTES and, for each member that is read, to its declared size. A tar.gz inside a gzip is not
+    unpacked. UserError if the archive is damaged, or exceeds MAX_UNPACKED_BYTES, MAX_MEMBERS or MAX_ZIP_MEMBERS.
     """
     with naming_read_errors(path):
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 infos = [info for info in archive.infolist() if not info.is_dir()]
+                _check_member_count(path, len(infos), MAX_ZIP_MEMBERS)
                 yield {info.filename: Member(info.file_size, partial(_read_zipped, archive, info)) for info in infos}
         elif _starts_with_gzip(path):
             with gzip.open(path) as file:
                 content = file.read(MAX_UNPACKED_BYTES + 1)
             _check_unpacked_size(path, len(content))
-            with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-                yield {info.name: Member(info.size, partial(_read_tarred, tar, info)) for info in tar if info.isfile()}
+            with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:  # "r" would unpack a gzip in the gzip
+                members = {}
+                for count, info in enumerate(tar):  # it might never end, as a header can lead back to an earlier one
+                    _check_member_count(path, count)
+                    if info.isfile():
+                        members[info.name] = Member(info.size, partial(_read_tarred, tar, info))
+                yield members
         else:
             yield {}
 
@@ -152,12 +158,19 @@ def naming_read_errors(source: object) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot read {source}: {error.strerror or error}") from error
     except Exception as error:  # on malformed files, libraries raise almost anything, even SystemError
-        raise UserError(f"{source} is damaged or not the expected kind of file ({error}); get a new copy") from error
+        raise UserError(
+            f"{source} is damaged or not the expected kind of file ({printable(str(error))}); get a new copy"
+        ) from error
 
 
 def _check_unpacked_size(path: Path, size: int) -> None:
     if size > MAX_UNPACKED_BYTES:
         raise UserError(f"{path} unpacks to more than {MAX_UNPACKED_BYTES:,} bytes; it is not the expected file")
+
+
+def _check_member_count(path: Path, count: int, limit: int = MAX_MEMBERS) -> None:
+    if count > limit:
+        raise UserError(f"{path} contains more than {limit:,} files; it is not the expected file")
 
 
 def _starts_with_gzip(path: Path) -> bool:
@@ -182,12 +195,19 @@ def _tile_files(source: Path) -> dict[str, bytes]:
     if not source.is_dir():
         with open_archive(source) as members:
             return read_members(source, {m[1]: members[name] for name in members if (m := TILE_NAME.fullmatch(name))})
-    files = {}
+    paths = {}
     for path in source.rglob("*.png"):
         name = path.relative_to(source).as_posix()
-        if TILE_NAME.fullmatch(name):
-            with naming_read_errors(path):
-                files[name] = path.read_bytes()
+        if TILE_NAME.fullmatch(name) and not path.is_fifo():  # reading a named pipe would block
+            paths[name] = path
+            _check_member_count(source, len(paths))
+    files = {}
+    total = 0
+    for name, path in paths.items():
+        with naming_read_errors(path):
+            total += path.stat().st_size
+            _check_unpacked_size(source, total)
+            files[name] = path.read_bytes()
     return files
 
 

@@ -26,6 +26,7 @@ from rich.progress import (
 )
 
 from ...common.errors import UserError
+from ..limits import MAX_DOWNLOAD_BYTES, megabytes
 
 BLOCK = 2**18  # bytes
 TIMEOUT = 30.0  # seconds without data after which a mirror fails
@@ -169,6 +170,8 @@ def _receive(url: str, start: int, part: Path, progress: Progress, task: TaskID)
         progress.reset(task, total=total, completed=size)
         last_size, last_time = size, monotonic()
         while total is None or size < total:
+            if max(size, total or 0) > MAX_DOWNLOAD_BYTES:
+                raise _BadContentError(f"too large: it has more than {megabytes(MAX_DOWNLOAD_BYTES)}")
             if (seconds := monotonic() - last_time) > TIMEOUT:
                 if size - last_size < MIN_BYTES:
                     raise _MirrorError(f"too slow: {size - last_size} bytes in {seconds:.0f} s")

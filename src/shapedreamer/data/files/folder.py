@@ -4,17 +4,20 @@
     a.png, b.jpg                   no labels; next to subfolders, the label vectors of these images are all zeros
     many.npy                       (N, H, W), (N, H, W, C), (H, W) or (H, W, C) uint8, with C = 1, 3 or 4; a last axis
                                    of length 1, 3 or 4 is taken to be C
-    many.npz                       one such array under any name, and optionally `labels`: class numbers (N,) or
-                                   vectors (N, L), which replace the labels from subfolders
+    many.npz                       one such array under any name, and optionally `labels`: class numbers, integers (N,)
+                                   or (N, 1), or vectors (N, L), which replace the labels from subfolders
 
 Files that cannot be read are skipped and reported on stderr. Hidden files and files with other extensions are ignored
-and counted. Colour profiles are not applied. Of 16-bit channels, only the upper 8 bits are kept.
+and counted. Colour profiles are not applied. Of 16-bit channels, only the upper 8 bits are kept. limits.py says how
+large files and images may be.
 """
 
 import contextlib
+import math
 import sys
 import time
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,14 +31,31 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ...common.errors import UserError
 from ...common.names import Fit, Mode
 from ..arrays import Arrays, one_hot, split
+from ..limits import (
+    MAX_FILES,
+    MAX_FOLDERS,
+    MAX_IMAGE_PIXELS,
+    MAX_LABELS,
+    MAX_PICTURE_BYTES,
+    MAX_PICTURE_PIXELS,
+    MIN_BYTES_PER_IMAGE,
+    allowed_bytes,
+    bytes_on_disk,
+    check_picture,
+    check_unpacked,
+    megabytes,
+    printable,
+)
+from .npy import StoredArray, open_arrays
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # the only ones Pillow may try, as some others start programs
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 ARRAY_EXTENSIONS = (".npy", ".npz")
 CHANNELS = (1, 3, 4)
-MAX_LABELS = 1000
+MAX_KINDS = 50  # of ignored files in the report
 MAX_LISTED = 10  # files in the report, and sizes in an error
 PROGRESS_DELAY = 2.0  # seconds before the progress bar appears
+BATCH_PIXELS = 2**20  # of an array's images that are converted together
 
 
 def load(
@@ -77,9 +97,11 @@ def load(
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             images = _read(Folder(path), size, fit, mode, background)
+            return split(images, samples)
+        except UserError as error:  # names of files may contain line breaks
+            raise UserError(printable(str(error))) from error
         except MemoryError:
             raise UserError(f"the images in {path} do not fit into memory; choose a smaller --size HxW") from None
-    return split(images, samples)
 
 
 class Folder:
@@ -89,6 +111,10 @@ class Folder:
     arrays    for each file saved by NumPy: images (N, H, W, C) uint8, and labels or None
     skipped   files and folders that could not be read -> why
     ignored   "hidden" or an extension -> number of files
+    notes     how arrays of an ambiguous shape were read
+    on_disk   bytes that the files occupy on disk
+
+    UserError if it has too many files or folders, or if its arrays claim too much memory (see limits.py).
     """
 
     def __init__(self, root: Path) -> None:
@@ -97,8 +123,12 @@ class Folder:
         self.arrays: dict[Path, tuple[np.ndarray, np.ndarray | None]] = {}
         self.skipped: dict[Path, str] = {}
         self.ignored: Counter[str] = Counter()
+        self.notes: list[str] = []
+        self._folders = 0
         self._walk(root, frozenset())
         self.files.sort(key=self.relative)  # as text, which gives the same order on every system
+        self.on_disk = bytes_on_disk(self.files)
+        claimed = 0
         for file in self.files:
             with self.skipping(file):
                 if not file.is_file():  # opening a named pipe would block until another program writes to it
@@ -106,7 +136,11 @@ class Folder:
                 if not file.stat().st_size:
                     raise OSError("empty")
                 if file.suffix.lower() in ARRAY_EXTENSIONS:
-                    self.arrays[file] = _load_array(file)
+                    images, labels, note = _load_array(file, claimed, self.on_disk)
+                    self.arrays[file] = images, labels
+                    claimed += images.nbytes
+                    if note:
+                        self.notes.append(note)
 
     def _walk(self, folder: Path, parents: frozenset[tuple[int, int]]) -> None:
         with self.skipping(folder):
@@ -114,6 +148,12 @@ class Folder:
             identity = (status.st_dev, status.st_ino)
             if identity in parents:  # a link to one of its own parents
                 return
+            self._folders += 1
+            if self._folders > MAX_FOLDERS or len(self.files) > MAX_FILES:
+                raise UserError(
+                    f"{self.root} has more than {MAX_FOLDERS:,} folders or {MAX_FILES:,} files, counting those behind "
+                    "links each time; choose a smaller folder"
+                )
             for entry in folder.iterdir():
                 extension = entry.suffix.lower()
                 if entry.name.startswith("."):
@@ -137,16 +177,24 @@ class Folder:
             raise
         except Exception as error:  # decoders raise almost any exception on damaged files
             reason = error.strerror if isinstance(error, OSError) else None
-            self.skipped[file] = reason or str(error) or type(error).__name__
+            self.skipped[file] = printable(reason or str(error) or type(error).__name__)
 
-    def read(self, file: Path) -> np.ndarray:
-        """Return the images in a file: (N, H, W, C) uint8, with C = 1, 3 or 4, and N = 0 if it cannot be read."""
+    def read(self, file: Path, max_pixels: int) -> Iterator[Image.Image | np.ndarray]:
+        """Yield the images in a file: a picture, or batches (n, H, W, C) uint8 of an array; nothing if unreadable.
+
+        UserError if a picture has more than max_pixels.
+        """
         if file in self.arrays:
-            return self.arrays[file][0]
-        if file not in self.skipped:
+            images, _ = self.arrays[file]
+            step = max(1, BATCH_PIXELS // math.prod(images.shape[1:3]))
+            for first in range(0, len(images), step):
+                yield images[first : first + step]
+        elif file not in self.skipped:
+            picture = None
             with self.skipping(file):
-                return _load_image(file)[None]
-        return np.empty((0, 1, 1, 1), np.uint8)
+                picture = _load_image(file, max_pixels)
+            if picture:
+                yield picture
 
     def sizes(self) -> Counter[tuple[int, int]]:
         """Count the images of each (height, width), according to the headers of the files."""
@@ -163,16 +211,21 @@ class Folder:
         return sizes
 
     def report(self) -> None:
-        """Print to stderr which files were skipped or ignored, if any were."""
-        lines = []
+        """Print to stderr how ambiguous arrays were read, and which files were skipped or ignored, if any were."""
+        lines = self.notes[:MAX_LISTED]
+        if len(self.notes) > MAX_LISTED:
+            lines.append(f"and {len(self.notes) - MAX_LISTED} more arrays like these")
         if self.skipped:
             lines.append(f"skipped {len(self.skipped)} of {len({*self.files, *self.skipped})} files in {self.root}:")
             for file in sorted(self.skipped, key=self.relative)[:MAX_LISTED]:
-                lines.append(f"  {self.relative(file)}: {self.skipped[file]}")
+                lines.append(f"  {printable(self.relative(file))}: {self.skipped[file]}")
             if len(self.skipped) > MAX_LISTED:
                 lines.append(f"  and {len(self.skipped) - MAX_LISTED} more")
         if self.ignored:
-            counts = ", ".join(f"{count} {kind}" for kind, count in sorted(self.ignored.items()))
+            kinds = sorted(self.ignored.items())
+            more = sum(count for _, count in kinds[MAX_KINDS:])
+            counts = ", ".join(f"{count} {printable(kind)}" for kind, count in kinds[:MAX_KINDS])
+            counts += f" and {more} others" if more else ""
             lines.append(f"ignored files in {self.root}: {counts}")
         if lines:
             print("\n".join(lines), file=sys.stderr)
@@ -181,32 +234,61 @@ class Folder:
 def _read(folder: Folder, size: tuple[int, int] | None, fit: Fit, mode: Mode, background: str) -> Arrays:
     """Read all images of a folder; the other parameters are those of `load`."""
     target = size
+    resizes = size is not None and fit != "none"
     capacity = sum(len(folder.arrays[file][0]) if file in folder.arrays else 1 for file in folder.files)
     images: np.ndarray = np.empty(0, np.uint8)
     total = 0
     counts: Counter[Path] = Counter()  # of images from each file that could be read
     with _progress(len(folder.files)) as advance:
         for file in folder.files:
-            for image in folder.read(file):
-                image_size = image.shape[:2]
+            for batch in folder.read(file, MAX_PICTURE_PIXELS if resizes else MAX_IMAGE_PIXELS):
+                image_size = (batch.height, batch.width) if isinstance(batch, Image.Image) else batch.shape[1:3]
                 target = target or image_size
-                if image_size != target and (size is None or fit == "none"):
+                if image_size != target and not resizes:
                     raise _different_sizes(folder, size)
-                pixels = _fit(image, target, fit, mode, background)
                 if not total:
-                    images = np.empty((capacity, *pixels.shape), np.uint8)
-                elif pixels.shape[2] > images.shape[3]:  # the first colour image; all before it were grey
-                    images = np.repeat(images, pixels.shape[2], axis=3)
-                images[total] = pixels
-                total += 1
-                counts[file] += 1
+                    _check_memory(folder, capacity, target, 1)
+                pixels = _fit(batch, target, fit, mode, background)
+                if not total:
+                    _check_memory(folder, capacity, target, pixels.shape[3])
+                    images = np.empty((capacity, *pixels.shape[1:]), np.uint8)
+                elif pixels.shape[3] > images.shape[3]:  # the first colour image; all before it were grey
+                    _check_memory(folder, capacity, target, pixels.shape[3])
+                    images = np.repeat(images, pixels.shape[3], axis=3)
+                images[total : total + len(pixels)] = pixels
+                total += len(pixels)
+                counts[file] += len(pixels)
             advance()
     folder.report()
     if not total:
         supported = " ".join(IMAGE_EXTENSIONS + ARRAY_EXTENSIONS)
         raise UserError(f"no image in {folder.root} could be read; supported files: {supported}")
     labels, names = _labels(folder, counts)
-    return Arrays(_printable(folder.root.resolve().name), images[:total], labels, names)
+    return Arrays(printable(folder.root.resolve().name), images[:total], labels, names)
+
+
+def _check_memory(folder: Folder, num: int, size: tuple[int, int], channels: int) -> None:
+    """UserError if `num` images of this size need more memory than the files of the folder may use."""
+    if math.prod(size) > MAX_IMAGE_PIXELS:
+        raise _too_large(folder.root, size)
+    in_arrays = sum(len(images) for images, _ in folder.arrays.values())
+    each = math.prod(size) * channels
+    needed = (num - in_arrays) * each + in_arrays * max(each, MIN_BYTES_PER_IMAGE)
+    allowed = allowed_bytes(folder.on_disk)
+    if needed > allowed:
+        raise UserError(
+            f"the images in {folder.root} do not fit into memory; choose a smaller --size HxW, or use fewer images: "
+            f"{num:,} images of {_format_size(size)} need {megabytes(needed)} (in an array, at least "
+            f"{MIN_BYTES_PER_IMAGE} bytes each), and {megabytes(allowed)} are allowed for files of "
+            f"{megabytes(folder.on_disk)}"
+        )
+
+
+def _too_large(source: Path, size: tuple[int, int]) -> UserError:
+    return UserError(
+        f"{source}: images of {_format_size(size)} (height x width) do not fit into memory; choose a smaller --size "
+        f"HxW, of at most {MAX_IMAGE_PIXELS:,} pixels, with --fit crop, pad or stretch"
+    )
 
 
 def _different_sizes(folder: Folder, size: tuple[int, int] | None) -> UserError:
@@ -223,92 +305,236 @@ def _format_size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _printable(name: str) -> str:
-    """Return a file's name as text that can be encoded; escape bytes that are not valid text."""
-    return name.encode(errors="backslashreplace").decode()
-
-
 # reading a file
 
 
 def _open(file: Path) -> Image.Image:
+    if (size := file.stat().st_size) > MAX_PICTURE_BYTES:
+        raise ValueError(f"{megabytes(size)}; at most {megabytes(MAX_PICTURE_BYTES)} are read from a picture file")
     try:
         return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
         raise OSError(f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file") from None
 
 
-def _load_image(file: Path) -> np.ndarray:
-    """Read an image as (H, W, C) uint8: C is 4 with transparency, 1 for 16-bit grey, and otherwise 3."""
+def _load_image(file: Path, max_pixels: int) -> Image.Image:
+    """Decode a picture in mode L (16-bit grey), RGB, or RGBA (with transparency).
+
+    UserError if it has more than max_pixels; ValueError if it is damaged or exceeds the limits of limits.py.
+    """
     with _open(file) as image:
+        check_picture(image, file)
+        if image.width * image.height > max_pixels:
+            raise _too_large(file, image.size[::-1])
         ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
-            grey16 = np.asarray(image).astype(np.int32)
-            grey = (grey16 >> 8).astype(np.uint8)[..., None]
-            opaque = grey16 != image.info.get("transparency", -1)
-            return grey if opaque.all() else np.dstack([grey, grey, grey, opaque.astype(np.uint8) * 255])
-        return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+            grey16 = np.asarray(image)
+            grey = Image.fromarray((grey16 >> 8).astype(np.uint8))
+            key = image.info.get("transparency")
+            opaque = None if key is None else grey16 != key
+            if opaque is None or opaque.all():
+                return grey
+            return Image.merge("RGBA", [grey, grey, grey, Image.fromarray(opaque.astype(np.uint8) * 255)])
+        return _in_mode(image, "RGBA" if image.has_transparency_data else "RGB")
 
 
-def _load_array(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read images (N, H, W, C) uint8 and labels: (N,) integers, (N, L) numbers, or None if there are none.
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The image in this mode, without a copy if it is already in it, but loaded."""
+    image.load()
+    return image if image.mode == mode else image.convert(mode)
 
-    ValueError if the file is damaged; UserError if its arrays do not have this form.
+
+def _load_array(file: Path, claimed: int, on_disk: int) -> tuple[np.ndarray, np.ndarray | None, str]:
+    """Read images (N, H, W, C) uint8, labels, and a note on how an ambiguous shape was read.
+
+    Labels are (N,) integers, (N, L) numbers, or None if there are none.
+
+    claimed: bytes of the arrays that have been read already from files with on_disk bytes in total
+    ValueError if the file is damaged; UserError if its arrays do not have this form or claim too much memory.
     """
-    with file.open("rb") as handle:
-        try:
-            loaded = np.load(handle, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                images, labels = loaded, None
-            else:
-                names = [name for name in loaded.files if name != "labels"]
-                if len(names) != 1:
-                    found = ", ".join(names) or "none"
-                    raise UserError(f"{file} must contain one array of images besides `labels`; found: {found}")
-                images = loaded[names[0]]
-                labels = loaded["labels"] if "labels" in loaded.files else None
-        except (ValueError, EOFError):
-            raise ValueError("truncated, or not an array of numbers") from None
-
-    shape = images.shape
-    if images.dtype != np.uint8:
-        raise UserError(
-            f"{file} contains {images.dtype}; it must contain uint8 in 0…255. Convert from [-1, 1] with "
-            "((x + 1) * 127.5).round().astype('uint8'), from [0, 1] with (x * 255).round().astype('uint8')"
-        )
-    if images.ndim == 2 or (images.ndim == 3 and shape[2] in CHANNELS):
-        images = images[None]
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or images.shape[3] not in CHANNELS or not images.size:
-        raise UserError(
-            f"{file} has shape {shape}; it must be (N, H, W), (N, H, W, C), (H, W) or (H, W, C), with C = 1, 3 or 4"
-        )
+    try:
+        with open_arrays(file) as arrays:
+            stored = [array for array in arrays if array.name != "labels"]
+            if len(stored) != 1:
+                raise UserError(_not_one_array(file, arrays))
+            [stored_images] = stored
+            shape, note = _shape(file, stored_images)
+            stored_labels = next((array for array in arrays if array.name == "labels"), None)
+            if stored_labels:
+                _check_labels(file, stored_labels.header.shape, stored_labels.header.dtype, shape[0])
+            sizes = (array.header.nbytes for array in (stored_images, stored_labels) if array)
+            check_unpacked(f"{file} and other arrays" if claimed else file, claimed + sum(sizes), on_disk)
+            images = stored_images.read().reshape(shape)
+            labels = stored_labels.read() if stored_labels else None
+    except zipfile.BadZipFile:
+        raise
+    except (ValueError, EOFError):
+        raise ValueError("truncated, or not an array of numbers") from None
     if labels is not None:
-        classes = labels.ndim == 1 and labels.dtype.kind in "iu" and labels.min(initial=0) >= 0
-        vectors = labels.ndim == 2 and labels.dtype.kind in "biuf" and np.isfinite(labels).all()
-        if not (classes or vectors) or len(labels) != len(images):
+        if labels.ndim == 2 and labels.shape[1] == 1 and labels.dtype.kind in "iu":  # a column of class numbers
+            labels = labels[:, 0]
+            note = note or f"{file}: labels of shape ({len(labels)}, 1) are read as class numbers"
+        valid = labels.min(initial=0) >= 0 if labels.ndim == 1 else np.isfinite(labels.astype(np.float32)).all()
+        if not valid:
+            raise _labels_error(file, labels.shape, labels.dtype, len(images))
+    return images, labels, note
+
+
+def _not_one_array(file: Path, arrays: list[StoredArray]) -> str:
+    """The error for an .npz file with no array of images, or several."""
+    names = [array.name for array in arrays if array.name != "labels"]
+    found = ", ".join(names[:MAX_LISTED]) or "none"
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    shapes = {array.name: array.header.shape for array in arrays}
+    images = next((name for name in names if len(shapes[name]) >= 3), None)
+    labels = next(
+        (name for name in names if images and name != images and shapes[name][:1] == shapes[images][:1]), None
+    )
+    advice = ""
+    if images and images.isprintable():
+        pair = f", labels=data[{labels!r}]" if labels else ""
+        advice = f". To use {images}: data = numpy.load(...); numpy.savez('new.npz', images=data[{images!r}]{pair})"
+    return f"{file} must contain one array of images besides `labels`; found: {found}{more}{advice}"
+
+
+# an error for these shapes would refuse legitimate images, so a note says how they are read
+FLATTENED_WIDTHS = (784, 1024, 3072)  # MNIST, and CIFAR in grey and in colour
+MIN_FLATTENED_SIDE, MIN_ASPECT = 4, 4
+
+
+def _shape(file: Path, array: StoredArray) -> tuple[tuple[int, ...], str]:
+    """The shape (N, H, W, C) in which to read an array, and a note if its own is ambiguous.
+
+    UserError if it is not uint8, or if the shape is unsupported or too ambiguous to read.
+    """
+    shape, dtype = array.header.shape, array.header.dtype
+    if dtype != np.uint8:
+        raise UserError(_convert_advice(file, array))
+    note = ""
+    if len(shape) == 2:
+        H, W = shape
+        if reshape := _flattened((H, W)):
             raise UserError(
-                f"the labels in {file} are {labels.shape} {labels.dtype}; they must be class numbers, ({len(images)},) "
-                f"integers from 0, or vectors, ({len(images)}, L) finite numbers"
+                f"{file} has shape {shape}: {H} flattened images, or one image {H} pixels high and {W} wide? Save "
+                f"{reshape} for {H} images, or x[None] for one image"
             )
-    return images, labels
+        full: tuple[int, ...] = (1, H, W, 1)
+        note = f"{file} has shape {shape}: read as one image, {H} pixels high and {W} wide" if min(shape) > 0 else ""
+    elif len(shape) == 3 and shape[2] in CHANNELS:
+        full = (1, *shape)
+    elif len(shape) == 3:
+        full = (*shape, 1)
+        if shape[0] in (3, 4):
+            note = (
+                f"{file} has shape {shape}: read as {shape[0]} grey images of {shape[1]}x{shape[2]}; for one colour "
+                "image, save x.transpose(1, 2, 0)"
+            )
+    else:
+        full = shape
+    if len(full) != 4 or full[3] not in CHANNELS or math.prod(full) < 1 or min(full) < 1:
+        first = len(shape) == 4 and shape[1] in CHANNELS
+        advice = "; if its channels come first, save x.transpose(0, 2, 3, 1)" if first else ""
+        raise UserError(
+            f"{file} has shape {shape}; it must be (N, H, W), (N, H, W, C), (H, W) or (H, W, C), with C = 1, 3 or "
+            f"4{advice}"
+        )
+    return full, note
+
+
+def _flattened(shape: tuple[int, int]) -> str:
+    """How to reshape (N, D) if it looks like N flattened square images; "" if it does not."""
+    N, D = shape
+    if N == D or (D not in FLATTENED_WIDTHS and max(N, D) < MIN_ASPECT * min(N, D)):
+        return ""
+    side = math.isqrt(D)
+    if side >= MIN_FLATTENED_SIDE and side * side == D:
+        return f"x.reshape(-1, {side}, {side})"
+    side = math.isqrt(D // 3)
+    if side >= MIN_FLATTENED_SIDE and 3 * side * side == D:
+        channels_first = f"x.reshape(-1, 3, {side}, {side}).transpose(0, 2, 3, 1)"
+        return f"x.reshape(-1, {side}, {side}, 3), or {channels_first} if the channels of a row come one by one,"
+    return ""
+
+
+FROM_PLUS_MINUS_1 = "((x + 1) * 127.5).round().astype('uint8')"
+FROM_0_TO_1 = "(x * 255).round().astype('uint8')"
+FROM_BYTES = "x.round().astype('uint8')"
+
+
+def _convert_advice(file: Path, array: StoredArray) -> str:
+    """The error for an array that is not uint8: how to convert it, and the range of its values."""
+    dtype = array.header.dtype
+    advice = (
+        f"{file} contains {dtype}; it must contain uint8 in 0…255. Convert from [-1, 1] with {FROM_PLUS_MINUS_1}, "
+        f"from [0, 1] with {FROM_0_TO_1}, from 0…255 with {FROM_BYTES}"
+    )
+    if dtype.kind not in "biuf" or not math.prod(array.header.shape):
+        return advice
+    values = array.read()
+    if not np.isfinite(values).all():
+        return f"{advice}. First replace the values that are not finite, with numpy.nan_to_num(x)"
+    low, high = float(values.min()), float(values.max())
+    if low < -1 or high >= 2**16:
+        use = "((x - x.min()) * (255.0 / (x.max() - x.min()))).round().astype('uint8')"
+    elif low < 0:
+        use = FROM_PLUS_MINUS_1
+    elif high <= 1:
+        use = FROM_0_TO_1
+    else:
+        use = FROM_BYTES if high <= 255 else "(x // 257).astype('uint8')"
+    return f"{advice}. The values in this file are {low:g} to {high:g}: use {use}"
+
+
+def _check_labels(file: Path, shape: tuple[int, ...], dtype: np.dtype, num: int) -> None:
+    """UserError if labels of this shape and type do not fit `num` images."""
+    classes = shape == (num,) and dtype.kind in "iu"
+    vectors = len(shape) == 2 and shape[0] == num and dtype.kind in "biuf"
+    if not (classes or vectors):
+        raise _labels_error(file, shape, dtype, num)
+    if vectors and shape[1] > MAX_LABELS:
+        raise UserError(f"{file} has {shape[1]} labels; at most {MAX_LABELS} are supported")
+
+
+def _labels_error(file: Path, shape: tuple[int, ...], dtype: np.dtype, num: int) -> UserError:
+    advice = "; convert class numbers with labels.astype(int)" if shape == (num,) and dtype.kind == "f" else ""
+    return UserError(
+        f"the labels in {file} are {shape} {dtype}; they must be class numbers, ({num},) integers from 0, or vectors, "
+        f"({num}, L) finite numbers{advice}"
+    )
 
 
 # resizing
 
 
-def _fit(pixels: np.ndarray, size: tuple[int, int], fit: Fit, mode: Mode, background: str) -> np.ndarray:
-    """Turn pixels (h, w, c) into an image (H, W, C) of this size; the other parameters are those of `load`."""
-    image = Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[..., 0])
-    if image.mode == "RGBA" and mode != "RGBA":
-        canvas = Image.new("RGBA", image.size, ImageColor.getrgb(background)[:3])
-        image = Image.alpha_composite(canvas, image)
-    # for auto, work in RGB because the background may be coloured, then check whether the result is grey
-    image = _resize(image.convert("RGB" if mode == "auto" else mode), size, fit, background)
-    result = np.asarray(image).reshape(*size, -1)
+def _fit(batch: Image.Image | np.ndarray, size: tuple[int, int], fit: Fit, mode: Mode, background: str) -> np.ndarray:
+    """Turn a picture, or images (n, h, w, c) uint8, into images (n, H, W, C) of this size.
+
+    The other parameters are those of `load`. C is 1 in mode auto if all of them are grey.
+    """
+    if isinstance(batch, Image.Image):
+        result = np.asarray(_resize(_convert(batch, mode, background), size, fit, background)).reshape(1, *size, -1)
+    elif batch.shape[1:3] == size:  # stacked to one tall picture, as no step depends on the neighbours of a pixel
+        n, height, width, channels = batch.shape
+        tall = batch.reshape(n * height, width, channels)
+        result = np.asarray(_convert(_from_pixels(tall), mode, background)).reshape(n, *size, -1)
+    else:
+        result = np.concatenate(
+            [_fit(_from_pixels(pixels), size, fit, "RGB" if mode == "auto" else mode, background) for pixels in batch]
+        )
     is_grey = mode == "auto" and (result == result[..., :1]).all()
     return result[..., :1] if is_grey else result
+
+
+def _from_pixels(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[..., 0])
+
+
+def _convert(image: Image.Image, mode: Mode, background: str) -> Image.Image:
+    """The image in this mode; transparent pixels show the background unless it is RGBA."""
+    if image.mode == "RGBA" and mode != "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, ImageColor.getrgb(background)[:3]), image)
+    # for auto, work in RGB because the background may be coloured, then check whether the result is grey
+    return _in_mode(image, "RGB" if mode == "auto" else mode)
 
 
 def _resize(image: Image.Image, size: tuple[int, int], fit: Fit, background: str) -> Image.Image:
@@ -332,6 +558,8 @@ def _scale(image: Image.Image, W: int, H: int) -> Image.Image:
     Integer factors keep pixel art sharp: each pixel becomes a block of equal pixels, or each block becomes its mean.
     """
     w, h = image.size
+    if W * h > MAX_PICTURE_PIXELS:  # the size of what Pillow computes in between
+        raise UserError(f"cannot scale {h}x{w} pixels to {H}x{W} (height x width); choose a smaller --size HxW")
     if W % w == 0 and H % h == 0:
         method = Image.Resampling.NEAREST
     elif w % W == 0 and h % H == 0:
@@ -377,7 +605,7 @@ def _subfolder_labels(folder: Folder, counts: Counter[Path]) -> tuple[np.ndarray
     classes = [class_of[path[0]] if len(path) > 1 else len(names) for path in paths]
     # one more class for images without a label, whose column is then dropped
     labels = one_hot(np.repeat(classes, list(counts.values())), len(names) + 1)[:, :-1]
-    return labels, [_printable(name) for name in names]
+    return labels, [printable(name) for name in names]
 
 
 def _check_label_count(folder: Folder, count: int) -> None:

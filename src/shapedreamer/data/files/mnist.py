@@ -16,6 +16,7 @@ import numpy as np
 
 from ...common.errors import UserError
 from ..arrays import Arrays, first, one_hot
+from ..limits import FREE_BYTES, allowed_bytes, bytes_on_disk, check_unpacked
 from .download import RemoteFile, cache_folder, fetch
 
 Name = Literal["mnist", "fashion_mnist"]
@@ -89,7 +90,8 @@ def load(name: Name, path: Path | None = None, samples: int | None = None) -> tu
 def read_idx(path: Path) -> np.ndarray:
     """Read an IDX file of unsigned bytes into a writable array.
 
-    The content, not the name, shows whether it is gzipped. UserError, with the file and the fault, if it is invalid.
+    The content, not the name, shows whether it is gzipped. UserError, with the file and the fault, if it is invalid or
+    claims more memory than limits.py allows for its size on disk.
     """
     try:
         with path.open("rb") as file:
@@ -120,10 +122,14 @@ def _parse(file: BufferedIOBase, path: Path) -> np.ndarray:
     if 0 in shape:
         raise UserError(f"{path} is empty: according to its header, its shape is {shape}")
     size = math.prod(shape)
+    on_disk = bytes_on_disk([path])
     content = bytearray()
     # read in blocks, so that neither a wrong header nor a zip bomb can use up the memory
-    while len(content) <= size and (block := file.read(BLOCK)):
+    limit = size if size <= allowed_bytes(on_disk) else FREE_BYTES
+    while len(content) <= limit and (block := file.read(BLOCK)):
         content += block
+    if limit < len(content) < size:
+        check_unpacked(f"{path}, of shape {shape},", size, on_disk)
     if len(content) != size:
         found = f"only {len(content)}" if len(content) < size else "more"
         raise UserError(f"{path} is damaged: its shape {shape} needs {size} bytes, but it has {found}; get a new copy")
@@ -150,9 +156,10 @@ def _find(folder: Path) -> list[Path]:
 
 
 def _arrays(name: Name, images_file: Path, labels_file: Path) -> Arrays:
-    images, labels = read_idx(images_file), read_idx(labels_file)
+    images = read_idx(images_file)
     if images.shape[1:] != (SIZE, SIZE):
         raise UserError(f"{images_file} has shape {images.shape}; it must be (N, {SIZE}, {SIZE})")
+    labels = read_idx(labels_file)
     if labels.shape != images.shape[:1]:
         raise UserError(f"{labels_file} has shape {labels.shape}; it must be {images.shape[:1]}, one label per image")
     if labels.max() >= len(LABELS[name]):

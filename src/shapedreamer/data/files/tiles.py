@@ -5,9 +5,12 @@
     emoji    Noto emoji, in one .npz file
 
 Files are not trusted: nothing is unpickled, and memory use depends on the data in a file, not on what a header claims.
+limits.py says how much is unpacked.
 """
 
 import io
+import math
+import reprlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +20,16 @@ import numpy as np
 
 from ...common.errors import UserError
 from ..arrays import Arrays, one_hot, split
+from ..limits import (
+    MAX_LABEL_LENGTH,
+    MAX_LABELS,
+    MIN_BYTES_PER_IMAGE,
+    allowed_bytes,
+    bytes_on_disk,
+    check_unpacked,
+    megabytes,
+    printable,
+)
 from .dcss import (
     LABELS,
     SIZE,
@@ -30,6 +43,7 @@ from .dcss import (
     read_tiles,
 )
 
+BLOCK_IMAGES = 4096  # that are blended with white together
 Kind = Literal["course", "dcss", "emoji"]
 
 COURSE_IMAGES = "sprites_1788_16x16.npy"
@@ -113,22 +127,42 @@ def _npz(path: Path, kind: Kind) -> Arrays:
     images = _parse(content[images_key], f"{images_key} in {path}", np.uint8, (SIZE, SIZE, channels))
     classes = _parse(content[classes_key], f"{classes_key} in {path}", np.integer, ())
     with naming_read_errors(f"{names_key} in {path}"):  # tolist() fails on invalid Unicode code points
-        labels = _parse(content[names_key], f"{names_key} in {path}", np.str_, ()).tolist()
+        names = _parse(content[names_key], f"{names_key} in {path}", np.str_, ())
+        if len(names) > MAX_LABELS:
+            raise UserError(f"{names_key} in {path} has {len(names)} labels; at most {MAX_LABELS} are supported")
+        if names.dtype.itemsize > MAX_LABEL_LENGTH * names.dtype.alignment:
+            raise UserError(
+                f"{names_key} in {path} is {names.dtype}; a label has at most {MAX_LABEL_LENGTH} characters"
+            )
+        labels = [printable(name) for name in names.tolist()]
     if not all(labels) or len(set(labels)) < len(labels):
-        raise UserError(f"{names_key} in {path} must be distinct, non-empty names, not {labels}")
+        raise UserError(f"{names_key} in {path} must be distinct, non-empty names, not {reprlib.repr(labels)}")
     if len(classes) != len(images):
         raise UserError(f"{classes_key} in {path} has {len(classes)} rows, but {images_key} has {len(images)}")
+    _check_image_count(path, len(images), len(labels))
     valid = (classes >= 0) & (classes < len(labels))
     if not valid.all():
         row = int(valid.argmin())
         raise UserError(f"{classes_key} in {path}: row {row} is {classes[row]}; it must be 0 to {len(labels) - 1}")
     if kind == "emoji":
-        images = np.rint(on_white(images)).astype(np.uint8)
+        blocks = np.array_split(images, math.ceil(len(images) / BLOCK_IMAGES))  # floats need four times the memory
+        images = np.concatenate([np.rint(on_white(block)).astype(np.uint8) for block in blocks])
     return Arrays(kind, images, one_hot(classes, len(labels)), labels)
+
+
+def _check_image_count(path: Path, num: int, labels: int) -> None:
+    """UserError if this many images, with their labels as float32, need more memory than a file may use."""
+    on_disk = bytes_on_disk([path])
+    if num * (MIN_BYTES_PER_IMAGE + 4 * labels) > allowed_bytes(on_disk):
+        raise UserError(
+            f"{path} has {num:,} images and {labels} labels, too many for a file of {megabytes(on_disk)}; it is not "
+            "the expected file"
+        )
 
 
 def _from_npy(path: Path, kind: type, shape: tuple[int, ...]) -> np.ndarray:
     with naming_read_errors(path):
+        check_unpacked(path, path.stat().st_size, bytes_on_disk([path]))
         content = path.read_bytes()
     return _parse(content, str(path), kind, shape)
 
@@ -143,7 +177,7 @@ def _parse(content: bytes, source: str, kind: type, shape: tuple[int, ...]) -> n
         version = np.lib.format.read_magic(file)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         found, column_major, dtype = read_header(file)
-        if found[1:] != shape or not found[:1] > (0,) or not np.issubdtype(dtype, kind):
+        if found[1:] != shape or not found[:1] > (0,) or not np.issubdtype(dtype, kind) or dtype.kind == "m":
             expected = ", ".join(["N", *map(str, shape)])
             raise UserError(f"{source} is {found} {dtype}; it must be ({expected}) {kind.__name__}, with N at least 1")
         array = np.frombuffer(content, dtype, offset=file.tell())
