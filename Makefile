@@ -7,7 +7,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: dream test docs docs-runtime setup clean
+.PHONY: dream test docs docs-runtime peers setup clean
 
 dream: setup
 	@$(BIN)/shapedreamer live --open
@@ -19,6 +19,10 @@ docs: .venv/installed-docs
 	@$(BIN)/python -m sphinx --builder html --doctree-dir build/doctrees --nitpicky --fail-on-warning --keep-going --quiet docs build/docs
 	@$(BIN)/python docs/check_links.py build/docs
 	@echo 'The site is in build/docs. To read it, run `$(BIN)/python -m http.server -d build/docs` and open http://localhost:8000'
+
+# the libraries whose samplers tests/conformance/test_peers.py checks, without what they need for anything else
+peers: setup
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt azula denoising-diffusion-pytorch einops k-diffusion scipy smalldiffusion
 
 docs-runtime: setup
 	@mkdir -p build

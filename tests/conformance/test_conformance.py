@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from shapedreamer import cli
 from shapedreamer import conformance as c
 from shapedreamer.cli import conform
 from shapedreamer.common.errors import UserError
@@ -734,3 +735,26 @@ def test_the_command_offers_every_kind_and_imports_no_torch() -> None:
     assert kinds == ("auto", *c.Kind.__args__)  # type: ignore[attr-defined]
     code = "import sys, shapedreamer.cli.conform; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_help_says_what_each_kind_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    for kind, signature in c.SIGNATURES.items():
+        assert f"{kind:16s}  {signature}\n" in str(conform.run.__doc__)
+        assert f"| `{kind}` | `{signature}` |" in Path("README.md").read_text(encoding="utf-8")
+        assert conform.run(stub=kind) == 0
+        assert capsys.readouterr().out == c.stub(kind)
+
+
+def test_exit_codes_separate_a_failed_check_from_code_that_could_not_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, code in (
+        (["shapedreamer.diffusion.process:diffuse"], 0),
+        ([f"{Path(mutants.__file__)}:diffuse_without_root"], 10),
+        (["no_such_module_here:ddim"], 20),
+        ([], 20),
+        (["--stub", "loss", "shapedreamer.diffusion.process:diffuse"], 20),
+    ):
+        monkeypatch.setattr(sys, "argv", ["shapedreamer", "conform", *arguments])
+        assert cli.main() == code
+    assert "error: there is no module 'no_such_module_here'" in capsys.readouterr().err

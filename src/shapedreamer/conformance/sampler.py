@@ -261,14 +261,16 @@ def _wrong_call_counts(runs: SamplerRuns) -> Iterable[tuple[str, bool]]:
 
 def _repeated_timesteps(trace: Trace) -> Iterable[str]:
     """Describe where the network is called twice in a row at one t, and the second call is not a stage of the step."""
-    bad = next((k for k, x in enumerate(trace.states) if not x.isfinite().all()), None)
     updates = solve_updates(trace)[0] if trace.one_call_per_step else []
     for k, (before, after) in enumerate(itertools.pairwise(trace.calls)):
         if before.t != after.t:
             continue
         same = before.x.dtype == after.x.dtype and torch.allclose(before.x, after.x, rtol=0, atol=1e-12)
         corrects = bool(updates) and updates[k].noise > TOLERANCE  # a corrector adds noise and removes as much
-        divided_by_zero = bad is not None and k + 2 <= bad <= k + 3
+        finite = [bool(x.isfinite().all()) for x in trace.states[k : k + 3]]
+        # a length of 0 in λ: NaN at once, or in the next step (at the end it is a division by σ = 0)
+        nan_next = finite == [True, True, False] and k + 2 < len(trace.calls) and equal(before.x, after.x)
+        divided_by_zero = finite[:2] == [True, False] or nan_next
         if divided_by_zero or same or (trace.one_call_per_step and not corrects):
             yield f"{before.t} → {after.t}"
 

@@ -43,8 +43,7 @@ def add_coefficient_checks(runs: SamplerRuns) -> None:
         elif not mode.any_method:
             mistake = "a step is not a DDPM or DDIM step: it depends on more than x_t, x̂₀ and noise"
             runs.add_check(mode.prefix("inputs of a step"), ["something else"], "x_t, x̂₀, noise", mistake)
-    observed = [update for updates in runs.updates.values() for update in updates]
-    causes = find_mistakes([each for each in observed if not is_rounded(each, runs.alpha_bar)], runs.alpha_bar)
+    causes = find_mistakes([update for updates in runs.updates.values() for update in updates], runs.alpha_bar)
     for mode, updates in runs.updates.items():
         if mode.any_sigma:
             expected = "signal, direction and noise fit"
@@ -141,10 +140,30 @@ def add_output_checks(runs: SamplerRuns) -> None:
         final = runs.run(mode, FEW_STEPS, runs.x_T, _constant).final
         if not (deviation := (final - CONSTANT).square().mean().sqrt().item()) <= 1e-4:
             off.append(mode.prefix(f"{deviation:.2g}"))
-            silent = runs.run(mode, FEW_STEPS, runs.x_T, _constant, draw_noise=no_noise).final
-            if mode not in runs.updates and (silent - CONSTANT).abs().max() <= 1e-4:
+            silent = runs.run(mode, FEW_STEPS, runs.x_T, _constant, draw_noise=no_noise)
+            if mode not in runs.updates and (silent.final - CONSTANT).abs().max() <= 1e-4:
                 mistake = mistakes.NOISE_ON_LAST_STEP
+            elif mode not in runs.updates:
+                mistake = _cause_for_constant(silent, runs.alpha_bar) or mistake
     runs.add_check("constant x̂₀: deviation of the output from it", off, "0", mistake)
+
+
+def _cause_for_constant(trace: Trace, alpha_bar: Sequence[float]) -> Mistake | None:
+    """Return the mistake if the output for a constant x̂₀ still contains the noise of the last x_t, None if not."""
+    call = trace.calls[-1]
+    a = alpha_bar[min(max(call.t, 1), len(alpha_bar) - 1)]
+    noise = (call.x.double() - math.sqrt(a) * CONSTANT) / math.sqrt(1 - a)
+    columns = torch.stack([torch.full_like(noise, CONSTANT).flatten(), noise.flatten()], dim=1)
+    target = trace.final.double().flatten()[:, None]
+    if not (columns.isfinite().all() and target.isfinite().all()):
+        return None
+    solution = torch.linalg.lstsq(columns, target).solution
+    signal, left = solution[:, 0].tolist()
+    if (columns @ solution - target).abs().max() > 1e-4 or left < 1e-4:
+        return None
+    if abs(signal**2 - alpha_bar[1]) < 1e-5 and abs(left**2 - (1 - alpha_bar[1])) < 1e-5:
+        return mistakes.LAST_ALPHA_BAR
+    return mistakes.LAST_SIGMA if abs(signal**2 - 1) < 1e-3 or abs(signal**2 + left**2 - 1) < 1e-3 else None
 
 
 def _constant(x: Tensor, t: int, k: int) -> Tensor:

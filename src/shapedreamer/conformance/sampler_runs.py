@@ -8,6 +8,7 @@ runs with inputs that a check chooses.
 import itertools
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -243,18 +244,26 @@ class SamplerRuns:
                 return ddpm if mean_only else solver
             del self.traces[solver, FEW_STEPS]
             self._intercept_torch = few.drew_from_torch
-            # With T steps, each step covers a single timestep, so the β of the step is the β_t of the table
-            traces = [few, self.run_random(ddpm, STEP_COUNTS[0])]
         except Exception:
             return solver  # the same exception is raised again later, and reported there
+        traces = {FEW_STEPS: few}
+        # With T steps, each step covers a single timestep, so the β of the step is the β_t of the table
+        with suppress(Exception):  # raised again later, and reported there
+            traces[STEP_COUNTS[0]] = self.run_random(ddpm, STEP_COUNTS[0])
         hidden = not few.draws  # then only the samples tell, and they must be those of DDPM
         if not few.one_call_per_step and not hidden:
             return other
-        counts = {mode: sum(self._count_correct(trace, mode) for trace in traces) for mode in (ddpm, ddpm_beta, other)}
+        counts = {
+            mode: sum(self._count_correct(trace, mode) for trace in traces.values())
+            for mode in (ddpm, ddpm_beta, other)
+        }
         # a σ of its own must fit everywhere; code that mistakes a part of DDPM is still DDPM
-        candidates = counts if counts[other] == sum(len(trace.calls) for trace in traces) else (ddpm, ddpm_beta)
+        candidates = (
+            counts if counts[other] == sum(len(trace.calls) for trace in traces.values()) else (ddpm, ddpm_beta)
+        )
         mode = max(candidates, key=lambda mode: counts[mode])
-        self.traces[mode, STEP_COUNTS[0]] = traces[1]
+        if STEP_COUNTS[0] in traces:
+            self.traces[mode, STEP_COUNTS[0]] = traces[STEP_COUNTS[0]]
         return mode
 
     def _count_correct(self, trace: Trace, mode: Mode) -> int:

@@ -129,13 +129,16 @@ def find_mistakes(observed: Sequence[ObservedUpdate], alpha_bar: Sequence[float]
 
 
 def _find_mistakes(observed: Sequence[ObservedUpdate], alpha_bar: Sequence[float], allowance: float) -> list[Mistake]:
-    wrong = [
-        each._replace(tolerance=TOLERANCE + _ratio(allowance, 1 - alpha_bar[each.t]))
-        for each in observed
-        if not is_correct(each, alpha_bar)
-    ]
+    incorrect = [each for each in observed if not is_correct(each, alpha_bar)]
+    incorrect = [each for each in incorrect if not is_rounded(each, alpha_bar)] or incorrect
+    wrong = [each._replace(tolerance=TOLERANCE + _ratio(allowance, 1 - alpha_bar[each.t])) for each in incorrect]
+    # a timestep that is off by one is so in every step; single steps have another cause
+    inner = [each for each in observed if each.s > 0]
+    everywhere = sum(not is_correct(each, alpha_bar) for each in inner) >= 0.5 * len(inner)
     # at η = 0 forgotten noise looks like σ as the direction too, so it counts only if it explains everything
     for mistake, explains in ((mistakes.NOISE_FORGOTTEN, _noise_forgotten), *_HYPOTHESES):
+        if mistake is mistakes.OFF_BY_ONE and not everywhere:
+            continue
         if wrong and all(explains(each, alpha_bar) for each in wrong):
             return [mistake]
     found = [next((mistake for mistake, explains in _HYPOTHESES if explains(each, alpha_bar)), None) for each in wrong]
