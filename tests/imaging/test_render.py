@@ -83,6 +83,8 @@ def test_arrays_round_trip_exactly(tmp_path: Path) -> None:
 
 
 def test_a_suffix_that_is_no_picture_format_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a\.txt ends in '\.txt'; it must end in \.png, \.gif, \.webp or \.jpg"):
+    with pytest.raises(
+        UserError, match=r"a\.txt ends in '\.txt'; it must end in \.png, \.gif, \.webp, \.jpg or \.jpeg"
+    ):
         render.save_picture(Image.new("L", (2, 2)), tmp_path / "a.txt")
     assert list(tmp_path.iterdir()) == []

@@ -270,7 +270,7 @@ def test_invalid_options_are_rejected(model: Model, tmp_path: Path) -> None:
         ({"sampler": "euler"}, "unknown sampler 'euler'; choose one of ddpm, ddim, heun, dpmpp_2m"),
         ({"steps": 51}, "steps must be between 1 and 50, not 51"),
         ({"steps": 0}, "steps must be between 1 and 50, not 0"),
-        ({"num": 0}, "num and batch_size must be at least 1, not 0 and 64"),
+        ({"num": 0}, "num must be at least 1, not 0"),
         ({"eta": 1.5}, r"eta must be between 0 and 1, not 1\.5"),
         ({"sampler": "heun", "eta": 0.5}, "heun has no eta; the samplers ddim and dpmpp_2m have one"),
         ({"seed": -1}, "seed must be between 0 and 2⁶⁴−1, not -1"),

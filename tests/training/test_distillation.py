@@ -227,7 +227,7 @@ def test_unsuitable_teachers_and_steps_are_rejected(teacher: Recipe, steps: int,
 
 @pytest.mark.parametrize("weight", [-1.0, math.inf, math.nan])
 def test_invalid_dmd_weights_are_rejected(weight: float) -> None:
-    with pytest.raises(UserError, match="dmd_weight must be at least 0 and finite"):
+    with pytest.raises(UserError, match=r"dmd_weight must be (at least 0|between 0 and)"):
         replace(TUNED, dmd_weight=weight)
 
 

@@ -1,45 +1,113 @@
-"""The command `shapedreamer`: one short file for each subcommand, which parses its options and calls the library."""
+"""The command `shapedreamer`: one short file for each subcommand, which parses its options and calls the library.
 
+This module imports only small modules, so that Ctrl-C during the slow imports ends the command without a traceback.
+"""
+
+import os
+import shutil
 import sys
-from collections.abc import Callable
+from typing import Any
 
-import tyro
+USER_ERROR, INTERRUPTED, CLOSED_PIPE = 2, 130, 141  # exit codes; the last two are 128 plus the number of the signal
 
-from .. import __version__
-from ..common.errors import UserError
-from . import compare, conform, data, distill, evaluate, explore, forward, live, models, sample, site, train
-
-SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
-    "train": train.run,
-    "distill": distill.run,
-    "sample": sample.run,
-    "evaluate": evaluate.run,
-    "compare": compare.run,
-    "explore": explore.run,
-    "forward": forward.run,
-    "data": data.run,
-    "conform": conform.run,
-    "models": models.run,
-    "live": live.run,
-    "site": site.run,
-}
+MIN_COLUMNS = 40
+MAX_ARGUMENT = 4096  # characters; the longest path of Linux
 
 
 def main() -> int:
-    """Run the command line. A user's mistake prints one line on stderr; the exit code is then usually 2."""
-    if sys.argv[1:] == ["--version"]:
+    """Run the command line and return its exit code. A user's mistake prints one line on stderr, and returns 2."""
+    try:
+        try:
+            return _run()
+        finally:
+            _flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader, such as head, has what it wanted
+        _discard_output()
+        return CLOSED_PIPE
+    except SystemExit:  # from the parser, after --help or an invalid option
+        raise
+    except OSError as error:  # such as a full disk behind stdout, or a file that nothing else has reported
+        _discard_output()
+        return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+
+
+def _run() -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows "?" for what it cannot
+    if shutil.get_terminal_size().columns < MIN_COLUMNS:
+        os.environ["COLUMNS"] = str(MIN_COLUMNS)  # in less, the help would never end: no column holds a word
+    arguments = sys.argv[1:]
+    if arguments == ["--version"]:
+        from .. import __version__
+
         print(f"shapedreamer {__version__}")
         return 0
+
+    for argument in arguments:
+        if len(argument) > MAX_ARGUMENT or "\0" in argument:
+            return _fail(f"{argument[:40]!r}… is not a valid argument: it is too long, or has a null character")
+
+    import tyro
+
+    from ..common.errors import UserError
+
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in _subcommands():
+        return _fail(_unknown_command(arguments[0]))
     try:
         result: int | None = tyro.extras.subcommand_cli_from_dict(
-            SUBCOMMANDS,
+            _subcommands(),
             prog="shapedreamer",
             description="Train a small diffusion model on your own machine, and watch it dream.",
+            args=arguments or ["--help"],
             config=(tyro.conf.FlagCreatePairsOff,),
         )
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+        return _fail(str(error), error.exit_code)
+    except MemoryError:
+        return _fail("there is not enough memory; try a smaller --num, --batch-size or image")
     return result or 0
+
+
+def _subcommands() -> dict[str, Any]:
+    return getattr(sys.modules[__name__], "SUBCOMMANDS")  # noqa: B009  so that __getattr__ is called
+
+
+def __getattr__(name: str) -> Any:
+    if name != "SUBCOMMANDS":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .commands import SUBCOMMANDS
+
+    return SUBCOMMANDS
+
+
+def _unknown_command(name: str) -> str:
+    import difflib
+
+    similar = difflib.get_close_matches(name, _subcommands(), n=1)
+    hint = f"did you mean {similar[0]}?" if similar else f"choose one of {', '.join(_subcommands())}"
+    return f"there is no command {name[:60]!r}; {hint}"
+
+
+def _fail(message: str, code: int = USER_ERROR) -> int:
+    """Print an error on one line of stderr, if there still is a stderr."""
+    try:
+        print("error:", " ".join(message.split()), file=sys.stderr, flush=True)
+    except OSError:
+        _discard_output(2)
+    return code
+
+
+def _flush() -> None:
+    """Write what is still in the buffer now, where an error can be reported, and not when Python exits."""
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
+
+
+def _discard_output(handle: int = 1) -> None:
+    """Send what is left in a stream's buffer nowhere, so that Python does not report it again when it exits."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, handle)
+    os.close(null)

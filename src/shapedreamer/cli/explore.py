@@ -8,6 +8,8 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from ..common.names import DeviceName, ExploreMode, Precision, Which
 from ..models.options import SampleOptions
 
+MAX_FRAMES = 10_000  # a quarter of an hour of animation
+
 
 def run(
     model: Positional[Path],
@@ -50,12 +52,17 @@ def run(
         device: Where to compute.
         precision: auto is bfloat16 where the device is fast at it; float32 gives exactly the live page's images.
     """
+    from ..common.values import as_int
     from ..imaging.explore import explore
     from ..models.model import load
 
     out = out or Path(f"{mode}.png")
+    loaded = load(model, which, device, precision)
+    loaded.check_num(num)
+    if frames is not None:
+        loaded.check_num(num * as_int("frames", frames, 0, MAX_FRAMES))
     explore(
-        load(model, which, device, precision),
+        loaded,
         mode,
         out,
         num,

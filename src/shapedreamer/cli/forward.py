@@ -36,11 +36,14 @@ def run(
         seed: Seed of the noise.
         out: The picture.
     """
+    from ..common.values import as_seed
     from ..diffusion.schedule import SCHEDULES
     from ..imaging.figures import forward_picture
-    from ..imaging.render import save_picture
+    from ..imaging.render import check_ending, save_picture
     from ..models.recipes import get_recipe
 
+    check_ending(out)
+    seed = as_seed(seed)
     settings = get_recipe(recipe, **images.options())
     table = SCHEDULES[schedule](settings.timesteps if timesteps is None else timesteps)
     times = times or tuple(int(fraction * table.T) for fraction in FRACTIONS)

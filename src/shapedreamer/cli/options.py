@@ -55,6 +55,6 @@ def parse_size(size: str | None) -> tuple[int, int] | None:
     if size is None:
         return None
     height, _, width = size.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+    if not all(side.isascii() and side.isdecimal() and len(side) < 10 and int(side) for side in (height, width)):
         raise UserError(f"size {size!r} must be HEIGHTxWIDTH in pixels, such as 28x28")
     return int(height), int(width)

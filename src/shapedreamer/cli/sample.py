@@ -38,6 +38,7 @@ def run(
     from ..models.model import load
 
     loaded = load(model, which, device, precision)
+    loaded.check_num(num)
     if sweep:
         paths = write_sweep(loaded, sweep, out, min(num, SWEEP_COLUMNS), sampling)
     else:

@@ -1,9 +1,14 @@
 """Choose the device and the precision to compute in."""
 
+import contextlib
+from collections.abc import Iterator
+from typing import get_args
+
 import torch
 
 from .errors import UserError
 from .names import DeviceName, Precision
+from .values import as_choice
 
 
 def pick_device(name: DeviceName = "auto") -> torch.device:
@@ -11,6 +16,7 @@ def pick_device(name: DeviceName = "auto") -> torch.device:
 
     UserError if the device is not available.
     """
+    as_choice("device", name, get_args(DeviceName))
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(device for device, is_available in available.items() if is_available))
@@ -35,3 +41,21 @@ def autocast(device: torch.device, precision: Precision = "auto") -> torch.autoc
     With precision "float32" the context changes nothing.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "auto" and has_fast_bf16(device))
+
+
+@contextlib.contextmanager
+def torch_defaults() -> Iterator[None]:
+    """New tensors are float32 on the CPU in the `with` block even if the caller has changed torch's defaults.
+
+    The package names dtype and device where it wants others. Also works as a decorator: `@torch_defaults()`.
+    """
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    if dtype == torch.float32 and device.type == "cpu":  # the usual case: a device context would slow down every call
+        yield
+        return
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)

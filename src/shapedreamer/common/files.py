@@ -3,10 +3,13 @@
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import UserError
+
+_TEMPORARY = re.compile(r"\..+\.[0-9]+\.tmp")  # as write_atomic names them
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -30,10 +33,11 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def naming_disk_errors(path: Path, size: int = 0) -> Iterator[None]:
+def naming_disk_errors(path: Path, size: int = 0, action: str = "write") -> Iterator[None]:
     """Turn an OSError inside the `with` block into a UserError that names `path` and says what to do.
 
-    size: how many bytes the block writes; the message mentions it when the disk is full.
+    size:   how many bytes the block writes; the message mentions it when the disk is full
+    action: "write", or "read" if that is what the block does
     """
     try:
         yield
@@ -42,9 +46,19 @@ def naming_disk_errors(path: Path, size: int = 0) -> Iterator[None]:
             raise UserError(
                 f"no room on the disk for {path} ({size / 1e6:.1f} MB); free some space and retry"
             ) from error
+        if action == "read":
+            raise UserError(f"cannot read {path}: {error.strerror or error}") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(f"cannot write {path}: {error.strerror}; choose another folder with --out") from error
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of writes to this folder that were killed. Nobody else may be writing to it."""
+    for path in folder.glob(".*.tmp") if folder.is_dir() else ():
+        if _TEMPORARY.fullmatch(path.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -4,6 +4,13 @@ from typing import Literal
 
 Prediction = Literal["eps", "x0", "v"]
 ScheduleName = Literal["linear", "cosine", "linear_zero_snr"]
+# the fewest and most timesteps T. With more, ᾱ_t of a linear schedule is too small for a float64 before T; a single
+# timestep of pure noise would leave no image to learn from; tables of 100,000 entries stay below a megabyte
+TIMESTEPS: dict[ScheduleName, tuple[int, int]] = {
+    "linear": (1, 70_000),
+    "cosine": (1, 100_000),
+    "linear_zero_snr": (2, 70_000),
+}
 Weight = Literal["simple", "min_snr"]
 OptimizerName = Literal["adamw", "muon"]
 SamplerName = Literal["ddpm", "ddim", "heun", "dpmpp_2m"]

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .device import torch_defaults
+
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _MASK = 0xFFFFFFFF
 
@@ -56,6 +58,7 @@ def fold(seed: int, *numbers: int) -> int:
     return seed
 
 
+@torch_defaults()
 def bits(seed: int, index: Tensor, count: int) -> Tensor:
     """Return `count` random 32-bit words for each image index: (B,) int64 -> (B, count) int64 in 0…2³²−1."""
     pairs = [torch.as_tensor(words).long() for words in _pairs(seed, index, count)]
@@ -77,6 +80,7 @@ def integers(word: Tensor, low: int | Tensor, high: int | Tensor) -> Tensor:
     return low + ((word * (high - low + 1)) >> 32)
 
 
+@torch_defaults()
 def normal(seed: int, step: int, index: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return standard normal numbers for images `index` at `step`: (B,) int64 -> ``(B, *shape)`` float64.
 

@@ -11,7 +11,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..common.names import ScheduleName
+from ..common.device import torch_defaults
+from ..common.names import TIMESTEPS, ScheduleName
+from ..common.values import as_int
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,18 +93,26 @@ def from_beta(beta: Tensor) -> Schedule:
     return Schedule(torch.cat([beta.new_ones(1), (1 - beta).cumprod(0)]))
 
 
+@torch_defaults()
 def linear(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
-    """The linear schedule: β_t grows linearly from beta_start at t = 1 to beta_end at T (Ho et al. 2020, section 4)."""
+    """The linear schedule: β_t grows linearly from beta_start at t = 1 to beta_end at T (Ho et al. 2020, section 4).
+
+    UserError unless 1 ≤ T ≤ 70,000.
+    """
+    T = check_timesteps(T, "linear")
     return from_beta(torch.linspace(beta_start, beta_end, T, dtype=torch.float64))
 
 
+@torch_defaults()
 def cosine(T: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Schedule:
     """The cosine schedule (Nichol & Dhariwal 2021, equation 17).
 
         ᾱ_t = f(t)/f(0),    f(t) = cos²((t/T + s)/(1 + s) · π/2)
 
-    β_t is clipped to at most max_beta. This affects only the last timesteps, and keeps ᾱ_T above 0.
+    β_t is clipped to at most max_beta. This affects only the last timesteps, and keeps ᾱ_T above 0. UserError unless
+    1 ≤ T ≤ 100,000.
     """
+    T = check_timesteps(T, "cosine")
     f = torch.cos((torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * torch.pi / 2) ** 2
     return from_beta((1 - f[1:] / f[:-1]).clamp(max=max_beta))
 
@@ -121,8 +131,13 @@ def zero_terminal_snr(schedule: Schedule) -> Schedule:
 
 
 def linear_zero_snr(T: int = 1000) -> Schedule:
-    """The linear schedule, rescaled to zero terminal SNR."""
-    return zero_terminal_snr(linear(T))
+    """The linear schedule, rescaled to zero terminal SNR. UserError unless 2 ≤ T ≤ 70,000."""
+    return zero_terminal_snr(linear(check_timesteps(T, "linear_zero_snr")))
+
+
+def check_timesteps(T: int, name: ScheduleName) -> int:
+    """T as a plain int. UserError if there is no schedule of this name with T timesteps."""
+    return as_int(f"the timesteps of schedule {name}", T, *TIMESTEPS[name])
 
 
 SCHEDULES: dict[ScheduleName, Callable[[int], Schedule]] = {
@@ -161,6 +176,7 @@ def cubic_times(T: int, steps: int) -> list[int]:
 LOG_SNR = (-7.0, 5.0)  # the range of log-SNR in which images take shape, from layout to edges
 
 
+@torch_defaults()
 def log_snr_times(schedule: Schedule, steps: int, start: int | None = None) -> list[int]:
     """Like step_times, but evenly spaced in log-SNR, and from timestep `start` (default T) to 0.
 

@@ -1,7 +1,7 @@
 """Export a network to one ONNX file, and run it without torch: with onnxruntime, or onnxruntime-web in a browser.
 
-    to_onnx(sd.load("digits"), Path("digits.onnx"))
-    network = OnnxNetwork(Path("digits.onnx"))
+    to_onnx(sd.load("digits"), "digits.onnx")
+    network = OnnxNetwork("digits.onnx")
     denoise = sd.Denoiser(with_label(network, None), network.schedule, network.prediction)
 
 This needs `pip install 'shapedreamer[export]'`. OnnxNetwork runs the file on the CPU and is called like the original
@@ -28,9 +28,11 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from ..common.device import torch_defaults
 from ..common.errors import UserError, require
 from ..common.files import write_atomic
 from ..common.names import Prediction
+from ..common.values import as_int, as_path
 from ..data.spec import DataSpec
 from ..diffusion.schedule import Schedule
 from ..models.model import Model
@@ -43,11 +45,13 @@ OPSET = 20
 _ALPHA_BAR, _DATA, _PREDICTION = TypeAdapter(list[float]), TypeAdapter(DataSpec), TypeAdapter[Prediction](Prediction)
 
 
-def to_onnx(model: Model, path: Path) -> None:
+@torch_defaults()
+def to_onnx(model: Model, path: str | Path) -> None:
     """Write the network of `model`, in float32, as one ONNX file; the top of this module describes the format.
 
     UserError if the extra `export` is not installed or the file cannot be written.
     """
+    path = as_path("path", path)
     require("onnxscript", "export")
     network = copy.deepcopy(model.network).eval().to("cpu", torch.float32)
     x = torch.zeros(2, model.spec.channels, model.spec.height, model.spec.width)  # a batch of 1 would become a constant
@@ -96,12 +100,15 @@ class OnnxNetwork:
     UserError if the extra `export` is not installed, or if the file is missing, damaged or not written by to_onnx.
     """
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    @torch_defaults()
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        path = as_path("path", path)
         runtime = require("onnxruntime", "export")
         if not path.is_file():
             raise UserError(f"there is no ONNX file at {path}")
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads or 0  # 0: onnxruntime decides
+        # 0: onnxruntime decides
+        options.intra_op_num_threads = 0 if threads is None else as_int("threads", threads, 0, 1024)
         options.log_severity_level = 4  # fatal errors only; the exceptions below report the rest
         try:
             self._session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -112,7 +112,7 @@ def write_interpolation(
     """A picture with a row for each of `num` paths to the seed `to` (default: the next); or a GIF that loops."""
     to = options.seed + 1 if to is None else to
     images = interpolate(model, num, frames, to, options)
-    if out.suffix in render.ANIMATIONS:
+    if out.suffix.lower() in render.ANIMATIONS:
         _save_loop([*images, *images[1:-1].flip(0)], out)
         return
     titles = [f"seed {options.seed}", *[""] * (frames - 2), f"seed {to}"]
@@ -228,7 +228,7 @@ def write_variations(
     creativity: timesteps t in 1…T; by default the first ones with the fractions of noise in CREATIVITY. A GIF needs
                 exactly one.
     """
-    if out.suffix in render.ANIMATIONS:
+    if out.suffix.lower() in render.ANIMATIONS:
         if len(creativity) != 1:
             raise UserError(f"an animation needs exactly one creativity, not {len(creativity)}: --creativity T")
         _save_loop(list(melt(model, image, creativity[0], MAX_FRAMES if frames is None else frames, num, options)), out)
@@ -287,7 +287,7 @@ def write_inpainting(
     model: Model, out: Path, image: Tensor, keep: Tensor, num: int, options: SampleOptions = SampleOptions()
 ) -> None:
     """A picture: the image, the image with the hole in grey, and `num` results; or a GIF from noise to the results."""
-    if out.suffix in render.ANIMATIONS:
+    if out.suffix.lower() in render.ANIMATIONS:
         steps: list[Step] = []
         inpaint(model, image, keep, num, options, steps.append)
         moments = history(iter(steps), model.noise(num, options.seed, RENOISE_OFFSET), model.schedule.T)

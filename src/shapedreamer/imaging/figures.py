@@ -63,9 +63,9 @@ def write_samples(
         steps = model.stream(count, options, first=first)
         batches.append(history(steps, model.noise(count, options.seed, first), model.schedule.T))
     frames = [torch.cat([moment.x for moment in moments]) for moments in zip(*batches, strict=True)]
-    if out.suffix == ".npy":
+    if out.suffix.lower() == ".npy":
         render.save_array(frames[-1], out)
-    elif out.suffix in render.ANIMATIONS:
+    elif out.suffix.lower() in render.ANIMATIONS:
         render.save_animation([render.grid(frame, width=render.ANIMATION_WIDTH) for frame in frames], out)
     else:
         render.save_picture(render.grid(frames[-1]), out)

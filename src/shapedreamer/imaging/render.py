@@ -17,7 +17,7 @@ from ..common.files import naming_disk_errors, write_atomic
 BACKGROUND = 96  # the grey between images: neither black nor white
 MARGIN = 2  # pixels of background around each image
 WIDTH = 1024  # pictures are enlarged to about this many pixels
-PICTURES = {".png": "PNG", ".gif": "GIF", ".webp": "WEBP", ".jpg": "JPEG"}
+PICTURES = {".png": "PNG", ".gif": "GIF", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 TITLE_SIZE = 14  # font size in pixels
 ANIMATION_WIDTH = 512  # noise does not compress: a GIF of twice this width is larger than 10 MB
 ANIMATIONS = (".gif", ".webp")
@@ -91,7 +91,7 @@ def save_animation(frames: Sequence[Image.Image], path: Path, frame_ms: int = 80
     """Write an animated .gif or .webp that loops forever and holds its last frame for `hold_ms`."""
     durations = [frame_ms] * (len(frames) - 1) + [hold_ms]
     options: dict[str, Any] = {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": 0}
-    if path.suffix == ".webp":
+    if path.suffix.lower() == ".webp":
         options["lossless"] = True
     write_atomic(path, _encode(path, frames[0], **options))
 
@@ -106,14 +106,14 @@ def save_array(images: Tensor, path: Path) -> None:
 def check_ending(path: Path, *others: str) -> None:
     """UserError unless the suffix of `path` is one of PICTURES or of `others`."""
     *suffixes, last = *PICTURES, *others
-    if path.suffix not in (*suffixes, last):
+    if path.suffix.lower() not in (*suffixes, last):
         raise UserError(f"{path} ends in {path.suffix!r}; it must end in {', '.join(suffixes)} or {last}")
 
 
 def _encode(path: Path, picture: Image.Image, **options: Any) -> bytes:
     check_ending(path)
     buffer = io.BytesIO()
-    picture.save(buffer, format=PICTURES[path.suffix], **options)
+    picture.save(buffer, format=PICTURES[path.suffix.lower()], **options)
     return buffer.getvalue()
 
 

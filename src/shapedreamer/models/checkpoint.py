@@ -9,10 +9,12 @@
 A checkpoint also contains the configuration, so the file can be moved and loaded by itself.
 """
 
-import contextlib
 import hashlib
 import io
 import json
+import math
+import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +27,18 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..common.errors import UserError
-from ..common.files import write_atomic
+from ..common.files import naming_disk_errors, write_atomic
+from ..common.values import shown
 from ..data.spec import DataSpec
+from .limits import MAX_PARAMETERS
+from .metrics import read_metrics as read_metrics
 from .recipes import Recipe
 
 State = dict[str, Tensor]
+_OPTIMIZER_FILE = re.compile(r"[\w-]+-[0-9]+\.optimizer\.pt")  # a name without a folder
+MAX_FAULTS = 5  # that an error lists
+MAX_STEP = 2**63 - 1
+MAX_BYTES = 10 * MAX_PARAMETERS  # of a checkpoint: weights and averaged weights in float32, and labels
 
 
 @dataclass(frozen=True)
@@ -49,8 +58,13 @@ class RunConfig:
         try:
             return _RUN_CONFIG.validate_json(text)
         except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-            raise UserError(f"{source} is not the configuration of a run: {faults}") from None
+            faults = [f"{'.'.join(map(str, e['loc']))[:200] or 'file'}: {e['msg'][:200]}" for e in error.errors()]
+            more = f"; and {len(faults) - MAX_FAULTS} more" if len(faults) > MAX_FAULTS else ""
+            raise UserError(
+                f"{source} is not the configuration of a run: {'; '.join(faults[:MAX_FAULTS])}{more}"
+            ) from None
+        except UserError as error:  # a setting out of range
+            raise UserError(f"{source} is not the configuration of a run: {error}") from None
 
 
 _RUN_CONFIG = TypeAdapter(RunConfig)
@@ -105,7 +119,7 @@ def save_checkpoint(
     if labels is not None:
         tensors["labels"] = labels.cpu().contiguous()
     metadata["digest"] = _digest(tensors, metadata)
-    write_atomic(folder / f"{name}.safetensors", save(tensors, metadata))
+    write_atomic(folder / f"{name}.safetensors", _serialise(tensors, metadata))
     if optimizers is not None:
         for old in folder.glob(f"{name}-*.optimizer.pt"):
             if old.name != metadata["optimizer_file"]:
@@ -118,61 +132,112 @@ def load_checkpoint(path: Path) -> Checkpoint:
         there = ", ".join(sorted(p.name for p in path.parent.glob("*.safetensors"))) or "none"
         raise UserError(f"there is no checkpoint {path}; the folder contains: {there}")
     try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise UserError(f"checkpoint {path} has {size} bytes; at most {MAX_BYTES} are supported")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}
-    except (SafetensorError, OSError, UnicodeDecodeError, ValueError) as error:
+        stored_digest = metadata.pop("digest", None)
+        digest = _digest(tensors, metadata)
+    except (SafetensorError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"checkpoint {path} is damaged ({error}); use another one, or train again") from None
-    digest = metadata.pop("digest", None)
-    if digest is None:
+    if stored_digest is None:
         raise UserError(f"{path} is not a shapedreamer checkpoint: its metadata has no digest")
-    if digest != _digest(tensors, metadata):
+    if stored_digest != digest:
         raise UserError(f"checkpoint {path} is damaged: its content does not match its digest; use another one")
     labels = tensors.pop("labels", None)
     states: dict[str, State] = {"network": {}, "ema": {}}
     for key, value in tensors.items():
         kind, _, name = key.partition(".")
+        if kind not in states:
+            raise UserError(f"checkpoint {path} is damaged: it has an unknown tensor {shown(key)}")
         states[kind][name] = value
+    missing = {"config", "step", "best_loss"} - metadata.keys()
+    if missing:
+        raise UserError(f"checkpoint {path} is damaged: its metadata has no {', '.join(sorted(missing))}")
+    optimizer_file = metadata.get("optimizer_file", "")
+    if optimizer_file and not _OPTIMIZER_FILE.fullmatch(optimizer_file):
+        raise UserError(
+            f"checkpoint {path} is damaged: {shown(optimizer_file)} is not an optimizer file of this folder"
+        )
     return Checkpoint(
         config=RunConfig.from_json(metadata["config"], path),
-        step=int(metadata["step"]),
+        step=_step(metadata["step"], path),
         network=states["network"],
         ema=states["ema"],
         labels=labels,
-        best_loss=float(metadata["best_loss"]),
-        optimizer_file=metadata.get("optimizer_file", ""),
+        best_loss=_best_loss(metadata["best_loss"], path),
+        optimizer_file=optimizer_file,
         optimizer_digest=metadata.get("optimizer_digest", ""),
         digest=digest,
     )
 
 
+def _step(text: str, path: Path) -> int:
+    if not re.fullmatch("[0-9]{1,19}", text) or int(text) > MAX_STEP:
+        raise UserError(f"checkpoint {path} is damaged: its step is {shown(text)}, not a number of steps")
+    return int(text)
+
+
+def _best_loss(text: str, path: Path) -> float:
+    try:
+        best_loss = float(text)
+    except ValueError:
+        best_loss = math.nan
+    if math.isnan(best_loss):
+        raise UserError(f"checkpoint {path} is damaged: its best_loss is {shown(text)}, not a number")
+    return best_loss
+
+
 def load_optimizers(folder: Path, checkpoint: Checkpoint) -> list[dict[str, Any]]:
-    """The optimizer states that belong to a checkpoint. UserError if the file is missing or damaged."""
+    """The optimizer states that belong to a checkpoint. UserError if the file is missing or damaged.
+
+    training/states.py checks what they contain.
+    """
     path = folder / checkpoint.optimizer_file
     if not checkpoint.optimizer_file or not path.is_file():
         raise UserError(f"cannot resume from this checkpoint: its optimizer state {path} is missing")
-    content = path.read_bytes()
+    weights = sum(value.nbytes for value in checkpoint.network.values())
+    with naming_disk_errors(path, action="read"):
+        if path.stat().st_size > 16 * weights + 2**24:  # a distillation stores eight tensors for each of its weights
+            raise UserError(f"cannot resume: {path} is damaged, it is far too large")
+        content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != checkpoint.optimizer_digest:
         raise UserError(f"cannot resume: {path} is damaged, its content does not match its digest")
-    states: list[dict[str, Any]] = torch.load(io.BytesIO(content), weights_only=True)
+    damaged = UserError(f"cannot resume: {path} is not the optimizer state of a run")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as file:
+            size = sum(member.file_size for member in file.infolist())
+        if size > len(content):  # torch.save does not compress, so this would fill the memory
+            raise damaged
+        states = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    except Exception:  # torch and pickle raise errors of nearly every kind for a file that is not theirs
+        raise damaged from None
+    if not isinstance(states, list) or not all(isinstance(state, dict) for state in states):
+        raise damaged
     return states
 
 
 def read_config(run: Path) -> RunConfig:
+    """The configuration in a run folder. UserError if there is none, or it is damaged."""
     path = run / "config.json"
     if not path.is_file():
         raise UserError(f"{run} is not a run folder: it has no config.json")
-    return RunConfig.from_json(path.read_bytes(), path)
+    with naming_disk_errors(path, action="read"):
+        content = path.read_bytes()
+    return RunConfig.from_json(content, path)
 
 
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl, without a last line that a crash has truncated."""
-    path = run / "metrics.jsonl"
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            records.append(json.loads(line))
-    return records
+def _serialise(tensors: State, metadata: Mapping[str, str]) -> bytes:
+    """The content of a safetensors file, with its metadata sorted: safetensors itself writes them in random order."""
+    content = save(tensors, dict(metadata))
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def _digest(tensors: State, metadata: Mapping[str, str]) -> str:

@@ -1,19 +1,20 @@
 """A trained model: load it, sample from it, or watch it step by step."""
 
-import math
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ..common.device import autocast, pick_device
+from ..common.device import autocast, pick_device, torch_defaults
 from ..common.errors import UserError
 from ..common.names import WITH_ETA, DeviceName, Precision, Prediction, Which
 from ..common.noise import Noise, bits, fold, integers
+from ..common.values import as_choice, as_float, as_int, as_path, as_seed, shown
 from ..data.spec import DataSpec
 from ..diffusion.denoiser import Denoise, Denoiser, clipped, guided, with_label
 from ..diffusion.samplers import SAMPLERS, Sampler, Step, Steps
@@ -22,7 +23,9 @@ from . import zoo
 from .checkpoint import Checkpoint, load_checkpoint
 from .options import Labels, SampleOptions
 from .recipes import Sampling
+from .weights import network_with_weights
 
+MAX_BYTES = 4 * 2**30  # of the images of one call; more do not fit the memory of most machines
 LABELS = 0x1ABE1  # folded into a seed to draw labels, so that they are independent of its noise
 
 
@@ -62,8 +65,7 @@ class Model:
         changes: fields of SampleOptions that differ from `options`
         """
         options = replace(options, **changes)
-        if num < 1 or batch_size < 1:
-            raise UserError(f"num and batch_size must be at least 1, not {num} and {batch_size}")
+        num, batch_size = self.check_num(num), as_int("batch_size", batch_size, 1)
         if isinstance(options.label, Tensor):
             self.label_vectors(options.label, num)  # checks that there is a label for each image
         batches = []
@@ -83,6 +85,7 @@ class Model:
         changes: fields of SampleOptions that differ from `options`
         """
         options = replace(options, **changes)
+        num, first = self.check_num(num), _check_first(first)
         denoise = self.denoiser_for(num, options, first)
         x_T = self.noise(num, options.seed, first)
         sampler = self.bind_sampler(options, Noise(options.seed, first))  # such as diffusion.samplers.ddim
@@ -99,6 +102,8 @@ class Model:
         if steps is None:
             # heun makes two calls a step, so it chooses its own timesteps for a number of calls
             steps = sampling.steps if sampling.sampler == "heun" else self.times(sampling.steps)
+        if not isinstance(steps, int):
+            steps = self._check_times(steps)
         arguments: dict[str, Any] = {"schedule": self.schedule, "steps": steps}
         if sampling.sampler != "heun":
             arguments["generator"] = noise
@@ -110,12 +115,11 @@ class Model:
         """The options with None replaced by the model's defaults. Another sampler than the default one gets eta 0."""
         default, sampler, eta = self.sampling, options.sampler, options.eta
         steps = options.steps if isinstance(options.steps, int) else None
-        if sampler is not None and sampler not in SAMPLERS:
-            raise UserError(f"unknown sampler {sampler!r}; choose one of {', '.join(SAMPLERS)}")
-        if steps is not None and not 1 <= steps <= self.schedule.T:
-            raise UserError(f"steps must be between 1 and {self.schedule.T}, not {steps}")
-        if eta is not None and not 0 <= eta <= 1:
-            raise UserError(f"eta must be between 0 and 1, not {eta:g}")
+        as_seed(options.seed)
+        if steps is not None:
+            as_int("steps", steps, 1, self.schedule.T)
+        if eta is not None:
+            as_float("eta", eta, 0, 1)
         if eta and (sampler or default.sampler) not in WITH_ETA:
             raise UserError(f"{sampler or default.sampler} has no eta; the samplers {' and '.join(WITH_ETA)} have one")
         if eta is None:
@@ -125,24 +129,22 @@ class Model:
 
     def times(self, steps: int, start: int | None = None) -> list[int]:
         """The timesteps of `steps` network calls, from `start` (default T) to 0, with the model's own spacing."""
-        start = self.schedule.T if start is None else start
+        start = self.schedule.T if start is None else as_int("start", start)
+        steps = as_int("steps", steps)
         if self.sampling.spacing == "log_snr":
             return log_snr_times(self.schedule, steps, start)
         return (cubic_times if self.sampling.spacing == "cubic" else step_times)(start, steps)
 
+    @torch_defaults()
     def noise(self, num: int, seed: int = 0, first: int = 0) -> Tensor:
         """x_T of images first…first + num − 1 of this seed: (num, C, H, W)."""
-        if num < 1:
-            raise UserError(f"num must be at least 1, not {num}")
-        _check_seed(seed)
+        num, seed, first = self.check_num(num), as_seed(seed), _check_first(first)
         shape = (num, self.spec.channels, self.spec.height, self.spec.width)
         return Noise(seed, first)(0, like=torch.empty(shape, device=self.device))
 
     def denoiser_for(self, num: int, options: SampleOptions, first: int = 0) -> Denoise:
         """The denoiser of images first…first + num − 1 of this seed, conditioned on their labels and guided."""
         vectors = self.label_vectors(options.label, num, options.seed, first)
-        if not math.isfinite(options.guidance):
-            raise UserError(f"guidance must be finite, not {options.guidance}")
         if vectors is None and options.guidance != 1:
             raise UserError(f"guidance {options.guidance:g} needs a label; leave --guidance out or add --label")
         return self.denoiser(vectors, options.guidance)
@@ -150,27 +152,47 @@ class Model:
     def denoiser(self, label: Tensor | None = None, guidance: float = 1.0) -> Denoise:
         """The network as a denoiser (x_t, t) -> x̂₀, guided and then clipped to the range of the data.
 
+        UserError if a prediction is not finite.
+
         label: a vector for each image, (B, L); None for unconditional
         """
 
         def network(x_t: Tensor, *label: Tensor) -> Tensor:
-            with torch.inference_mode(), autocast(self.device, self.precision):
+            with torch_defaults(), torch.inference_mode(), autocast(self.device, self.precision):
                 return self.network(x_t.contiguous(memory_format=torch.channels_last), *label)
 
         conditional, unconditional = (
             Denoiser(with_label(network, vector), self.schedule, self.prediction) for vector in (label, None)
         )
-        return clipped(guided(conditional, unconditional, guidance), self.spec.low, self.spec.high)
+        return _finite(clipped(guided(conditional, unconditional, guidance), self.spec.low, self.spec.high))
 
+    def check_num(self, num: int) -> int:
+        """The number of images of one call as a plain int. UserError below 1, or if they do not fit the memory."""
+        num = as_int("num", num, 1)
+        max_num = MAX_BYTES // (4 * self.spec.channels * self.spec.height * self.spec.width)
+        if num > max_num:
+            raise UserError(f"num must be at most {max_num}, not {shown(num)}: more images do not fit the memory")
+        return num
+
+    def _check_times(self, times: Sequence[int]) -> list[int]:
+        """Timesteps to visit as plain ints. UserError unless they fall from at most T to 0."""
+        plain = [as_int("steps", t) for t in times]
+        if len(plain) < 2 or plain[-1] != 0 or plain[0] > self.schedule.T or sorted(set(plain), reverse=True) != plain:
+            raise UserError(
+                f"the timesteps in steps must fall from at most T = {self.schedule.T} to 0, not {shown(plain)}"
+            )
+        return plain
+
+    @torch_defaults()
     def label_vectors(self, label: Labels | None, num: int, seed: int = 0, first: int = 0) -> Tensor | None:
         """The labels of images first…first + num − 1 of this seed: (num, L) float32; None for unconditional."""
+        num, seed, first = self.check_num(num), as_seed(seed), _check_first(first)
         word = label if isinstance(label, str) and label not in self.spec.labels else ""
         if label is None or word == "none" or (word == "any" and self.labels is None):
             return None
         if self.labels is None:
             raise UserError(f"this model of {self.spec.name} was trained without labels (train with --labels yes)")
         if word == "any":
-            _check_seed(seed)
             drawn = bits(fold(seed, LABELS), torch.arange(first, first + num), 1)[:, 0]
             return self.labels.to(self.device)[integers(drawn, 0, len(self.labels) - 1)]
         if not isinstance(label, Tensor):
@@ -182,9 +204,23 @@ class Model:
         return label.to(self.device, torch.float32)
 
 
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**64:
-        raise UserError(f"seed must be between 0 and 2⁶⁴−1, not {seed}")
+def _check_first(first: int) -> int:
+    return as_int("first", first, 0, 2**32 - 1)
+
+
+def _finite(denoise: Denoise) -> Denoise:
+    """The denoiser; UserError instead of a prediction that is not finite, which would spoil every later step."""
+
+    def checked(x_t: Tensor, t: Tensor) -> Tensor:
+        x0 = denoise(x_t, t)
+        if not torch.isfinite(x0).all():
+            raise UserError(
+                f"the prediction at t = {int(t[0])} is not finite: the label's amounts or the guidance scale are too "
+                "large, or the weights are damaged"
+            )
+        return x0
+
+    return checked
 
 
 def load(run: str | Path, which: Which = "ema", device: DeviceName = "auto", precision: Precision = "auto") -> Model:
@@ -196,6 +232,7 @@ def load(run: str | Path, which: Which = "ema", device: DeviceName = "auto", pre
     UserError if there is no such model or its file is damaged.
     """
     checkpoint = load_checkpoint(find_checkpoint(run))
+    as_choice("which", which, get_args(Which))
     if which == "raw" and not checkpoint.network:
         raise UserError(f"{run} has only averaged weights; leave out --which raw")
     return from_checkpoint(checkpoint, which, device, precision)
@@ -206,25 +243,27 @@ def find_checkpoint(run: str | Path) -> Path:
 
     An existing path takes precedence over a name. UserError if there is neither.
     """
-    path = Path(run)
+    path = as_path("model", run)
     if not path.exists() and str(run) in zoo.names():
         return zoo.path(str(run))
     if not path.exists():
+        similar = difflib.get_close_matches(str(run), zoo.names(), n=1, cutoff=0.75)
+        hint = f", but there is a model {similar[0]}" if similar else ""
         shipped = ", ".join(zoo.names()) or "none"
-        raise UserError(f"there is no run or checkpoint {run}; the shipped models are: {shipped}")
+        raise UserError(f"there is no run or checkpoint {run}{hint}; the shipped models are: {shipped}")
     if not path.is_dir():
         return path
     best = path / "checkpoints" / "best.safetensors"
     return best if best.exists() else path / "checkpoints" / "latest.safetensors"
 
 
+@torch_defaults()
 def from_checkpoint(
     checkpoint: Checkpoint, which: Which, device: DeviceName = "auto", precision: Precision = "auto"
 ) -> Model:
-    """The model of a loaded checkpoint; the arguments are those of `load`."""
+    """The model of a loaded checkpoint; the arguments are those of `load`. UserError if its weights do not fit."""
     recipe = checkpoint.config.recipe
-    network = recipe.make_network()
-    network.load_state_dict(checkpoint.ema if which == "ema" else checkpoint.network)
-    network = network.to(pick_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     schedule, spec = recipe.make_schedule(), checkpoint.config.data
+    network: Any = network_with_weights(checkpoint, which)
+    network = network.to(pick_device(device), memory_format=torch.channels_last)
     return Model(network, schedule, recipe.prediction, spec, checkpoint.labels, recipe.sampling, precision)

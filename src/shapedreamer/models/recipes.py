@@ -5,7 +5,6 @@ command line can read names and defaults quickly.
 """
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
@@ -16,6 +15,7 @@ from pydantic import AliasChoices, Discriminator, Field
 
 from ..common.errors import UserError
 from ..common.names import (
+    TIMESTEPS,
     Fit,
     Mode,
     OptimizerName,
@@ -27,6 +27,8 @@ from ..common.names import (
     TimeAt,
     Weight,
 )
+from ..common.values import as_int
+from .limits import check
 
 if TYPE_CHECKING:
     from ..data.spec import Dataset, DataSpec
@@ -46,6 +48,9 @@ class DrawnData:
     samples: int = 10_000
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check(self)
+
     def load(self) -> "tuple[Dataset, Dataset]":
         drawn = getattr(
             import_module(f"..data.drawn.{self.kind}", __package__), self.kind.title()
@@ -61,6 +66,9 @@ class MnistData:
     kind: Literal["mnist", "fashion_mnist"] = "mnist"
     path: str | None = None
     samples: int | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def load(self) -> "tuple[Dataset, Dataset]":
         from ..data.files.mnist import load
@@ -80,6 +88,9 @@ class TilesData:
     kind: Literal["tiles"] = "tiles"
     samples: int | None = None
 
+    def __post_init__(self) -> None:
+        check(self)
+
     def load(self) -> "tuple[Dataset, Dataset]":
         from ..data.files.tiles import load
 
@@ -98,6 +109,9 @@ class FolderData:
     mode: Mode = "auto"
     background: str = "white"
     samples: int | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def load(self) -> "tuple[Dataset, Dataset]":
         from ..data.files.folder import load
@@ -123,6 +137,9 @@ class UNetConfig:
     context: int = 0
     time_at: TimeAt = "blocks"
 
+    def __post_init__(self) -> None:
+        check(self)
+
 
 @dataclass(frozen=True)
 class ContextUnetConfig:
@@ -135,6 +152,9 @@ class ContextUnetConfig:
     features: int = 64
     groups: int = 32
 
+    def __post_init__(self) -> None:
+        check(self)
+
 
 @dataclass(frozen=True)
 class NoiseLevels:
@@ -144,6 +164,9 @@ class NoiseLevels:
     mean: float
     std: float
     uniform: float
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -161,10 +184,15 @@ class Sampling:
     eta: float = 0.0
     spacing: Spacing = "even"
 
+    def __post_init__(self) -> None:
+        check(self)
+
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that determines the weights of a trained model, bit for bit. The defaults are DDPM's (Ho et al. 2020).
+
+    UserError for a field out of range; limits.py lists the ranges.
 
     schedule, timesteps, prediction   the process, and what the network predicts
     labels                            whether the model is conditioned on class labels, if the data have any
@@ -183,6 +211,8 @@ class Recipe:
     teacher, dmd_weight, terminal_share
                                       of a distilled model: digest of the teacher's checkpoint, weight of distribution
                                       matching, and fraction of training samples at t = T; see training/distillation.py
+    threads                           CPU threads to train with: sums in another order round differently. None, until
+                                      training starts, for torch.get_num_threads()
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
@@ -213,23 +243,11 @@ class Recipe:
     # stored as `match` and `pure` in models distilled before these names
     dmd_weight: Annotated[float, Field(validation_alias=AliasChoices("dmd_weight", "match"))] = 0.0
     terminal_share: Annotated[float, Field(validation_alias=AliasChoices("terminal_share", "pure"))] = 0.7
+    threads: int | None = None  # not in files of older runs
 
     def __post_init__(self) -> None:
-        for name in ("timesteps", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.data.samples is not None and self.data.samples < 1:
-            raise UserError(f"samples must be at least 1, not {self.data.samples}")
-        if not self.lr > 0:
-            raise UserError(f"lr must be above 0, not {self.lr}")
-        if not 0 <= self.label_dropout <= 1:
-            raise UserError(f"label_dropout must be between 0 and 1, not {self.label_dropout}")
-        if not 0 <= self.dmd_weight < math.inf:
-            raise UserError(f"dmd_weight must be at least 0 and finite, not {self.dmd_weight}")
-        if not 0 < self.terminal_share <= 1:
-            raise UserError(f"terminal_share must be above 0 and at most 1, not {self.terminal_share}")
-        if not 0 <= self.seed < 2**64:
-            raise UserError(f"seed must be between 0 and 2⁶⁴−1, not {self.seed}")
+        check(self)
+        as_int(f"timesteps of schedule {self.schedule}", self.timesteps, *TIMESTEPS[self.schedule])
         if self.schedule == "linear_zero_snr" and self.prediction == "eps":
             raise UserError(
                 "prediction eps does not work with schedule linear_zero_snr, whose x_T is pure noise; use v or x0"
@@ -268,12 +286,17 @@ class Recipe:
 
         return SCHEDULES[self.schedule](self.timesteps)
 
-    def make_network(self) -> "UNet | ContextUnet":
+    @property
+    def network_class(self) -> "type[UNet | ContextUnet]":
         from ..networks.context_unet import ContextUnet
         from ..networks.unet import UNet
 
+        return {"unet": UNet, "context_unet": ContextUnet}[self.network.kind]
+
+    def make_network(self) -> "UNet | ContextUnet":
         options = asdict(self.network)
-        return {"unet": UNet, "context_unet": ContextUnet}[options.pop("kind")](**options)
+        del options["kind"]
+        return self.network_class(**options)
 
     def make_data(self) -> "tuple[Dataset, Dataset]":
         """The training images and held-out images of the same kind. UserError if they cannot be loaded."""

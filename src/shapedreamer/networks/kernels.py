@@ -131,7 +131,7 @@ def upsample_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 # In one dimension: pixel p, repeated as pixels 2p and 2p + 1, contributes to the outputs 2p - 1, 2p, 2p + 1 and 2p + 2.
 # One row for each of these outputs says which of the taps w₀, w₁, w₂ are applied to it.
-UPSAMPLE_TAPS = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+UPSAMPLE_TAPS = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], device="cpu")
 
 
 def _upsample_kernel(weight: Tensor) -> Tensor:

@@ -50,7 +50,9 @@ often:
 This favours common images. It improves digits, but makes too many shapes circles (benchmarks/EXPERIMENTS.md).
 """
 
+import inspect
 import math
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -60,10 +62,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..common.device import autocast, pick_device
+from ..common.device import autocast, pick_device, torch_defaults
 from ..common.errors import UserError
 from ..common.names import DeviceName
 from ..common.noise import fold
+from ..common.values import as_int, as_path
 from ..data.spec import DataSpec
 from ..diffusion.denoiser import Denoiser, with_label
 from ..diffusion.process import diffuse
@@ -71,10 +74,11 @@ from ..diffusion.schedule import Schedule, cubic_times
 from ..models.checkpoint import Checkpoint, load_checkpoint
 from ..models.model import Model, find_checkpoint
 from ..models.recipes import Recipe, Sampling, with_data_path
+from ..models.weights import network_with_weights
 from ..networks.critic import Critic
-from .log import RunLog
+from .log import RunLog, check_minutes
 from .loop import WEIGHTS, learning_rate, seeded, training_batch, training_density
-from .run import Run, Stateful
+from .run import Run, Stateful, with_threads
 
 CALLS = (1, 2, 4, 8)  # the numbers of network calls that a few-step model is trained for
 IMAGES = 60_000  # to train on by default
@@ -85,6 +89,7 @@ FAKE_LR = 3e-4  # learning rate at which the fake denoiser keeps up with the stu
 DMD, CRITIC_NOISE = 77, 78  # purposes of random numbers, distinct from those in loop.py
 
 
+@torch_defaults()
 def distill(
     model: str | Path,
     out: str | Path | None = None,
@@ -117,8 +122,10 @@ def distill(
     Ctrl-C and SIGTERM finish the current step, save, and then raise KeyboardInterrupt or SystemExit. UserError for a
     model that cannot be distilled, a folder that holds another run, a loss that is not finite, or a full disk.
     """
+    max_minutes, sample_every = check_minutes(max_minutes), as_int("sample_every", sample_every, 0)
     teacher = load_checkpoint(find_checkpoint(model))
-    recipe = student_recipe(with_data_path(teacher.config.recipe, data), teacher.digest, steps)
+    network_with_weights(teacher, "ema")  # checks them before the images are read
+    recipe = student_recipe(with_data_path(teacher.config.recipe, data), teacher.digest, as_int("steps", steps))
     recipe = replace(recipe, dmd_weight=dmd_weight, terminal_share=terminal_share, lr=lr, seed=seed)
     images, _ = recipe.make_data()
     if images.spec != teacher.config.data:
@@ -126,15 +133,15 @@ def distill(
     if epochs is None:
         epochs = max(1, round(IMAGES / len(images)))
     recipe = replace(recipe, epochs=epochs).bind_data(images)
-    out = Path(out or Path("runs") / f"{recipe.name}-turbo")
+    out = as_path("out", out or Path("runs") / f"{recipe.name}-turbo")
+    recipe = with_threads(recipe, out if resume else None)
     run = _Distillation(recipe, out, images.spec, teacher, pick_device(device), sample_every)
-    start = run.resume() if resume else run.begin()
+    run.arguments = {"model": model, "data": data}
     student, critic, schedule = run.bare, run.critic, run.schedule
     density = timestep_density(schedule, terminal_share)
     times = density.nonzero()[:, 0]
 
-    log = RunLog(out, recipe, start, ("a critic at chance", math.log(2)), max_minutes)
-    with run.session(start, log) as remaining:
+    with run.session(resume, ("a critic at chance", math.log(2)), max_minutes) as (log, remaining):
         for step in remaining:
             x0, t, eps, label = training_batch(recipe, images, density, step).to(run.device)
             x_t = diffuse(x0, t, eps, schedule)
@@ -200,6 +207,7 @@ def student_recipe(teacher: Recipe, digest: str, steps: int) -> Recipe:
         ema_decay=0.995,
         sampling=Sampling("ddim", steps, eta=1.0, spacing="cubic"),
         teacher=digest,
+        threads=None,
     )
 
 
@@ -265,12 +273,10 @@ class DistributionMatching:
         self.recipe, self.schedule = recipe, recipe.make_schedule()
         self.density = training_density(teacher.config.recipe).float()
         self.teacher, self.fake = (
-            recipe.make_network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network_with_weights(teacher, "ema").to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             for _ in range(2)
         )
-        self.teacher.load_state_dict(teacher.ema)
         self.teacher.eval().requires_grad_(False)
-        self.fake.load_state_dict(teacher.ema)
         self.optimizer = torch.optim.AdamW(
             self.fake.parameters(), FAKE_LR, betas=(0.0, 0.99), weight_decay=recipe.weight_decay
         )
@@ -303,8 +309,9 @@ class _Distillation(Run):
         sample_every: int,
     ) -> None:
         self.device, self.sample_every = device, sample_every
-        student = recipe.make_network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        student.load_state_dict(teacher.ema)
+        self.arguments: dict[str, object] = {}
+        student: Any = network_with_weights(teacher, "ema")
+        student = student.to(device, memory_format=torch.channels_last)
         lowest_noise = int(timestep_density(recipe.make_schedule(), recipe.terminal_share).nonzero()[0])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(fold(recipe.seed, WEIGHTS))
@@ -321,11 +328,29 @@ class _Distillation(Run):
         super().__init__(recipe, out, spec, teacher.labels, student, stateful)
 
     def end_epoch(self, epoch: int, log: RunLog) -> None:
-        """Save, and sample every few epochs and at the end."""
+        """Sample every few epochs and at the end, and save."""
         step = epoch * self.recipe.steps_per_epoch
-        self.save("latest", step, resumable=True)
         if epoch == self.recipe.epochs or (self.sample_every and epoch % self.sample_every == 0):
             self.preview(step, log)
+        self.save("latest", step, resumable=True)  # last: a run that is killed before this makes the grid again
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to resume the run: the options that differ from the defaults, as its recipe must be the same."""
+        recipe, defaults = self.recipe, inspect.signature(distill).parameters
+        values = {
+            "steps": recipe.sampling.steps,
+            "dmd_weight": recipe.dmd_weight,
+            "terminal_share": recipe.terminal_share,
+            "lr": recipe.lr,
+            "epochs": recipe.epochs,
+            "seed": recipe.seed,
+            "data": self.arguments.get("data"),
+        }
+        changed = {name: value for name, value in values.items() if value != defaults[name].default}
+        options = [part for name, value in changed.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+        model = str(self.arguments.get("model"))
+        return shlex.join(["shapedreamer", "distill", model, *options, "--resume", "--out", str(self.out)])
 
     def set_learning_rate(self, step: int) -> float:
         """Set and return the learning rate of student and critic for step 0, 1, …"""

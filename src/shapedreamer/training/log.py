@@ -1,14 +1,18 @@
 """What a training run reports: progress on the screen, metrics.jsonl, TensorBoard, sample grids and plots."""
 
+import contextlib
 import json
 import math
+import shutil
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -17,11 +21,18 @@ from torch import Tensor
 from ..common.errors import UserError, require
 from ..common.files import naming_disk_errors, write_atomic
 from ..common.progress import SECONDS_BETWEEN_LINES, clock, time_left
+from ..common.values import as_float
 from ..imaging import render
-from ..models.checkpoint import read_metrics
+from ..models.metrics import describe_damage, parse_metrics, read_metrics
 from ..models.recipes import Recipe
+from .board import Board
 
 PREVIEW_COLUMNS = 4  # for each kind of weights; the number of preview images is a multiple
+
+
+def check_minutes(max_minutes: float | None) -> float | None:
+    """A time limit as a plain float; None for no limit. UserError if it is negative or not a number."""
+    return None if max_minutes is None else as_float("max_minutes", max_minutes, 0, finite=False)
 
 
 class RunLog:
@@ -30,7 +41,10 @@ class RunLog:
     metrics.jsonl holds only what the recipe determines, so that the file of a resumed run equals that of an
     uninterrupted one, bit for bit: {"step", "epoch", "loss", "lr"} for every step, and {"step", "epoch", "held_out",
     "by_time"} for every epoch. Speed goes to the screen and to TensorBoard. Without the extra `track` there are no
-    TensorBoard files and no plots.
+    TensorBoard files and no plots. If TensorBoard, a plot or a sample grid fails, a note says so once, and the training
+    goes on.
+
+    A metrics.jsonl with damaged lines is kept as metrics.damaged.jsonl, and the run goes on with the other lines.
 
     baseline: name and value of a loss to compare with, such as the loss of predicting zero
     """
@@ -40,19 +54,23 @@ class RunLog:
     ) -> None:
         self.out, self.recipe, self.start, self.baseline = out, recipe, start, baseline
         self.max_seconds = math.inf if max_minutes is None else max_minutes * 60
-        records = [r for r in read_metrics(out) if r["step"] <= start]
+        self.console = Console(file=sys.stderr, soft_wrap=True)
+        self.failed: set[str] = set()
+        records = [r for r in self._metrics() if r["step"] <= start]
         write_atomic(out / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
         self.held_out = [r for r in records if "held_out" in r]
         self.losses: deque[float] = deque((r["loss"] for r in records if "loss" in r), maxlen=100)
         with naming_disk_errors(out / "metrics.jsonl"):
             self.file = (out / "metrics.jsonl").open("a")
-        self.console = Console(file=sys.stderr, soft_wrap=True)
+        self.board: Board | None = None
         try:
-            tensorboard = require("torch.utils.tensorboard", "track")
-            self.board: Any = tensorboard.SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
+            require("torch.utils.tensorboard", "track")
         except UserError as error:
-            self.board = None
             self.say(f"no TensorBoard and no plots: {error}")
+        else:
+            with self._surviving("TensorBoard"):
+                self.board = Board(out / "tensorboard", purge_step=start + 1)
+        self.plotting = self.board is not None or "TensorBoard" in self.failed
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(),
@@ -72,11 +90,14 @@ class RunLog:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.progress.stop()
         self.file.close()
-        if self.board is not None:
-            self.board.close()
+        with self._surviving("TensorBoard"):
+            if self.board is not None:
+                self.board.close()
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        """Print a line on stderr. A closed or full stderr does not end a training."""
+        with contextlib.suppress(OSError, SystemExit):  # rich answers a closed pipe with SystemExit
+            self.console.print(text, markup=False, highlight=False)
 
     def step(self, step: int, loss: float, lr: float) -> None:
         """After optimizer step number `step` (the first is 1)."""
@@ -93,9 +114,7 @@ class RunLog:
         if not self.console.is_terminal and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
             self.say(f"epoch {epoch}/{self.recipe.epochs}  step {step}/{self.recipe.steps}  {state}")
-        if self.board is not None:
-            self.board.add_scalar("loss/train", loss, step)
-            self.board.add_scalar("speed/images_per_second", speed, step)
+        self._scalars(step, {"loss/train": loss, "speed/images_per_second": speed})
 
     def out_of_time(self) -> bool:
         return time.monotonic() - self.began >= self.max_seconds
@@ -105,11 +124,13 @@ class RunLog:
         epoch = step // self.recipe.steps_per_epoch
         record = {"step": step, "epoch": epoch, "held_out": loss, "by_time": by_time}
         self._record(record)
+        best = min((r["held_out"] for r in self.held_out), default=math.inf)
         self.held_out.append(record)
-        if self.board is not None:
-            self.board.add_scalar("loss/held_out", loss, step)
-            for t, value in by_time:
-                self.board.add_scalar(f"loss_by_time/t{round(t):04d}", value, step)
+        self.say(
+            f"epoch {epoch}/{self.recipe.epochs}  held-out loss {loss:.4f}"
+            + (" (the best so far)" if loss < best else f" (best {best:.4f})")
+        )
+        self._scalars(step, {"loss/held_out": loss, **{f"loss_by_time/t{round(t):04d}": x for t, x in by_time}})
 
     def samples(self, step: int, raw: Tensor, ema: Tensor) -> None:
         """A grid of samples from the same noise, with raw weights on the left and averaged weights on the right."""
@@ -117,14 +138,19 @@ class RunLog:
         rows = torch.cat([raw.unflatten(0, (-1, PREVIEW_COLUMNS)), ema.unflatten(0, (-1, PREVIEW_COLUMNS))], dim=1)
         both = render.grid(rows.flatten(0, 1), columns=2 * PREVIEW_COLUMNS)
         picture = render.labelled(both, ["raw weights", "averaged weights (EMA)"])
-        render.save_picture(picture, self.out / "samples" / f"epoch-{epoch:04d}.png")
-        if self.board is not None:
-            self.board.add_image("samples", torch.from_numpy(_rgb(picture)), step, dataformats="HWC")
+        with self._surviving("the sample grid"):
+            render.save_picture(picture, self.out / "samples" / f"epoch-{epoch:04d}.png")
+        with self._surviving("TensorBoard"):
+            if self.board is not None:
+                self.board.image("samples", np.asarray(picture.convert("RGB")), step)
 
     def plots(self) -> None:
         """loss.png and loss_by_time.png, from all records so far."""
-        if self.board is None:
-            return
+        if self.plotting:
+            with self._surviving("the plots"):
+                self._plot()
+
+    def _plot(self) -> None:
         self.file.flush()
         steps = [r for r in read_metrics(self.out) if "loss" in r]
         window = max(1, len(steps) // 200)
@@ -152,8 +178,32 @@ class RunLog:
             self.file.write(json.dumps(record) + "\n")
             self.file.flush()
 
+    def _metrics(self) -> list[dict[str, Any]]:
+        """The records of earlier sessions."""
+        records, damaged = parse_metrics(self.out)
+        if damaged:
+            kept = self.out / "metrics.damaged.jsonl"
+            self.say(f"note: {describe_damage(self.out, damaged)}; the old file is kept as {kept}")
+            with contextlib.suppress(OSError):
+                shutil.copyfile(self.out / "metrics.jsonl", kept)
+        return records
 
-def _rgb(picture: Any) -> Any:
-    import numpy as np
+    def _scalars(self, step: int, values: dict[str, float]) -> None:
+        with self._surviving("TensorBoard"):
+            for tag, value in values.items() if self.board is not None else ():
+                assert self.board is not None
+                self.board.scalar(tag, value, step)
 
-    return np.asarray(picture.convert("RGB")).copy()
+    @contextlib.contextmanager
+    def _surviving(self, name: str) -> Iterator[None]:
+        """Turn any error in the `with` block into a note on stderr, once for each name. TensorBoard is then closed."""
+        try:
+            yield
+        except Exception as error:  # matplotlib and TensorBoard raise errors of many kinds
+            if name not in self.failed:
+                self.failed.add(name)
+                self.say(f"note: {name} failed, and the training goes on without it: {error}")
+            if name == "TensorBoard" and self.board is not None:
+                board, self.board = self.board, None
+                with contextlib.suppress(OSError):
+                    board.close()

@@ -22,24 +22,27 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from ..common.device import autocast, has_fast_bf16, pick_device
+from ..common.device import autocast, has_fast_bf16, pick_device, torch_defaults
 from ..common.errors import UserError
 from ..common.names import DeviceName
 from ..common.noise import fold
+from ..common.values import as_int, as_path
 from ..data.spec import Dataset, DataSpec
 from ..diffusion.denoiser import with_label
 from ..diffusion.loss import denoising_loss, loss_weight, sample_timesteps, stratified_uniform, timestep_distribution
 from ..models.model import Model
 from ..models.recipes import Recipe
-from .log import RunLog
+from ..models.weights import check_network
+from .log import RunLog, check_minutes
 from .optim import make_optimizers
-from .run import Run
+from .run import Run, with_threads
 
 # Folded into the seed, so that each purpose has its own random numbers
 WEIGHTS, ORDER, STEP, HELD_OUT = 1, 2, 3, 4
 HELD_OUT_IMAGES = 512
 
 
+@torch_defaults()
 def train(
     recipe: Recipe,
     out: str | Path | None = None,
@@ -59,19 +62,22 @@ def train(
                    and `best` are written after every epoch
 
     Ctrl-C and SIGTERM finish the current step, save, and then raise KeyboardInterrupt or SystemExit. UserError if the
-    folder holds another run, a checkpoint is damaged, the loss is not finite, or the disk is full.
+    folder holds another run or another process is writing to it, if a checkpoint is damaged, the loss is not finite, or
+    the disk is full.
     """
     if recipe.teacher:
         raise UserError("this recipe describes a distilled model; make it with `shapedreamer distill`")
-    out = Path(out or Path("runs") / recipe.name)
+    out = as_path("out", out or Path("runs") / recipe.name)
+    max_minutes = check_minutes(max_minutes)
+    sample_every, save_every = as_int("sample_every", sample_every, 0), as_int("save_every", save_every, 0)
+    recipe = with_threads(recipe, out if resume else None)
     data, held_out = recipe.make_data()
     recipe = recipe.bind_data(data)
+    check_network(recipe)
     run = _Training(recipe, out, data.spec, held_out, pick_device(device), sample_every, save_every)
-    start = run.resume() if resume else run.begin(save_every)
     network, optimizers, schedule, weight, density = run.network, run.optimizers, run.schedule, run.weight, run.density
 
-    log = RunLog(out, recipe, start, ("predicting zero", run.baseline_loss), max_minutes)
-    with run.session(start, log) as steps:
+    with run.session(resume, ("predicting zero", run.baseline_loss), max_minutes, save_every) as (log, steps):
         for step in steps:
             x0, t, eps, label = training_batch(recipe, data, density, step).to(run.device)
             error = denoising_loss(with_label(network, label), x0, t, eps, schedule, recipe.prediction)

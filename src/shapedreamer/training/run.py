@@ -1,6 +1,7 @@
 """A run in progress: its loop over steps, what it stores in its folder, and how it stops and resumes."""
 
 import math
+import shlex
 import signal
 import threading
 from abc import ABC, abstractmethod
@@ -11,16 +12,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from ..common.errors import UserError
-from ..common.files import write_atomic
+from ..common.files import remove_leftovers, write_atomic
 from ..data.spec import DataSpec
 from ..models.checkpoint import RunConfig, load_checkpoint, load_optimizers, read_config, save_checkpoint
 from ..models.model import Model
-from ..models.recipes import Recipe
+from ..models.recipes import RECIPES, Recipe
+from ..models.weights import load_state
 from .ema import EMA
+from .lock import lock_run
 from .log import RunLog
+from .states import load_states
 
 PREVIEW_IMAGES = 32
 
@@ -69,20 +74,36 @@ class Run(ABC):
         """Load the run in the folder; return the step to continue with."""
         _check_same_recipe(self.out, read_config(self.out), self.config)
         latest = load_checkpoint(self.checkpoints / "latest.safetensors")
+        _check_same_recipe(self.out, latest.config, self.config)
+        if latest.step > self.recipe.steps:
+            raise UserError(f"{self.out} has made {latest.step} steps, but its recipe has {self.recipe.steps}")
         states = load_optimizers(self.checkpoints, latest)  # first: without them there may be no raw weights either
-        self.bare.load_state_dict(latest.network)
-        self.ema.network.load_state_dict(latest.ema)
-        for part, state in zip(self.stateful, states, strict=True):
-            part.load_state_dict(state)
+        load_state(self.bare, latest.network, "raw weights")
+        load_state(self.ema.network, latest.ema, "averaged weights")
+        load_states(self.stateful, states)
         self.best_loss = latest.best_loss
         write_atomic(self.out / "config.json", self.config.to_json().encode())
         return latest.step
 
     @contextmanager
-    def session(self, start: int, log: RunLog) -> Iterator[Iterator[int]]:
-        """The steps still to do, counted from 0. Ctrl-C, SIGTERM or max_minutes end them early, after a save."""
-        with log, stop_signals() as caught:
-            yield self._steps(start, log, caught)
+    def session(
+        self, resume: bool, baseline: tuple[str, float], max_minutes: float | None, save_every: int = 0
+    ) -> Iterator[tuple[RunLog, Iterator[int]]]:
+        """The log, and the steps still to do, counted from 0. The folder is locked for other processes meanwhile.
+
+        Ctrl-C, SIGTERM or max_minutes end the steps early, after a save.
+        """
+        with lock_run(self.out), threads(self.recipe.threads):
+            for folder in (self.out, self.checkpoints, self.out / "samples"):
+                remove_leftovers(folder)
+            start = self.resume() if resume else self.begin(save_every)
+            log = RunLog(self.out, self.recipe, start, baseline, max_minutes)
+            if resume:
+                epochs, steps = self.recipe.epochs, self.recipe.steps
+                done = f"step {start} of {steps} (epoch {start // self.recipe.steps_per_epoch} of {epochs} is done)"
+                log.say(f"resuming {self.out} after {done}, with {self.recipe.threads} threads")
+            with log, stop_signals() as caught:
+                yield log, self._steps(start, log, caught)
 
     def _steps(self, start: int, log: RunLog, caught: list[int]) -> Iterator[int]:
         recipe = self.recipe
@@ -96,10 +117,12 @@ class Run(ABC):
             elif stop:
                 self.save("latest", step + 1, resumable=True)
             if stop and step + 1 < recipe.steps:
-                log.say(f"stopped and saved at step {step + 1} of {recipe.steps}; continue with --resume")
+                log.say(f"stopped and saved at step {step + 1} of {recipe.steps}; continue with --resume:")
+                log.say(f"    {self.resume_command}")
                 break
         else:
-            log.say(f"finished {recipe.steps} steps; the run is in {self.out}")
+            log.say(f"finished {recipe.steps} steps; the run is in {self.out}; to sample from it:")
+            log.say(f"    shapedreamer sample {shlex.quote(str(self.out))}")
         log.plots()
 
     @abstractmethod
@@ -111,6 +134,14 @@ class Run(ABC):
         states = [part.state_dict() for part in self.stateful] if resumable else None
         weights = self.bare.state_dict(), self.ema.network.state_dict()
         save_checkpoint(self.checkpoints, name, self.config, step, *weights, self.best_loss, self.labels, states)
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to resume the run."""
+        out = shlex.quote(str(self.out))
+        if self.recipe.name in RECIPES:
+            return f"shapedreamer train {self.recipe.name} --resume --out {out}"
+        return f"python: shapedreamer.train(recipe, {str(self.out)!r}, resume=True)"
 
     def preview(self, step: int, log: RunLog) -> None:
         """A sample grid with raw and averaged weights."""
@@ -135,6 +166,8 @@ def _check_same_recipe(out: Path, old: RunConfig, new: RunConfig) -> None:
         )
     changed = _differences(asdict(old.recipe), asdict(new.recipe))
     changed.pop("data.path", None)
+    if old.recipe.threads is None:  # a run of a version that did not record them
+        changed.pop("threads", None)
     if not new.recipe.lr_decay:
         changed.pop("epochs", None)
     if changed:
@@ -150,6 +183,29 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
         elif old[key] != new[key]:
             out[prefix + key] = (old[key], new[key])
     return out
+
+
+def with_threads(recipe: Recipe, resumed: Path | None) -> Recipe:
+    """The recipe with a thread count: its own, else that of the run to resume, else torch's.
+
+    Sums are rounded in an order that depends on the number of threads, so a run keeps the one that it started with.
+    """
+    stored = None if resumed is None else read_config(resumed).recipe.threads
+    return replace(recipe, threads=recipe.threads or stored or torch.get_num_threads())
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """Let torch compute with this number of CPU threads in the `with` block; None changes nothing."""
+    before = torch.get_num_threads()
+    if number in (None, before):
+        yield
+        return
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -226,6 +226,17 @@ def test_common_spellings_of_the_file_names_are_accepted(tmp_path: Path, spell: 
     assert np.array_equal(held_out.labels.argmax(1), arrays()[3])
 
 
+@pytest.mark.parametrize("path", ["root", "root/MNIST", "root/MNIST/raw"])
+def test_the_folders_of_torchvision_are_found(tmp_path: Path, path: str) -> None:
+    raw = tmp_path / "root" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    write(raw, arrays(), [name.removesuffix(".gz") for name in FILE_NAMES])
+    train, _ = load("mnist", tmp_path / path)
+    assert np.array_equal(train.images[..., 0], arrays()[0])
+    with pytest.raises(UserError, match="does not contain train-images"):
+        load("fashion_mnist", tmp_path)
+
+
 def test_a_folder_named_like_a_file_is_ignored(tmp_path: Path) -> None:
     write(tmp_path, arrays())
     (tmp_path / FILE_NAMES[0].removesuffix(".gz")).mkdir()

@@ -68,6 +68,7 @@ FILES: dict[Name, tuple[RemoteFile, ...]] = {
     ),
 }
 
+TORCHVISION: dict[Name, str] = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}  # its folders below `root`
 GZIP_MAGIC = b"\x1f\x8b"  # the start of a gzip file; an IDX file starts with zeros
 UNSIGNED_BYTES = 8
 MAX_DIMENSIONS = 32  # the limit of numpy 1
@@ -78,11 +79,12 @@ def load(name: Name, path: Path | None = None, samples: int | None = None) -> tu
     """Return the training data, 60,000 images or `samples` of them, and the 10,000 held-out images.
 
     Labels (N, 10) are one-hot.
-    path: a folder that contains the four files under their usual names, with or without .gz. Nothing is downloaded.
+    path: a folder that contains the four files under their usual names, with or without .gz, or the `root` that they
+          were downloaded to with torchvision. Nothing is downloaded.
           None: use the cache folder, and download the files that it lacks.
     UserError if files are missing, damaged or have the wrong content.
     """
-    files = fetch(FILES[name], cache_folder(name)) if path is None else _find(path)
+    files = fetch(FILES[name], cache_folder(name)) if path is None else _find(name, path)
     train_images, train_labels, held_out_images, held_out_labels = files
     return first(_arrays(name, train_images, train_labels), samples), _arrays(name, held_out_images, held_out_labels)
 
@@ -136,23 +138,28 @@ def _parse(file: BufferedIOBase, path: Path) -> np.ndarray:
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def _find(folder: Path) -> list[Path]:
-    """Return the paths of the four files, in the order of FILE_NAMES; several spellings of the names are accepted."""
+def _find(name: Name, folder: Path) -> list[Path]:
+    """Return the paths of the four files, in the order of FILE_NAMES; several spellings of the names are accepted.
+
+    The files may also be where torchvision puts them, in the subfolder TORCHVISION[name] or `raw`.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; pass a folder that contains {', '.join(FILE_NAMES)}")
-    found, missing = [], []
-    for name in FILE_NAMES:
-        plain = name.removesuffix(".gz")
-        dotted = plain.replace("-idx", ".idx")
-        spellings = [folder / spelling for spelling in (plain, f"{plain}.gz", dotted, f"{dotted}.gz")]
-        existing = next((path for path in spellings if path.is_file()), None)
-        if existing:
-            found.append(existing)
-        else:
-            missing.append(name)
+    places = [folder, folder / "raw", folder / TORCHVISION[name] / "raw"]
+    found = [[_spelled(place, file) for file in FILE_NAMES] for place in places]
+    best = min(found, key=lambda files: files.count(None))  # the first one, if several have equally many
+    missing = [file for file, path in zip(FILE_NAMES, best, strict=True) if path is None]
     if missing:
         raise UserError(f"{folder} does not contain {', '.join(missing)} (with or without .gz)")
-    return found
+    return [path for path in best if path]
+
+
+def _spelled(folder: Path, name: str) -> Path | None:
+    """The file of this name in a folder, under the usual spellings; None if there is none."""
+    plain = name.removesuffix(".gz")
+    dotted = plain.replace("-idx", ".idx")
+    spellings = (folder / spelling for spelling in (plain, f"{plain}.gz", dotted, f"{dotted}.gz"))
+    return next((path for path in spellings if path.is_file()), None)
 
 
 def _arrays(name: Name, images_file: Path, labels_file: Path) -> Arrays:
