@@ -250,6 +250,10 @@ def test_evenly_spaced_numbers_reproduce_the_distribution(values: list[float]) -
     assert ((count - n * distribution).abs() <= 1 + 1e-6).all()
 
 
+def test_a_single_timestep_has_probability_1() -> None:
+    assert timestep_distribution(linear(1), (-2.0, 1.8), 0.1).tolist() == [0, 1]
+
+
 def test_random_numbers_follow_the_distribution() -> None:
     distribution, n = timestep_distribution(cosine(40), (0.0, 2.0), uniform=0.2), 20_000
     u = torch.rand(n, generator=torch.Generator().manual_seed(0))

@@ -23,7 +23,7 @@ from shapedreamer.diffusion import oracle
 from shapedreamer.diffusion.loss import denoising_loss, timestep_distribution
 from shapedreamer.diffusion.process import to_eps
 from shapedreamer.models.checkpoint import load_checkpoint, load_optimizers, read_config, read_metrics
-from shapedreamer.models.recipes import FolderData, Recipe, shapes
+from shapedreamer.models.recipes import FolderData, NoiseLevels, Recipe, shapes
 from shapedreamer.training.loop import held_out_batch, learning_rate, train, training_batch
 from tests.tiny import CONDITIONAL, SMALL, TINY, TUNED
 
@@ -397,3 +397,15 @@ def test_the_command_line_and_python_give_the_same_bits(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
     recipe = shapes(epochs=1, samples=128, batch_size=32, timesteps=100, seed=3)
     assert_same_run(tmp_path / "a", train_quietly(recipe, tmp_path / "b"))
+
+
+@pytest.mark.parametrize("timesteps", [1, 2])
+def test_the_shortest_schedules_train(timesteps: int, tmp_path: Path) -> None:
+    assert train(replace(TUNED, timesteps=timesteps, epochs=1), tmp_path).schedule.T == timesteps
+
+
+def test_noise_levels_outside_of_the_schedule_are_an_error(tmp_path: Path) -> None:
+    recipe = replace(TUNED, noise_levels=NoiseLevels(90, 0.1, 0))
+    with pytest.raises(UserError, match="choose a mean in this range or a larger std"):
+        train(recipe, tmp_path)
+    assert list(tmp_path.iterdir()) == []

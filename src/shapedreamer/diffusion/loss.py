@@ -65,6 +65,8 @@ def timestep_distribution(
     mean, std = log_snr
     if not (std > 0 and 0 <= uniform <= 1):
         raise ValueError(f"log_snr needs std > 0, and uniform must be in [0, 1]; got std={std} and uniform={uniform}")
+    if T == 1:
+        return even  # there is only t = 1 to choose
     level = schedule.log_snr[1:].clamp(-40, 40)  # zero terminal SNR would be −∞
     edges = torch.cat([level[:1], (level[1:] + level[:-1]) / 2, level[-1:]])
     cdf = torch.special.ndtr((edges - mean) / std)

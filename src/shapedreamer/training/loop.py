@@ -138,10 +138,16 @@ def held_out_batch(recipe: Recipe, data: Dataset, density: Tensor) -> Batch:
 
 
 def training_density(recipe: Recipe) -> Tensor:
-    """The distribution of the timesteps in training: (T+1,), which sums to 1."""
+    """The distribution of the timesteps in training: (T+1,), which sums to 1.
+
+    UserError if the recipe's noise levels are outside of its schedule.
+    """
     levels = recipe.noise_levels
     log_snr, uniform = ((levels.mean, levels.std), levels.uniform) if levels else (None, 0.0)
-    return timestep_distribution(recipe.make_schedule(), log_snr, uniform)
+    try:
+        return timestep_distribution(recipe.make_schedule(), log_snr, uniform)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
