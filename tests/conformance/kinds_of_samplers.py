@@ -237,6 +237,151 @@ def other_order(x_T: Tensor, denoise: Denoise, schedule: Schedule, steps: int) -
     return ddim_with()(denoise, schedule, x_T, steps)
 
 
+# Euler methods in other variables than those of DDIM
+
+Amount = Callable[[Schedule, int, int], float]
+"""(schedule, t, s) -> the integral of β over a step."""
+
+
+def beta_at_t(schedule: Schedule, t: int, s: int) -> float:
+    """β_t times the length of the step, as Euler's method has it."""
+    return schedule.beta[t].item() * (t - s)
+
+
+def beta_integrated(schedule: Schedule, t: int, s: int) -> float:
+    return math.log(schedule.alpha_bar[s].item() / schedule.alpha_bar[t].item())
+
+
+def beta_summed(schedule: Schedule, t: int, s: int) -> float:
+    return schedule.beta[s + 1 : t + 1].sum().item()
+
+
+def beta_of_chain(schedule: Schedule, t: int, s: int) -> float:
+    return 1 - schedule.alpha_bar[t].item() / schedule.alpha_bar[s].item()
+
+
+def beta_of_one_step(schedule: Schedule, t: int, s: int) -> float:
+    return schedule.beta[t].item()
+
+
+def euler(
+    amount: Amount = beta_at_t, *, drift: float = 0.5, score: float = 0.5, noise: float = 0.0, last: str = "x̂₀",
+    change_x0: Callable[[Tensor], Tensor] = lambda x0: x0, change_x: Callable[[Tensor], Tensor] = lambda x: x,
+    fresh: Callable[[Tensor, int], Tensor] = lambda x, t: torch.randn_like(x),
+) -> Sampler:  # fmt: skip
+    """Return Euler's method in t for dx = −drift β x dt − score β ∇log p dt + noise √β dw (Song et al. 2021).
+
+    drift 1/2 and score 1/2 without noise is the probability-flow ODE, and drift 1/2, score 1, noise 1 the reverse SDE.
+    last: "x̂₀" to return the last x̂₀, "mean" for an Euler step without its noise, "step" for one with it
+    """
+
+    def sampler(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+        x = x_T
+        for t, s in pairs(schedule, steps):
+            a, b = schedule.alpha_bar[t].item(), amount(schedule, t, s)
+            x0 = change_x0(denoise(x, batch_of(t, x)))
+            if s == 0 and last == "x̂₀":
+                return x0
+            gradient = (math.sqrt(a) * x0 - x) / (1 - a)
+            x = x + drift * b * x + score * b * gradient
+            if noise and (s or last == "step"):
+                x = x + noise * math.sqrt(b) * fresh(x, t)
+            x = change_x(x)
+        return x
+
+    return sampler
+
+
+def euler_with_eta(change: Callable[[float], float] = lambda eta: eta, *, needed: bool = True) -> Sampler:
+    """Return Euler–Maruyama whose noise grows with eta: the score has the factor (1 + η²)/2.
+
+    needed: whether the factor of the score fits the noise; otherwise it stays 1/2
+    """
+
+    def sampler(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, eta: float = 0.0) -> Tensor:
+        used = change(eta)
+        run = euler(score=(1 + used**2) / 2 if needed else 0.5, noise=used)
+        return run(denoise, schedule, x_T, steps)
+
+    return sampler
+
+
+def reverse_diffusion(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+    """The reverse diffusion predictor of Song et al. 2021, appendix E."""
+    x = x_T
+    for t, s in pairs(schedule, steps):
+        a, b = schedule.alpha_bar[t].item(), beta_of_chain(schedule, t, s)
+        x0 = denoise(x, batch_of(t, x))
+        if s == 0:
+            return x0
+        x = (2 - math.sqrt(1 - b)) * x + b * (math.sqrt(a) * x0 - x) / (1 - a) + math.sqrt(b) * torch.randn_like(x)
+    return x
+
+
+def euler_in_angle(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+    """Euler's method in the angle φ, where dx/dφ = v."""
+    x = x_T
+    for t, s in pairs(schedule, steps):
+        here, there = (math.acos(schedule.alpha_bar[time].sqrt().item()) for time in (t, s))
+        x0 = denoise(x, batch_of(t, x))
+        x = x + (there - here) * (math.cos(here) * x - x0) / math.sin(here) if s else x0
+    return x
+
+
+def euler_in_log_sigma(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+    """Euler's method in log σ, of x/√ᾱ."""
+    x = x_T
+    for t, s in pairs(schedule, steps):
+        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+        x0, z = denoise(x, batch_of(t, x)), x / math.sqrt(a)
+        if s == 0:
+            return x0
+        x = math.sqrt(b) * (z + 0.5 * math.log((1 - b) / b * a / (1 - a)) * (z - x0))
+    return x
+
+
+def variance_exploding(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+    """Euler–Maruyama in σ²: the reverse SDE of a variance-exploding process."""
+    x = x_T
+    for t, s in pairs(schedule, steps):
+        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+        x0, z = denoise(x, batch_of(t, x)), x / math.sqrt(a)
+        if s == 0:
+            return x0
+        before, change = (1 - a) / a, (1 - a) / a - (1 - b) / b
+        x = math.sqrt(b) * (z + change / before * (x0 - z) + math.sqrt(change) * torch.randn_like(x))
+    return x
+
+
+def perturbed(of_x: float = 1.0, of_x0: float = 1.0, of_noise: float = 1.0, eta: float = 0.0) -> Sampler:
+    """Return DDIM whose coefficients are multiplied by these factors."""
+
+    def sampler(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+        x, table = x_T, schedule.alpha_bar.tolist()
+        for t, s in pairs(schedule, steps):
+            x0, sigma = denoise(x, batch_of(t, x)), sigma_of(table[t], table[s], eta)
+            keep = math.sqrt((1 - table[s] - sigma**2) / (1 - table[t]))
+            x = of_x * keep * x + of_x0 * (math.sqrt(table[s]) - keep * math.sqrt(table[t])) * x0 if s else x0
+            x = x + of_noise * sigma * torch.randn_like(x) if sigma else x
+        return x
+
+    return sampler
+
+
+def ddim_with_sigma_s(sigma_s: Callable[[float, float, float], float]) -> Sampler:
+    """Return DDIM with this function of ᾱ_s, t/T and s/T in the place of √(1−ᾱ_s), and √(1−σ_s²) in that of √ᾱ_s."""
+
+    def sampler(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+        x, T = x_T, schedule.T
+        for t, s in pairs(schedule, steps):
+            a, x0 = schedule.alpha_bar[t].item(), denoise(x, batch_of(t, x))
+            sigma = sigma_s(schedule.alpha_bar[s].item(), t / T, s / T)
+            x = math.sqrt(1 - sigma**2) * x0 + sigma * (x - math.sqrt(a) * x0) / math.sqrt(1 - a)
+        return x
+
+    return sampler
+
+
 def one_minus_beta(schedule: Schedule) -> list[float]:
     return (1 - schedule.beta).tolist()
 
@@ -246,6 +391,9 @@ def float32_tables(schedule: Schedule) -> list[float]:
 
 
 NOTES_OF_SIGMA = [mistakes.DIVIDES_BY_SIGNAL]
+EULER = [mistakes.EULER]
+EULER_WITHOUT_ZERO_SNR = [mistakes.EULER, mistakes.DIVIDES_BY_SIGNAL]
+SDE: dict[str, Any] = {"score": 1.0, "noise": 1.0}
 RIGHT: dict[str, tuple[Sampler, list[Mistake]]] = {
     "DDIM": (ddim_with(), []),
     "DDIM that clips x̂₀": (ddim_with(lambda x0: x0.clamp(-1, 1)), []),
@@ -262,7 +410,22 @@ RIGHT: dict[str, tuple[Sampler, list[Mistake]]] = {
     "SDE 2M in σ form": (multistep(eta=1.0), NOTES_OF_SIGMA),
     "textbook Heun in σ": (heun(in_angle=False), NOTES_OF_SIGMA),
     "textbook Heun in the angle": (heun(in_angle=True), []),
+    "Euler of the probability-flow ODE in t": (euler(), EULER),
+    "Euler of the probability-flow ODE, β integrated": (euler(beta_integrated), EULER_WITHOUT_ZERO_SNR),
+    "Euler of the probability-flow ODE, β summed": (euler(beta_summed), EULER),
+    "Euler of the probability-flow ODE, 1 − ᾱ_t/ᾱ_s": (euler(beta_of_chain), EULER),
+    "Euler of the probability-flow ODE that clips x̂₀": (euler(change_x0=lambda x0: x0.clamp(-1, 1)), EULER),
+    "Euler–Maruyama of the reverse SDE in t": (euler(**SDE), EULER),
+    "Euler–Maruyama of the reverse SDE, β integrated": (euler(beta_integrated, **SDE), EULER_WITHOUT_ZERO_SNR),
+    "Euler–Maruyama of the reverse SDE, 1 − ᾱ_t/ᾱ_s": (euler(beta_of_chain, **SDE), EULER),
+    "Euler–Maruyama with half of the noise": (euler(score=0.75, noise=math.sqrt(0.5)), EULER),
+    "Euler–Maruyama with eta": (euler_with_eta(), EULER),
+    "reverse diffusion predictor": (reverse_diffusion, EULER),
+    "Euler in the angle": (euler_in_angle, EULER),
+    "Euler in log σ": (euler_in_log_sigma, EULER_WITHOUT_ZERO_SNR),
+    "Euler–Maruyama in σ²": (variance_exploding, EULER_WITHOUT_ZERO_SNR),
 }
+COEFFICIENTS = "a step has the wrong coefficients"
 WRONG: dict[str, tuple[Sampler, Mistake | str]] = {
     "x̂₀ scaled by the maximum of the batch": (
         ddim_with(lambda x0: x0 / x0.abs().max().clamp(min=1)), mistakes.MIXED_IMAGES),
@@ -299,6 +462,41 @@ WRONG: dict[str, tuple[Sampler, Mistake | str]] = {
     "DDIM over all T": (every_timestep(0.0), mistakes.IGNORES_STEPS),
     "steps to t − T // n": (goes_to(lambda t, s, n, T: max(t - T // n, 0)), mistakes.FIXED_STRIDE),
     "steps to (s + t) // 2": (goes_to(lambda t, s, n, T: (s + t) // 2 if s else 0), mistakes.ENDS_ELSEWHERE),
+    "Euler of the ODE without the 1/2 of the score": (euler(score=1.0), COEFFICIENTS),
+    "Euler of the ODE without any 1/2": (euler(drift=1.0, score=1.0), COEFFICIENTS),
+    "Euler of the ODE without the drift": (euler(drift=0.0), COEFFICIENTS),
+    "Euler of the ODE, score with the wrong sign": (euler(score=-0.5), COEFFICIENTS),
+    "Euler of the ODE, drift with the wrong sign": (euler(drift=-0.5), COEFFICIENTS),
+    "Euler of the ODE, β of one step": (euler(beta_of_one_step), COEFFICIENTS),
+    "Euler of the ODE, score 5 % too large": (euler(beta_integrated, score=0.525), COEFFICIENTS),
+    "Euler of the ODE, x_t clamped to ±1.5": (euler(change_x=lambda x: x.clamp(-1.5, 1.5)), mistakes.CLAMPED_X),
+    "Euler of the ODE, half of a large x̂₀": (
+        euler(change_x0=lambda x0: torch.where(x0.abs() > 1, x0 / 2, x0)), "not computed from the x̂₀"),
+    "Euler of the ODE, noise left": (euler(last="mean"), mistakes.NOISE_LEFT),
+    "Euler–Maruyama with the score of the ODE": (euler(beta_integrated, score=0.5, noise=1.0), COEFFICIENTS),
+    "Euler–Maruyama without noise": (euler(score=1.0, noise=0.0), COEFFICIENTS),
+    "Euler–Maruyama, β of one step": (euler(beta_of_one_step, **SDE), COEFFICIENTS),
+    "Euler–Maruyama, β of one step in the noise": (
+        euler(fresh=lambda x, t: torch.randn_like(x) * 0.3, **SDE), COEFFICIENTS),
+    "Euler–Maruyama, score with the wrong sign": (euler(score=-1.0, noise=1.0), COEFFICIENTS),
+    "Euler–Maruyama, noise 5 % too large": (euler(beta_integrated, score=1.0, noise=1.05), COEFFICIENTS),
+    "Euler–Maruyama, noise 30 % too large near the end": (
+        euler(beta_integrated, fresh=lambda x, t: torch.randn_like(x) * (1.3 if t < 50 else 1.0), **SDE), COEFFICIENTS),
+    "Euler–Maruyama, noise in the last step": (euler(last="step", **SDE), mistakes.NOISE_ON_LAST_STEP),
+    "Euler–Maruyama, noise left": (euler(last="mean", **SDE), mistakes.NOISE_LEFT),
+    "Euler–Maruyama with √η": (euler_with_eta(math.sqrt), COEFFICIENTS),
+    "Euler–Maruyama with the same score at every η": (euler_with_eta(needed=False), COEFFICIENTS),
+    "DDIM, factor of x̂₀ 5 % too large": (perturbed(of_x0=1.05), mistakes.WRONG_SIGNAL),
+    "DDIM, factor of x_t 5 % too large": (perturbed(of_x=1.05), COEFFICIENTS),
+    "DDIM, both factors 5 % too small": (perturbed(of_x=0.95, of_x0=0.95), COEFFICIENTS),
+    "DDPM, noise 5 % too large": (perturbed(of_noise=1.05, eta=1.0), mistakes.WRONG_NOISE),
+    "DDPM, noise 0.5 % too large": (perturbed(of_noise=1.005, eta=1.0), mistakes.WRONG_NOISE),
+    "DDIM with 1 − ᾱ_s for √(1−ᾱ_s)": (ddim_with_sigma_s(lambda b, t, s: 1 - b), COEFFICIENTS),
+    "DDIM with √(1−ᾱ_s²) for √(1−ᾱ_s)": (ddim_with_sigma_s(lambda b, t, s: math.sqrt(1 - b**2)), COEFFICIENTS),
+    "DDIM, error of σ_s as √h": (
+        ddim_with_sigma_s(lambda b, t, s: math.sqrt(1 - b) * (1 - 0.3 * math.sqrt(t - s))), COEFFICIENTS),
+    "DDIM, error of σ_s as h": (
+        ddim_with_sigma_s(lambda b, t, s: math.sqrt(1 - b) * (1 - 0.1 * (t - s))), COEFFICIENTS),
     "denoise(t, x)": (swapped_arguments, mistakes.DENOISE_ORDER),
     "parameters in another order": (other_order, mistakes.ARGUMENT_ORDER),
 }  # fmt: skip

@@ -181,8 +181,8 @@ def smalldiffusion(*, appended_zero: bool = True, **config: Any) -> Sampler:
     return sampler
 
 
-def azula(name: str, *, eta: bool = False, **config: Any) -> Sampler:
-    """Return an adapter for a sampler of azula.sample."""
+def azula(name: str, *, eta: bool = False, ends_at_x0: bool = False, **config: Any) -> Sampler:
+    """Return an adapter for a sampler of azula.sample. ends_at_x0: return the last x̂₀ instead of a step to t = 0."""
 
     def run(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int, **keywords: Any) -> Tensor:
         module = load("azula.sample")
@@ -203,6 +203,11 @@ def azula(name: str, *, eta: bool = False, **config: Any) -> Sampler:
             @property
             def timesteps(self) -> Tensor:
                 return torch.tensor(step_times(schedule.T, steps), dtype=torch.float64) / schedule.T
+
+            def step(self, x: Tensor, t: Tensor, s: Tensor, **keywords: Any) -> Tensor:
+                if ends_at_x0 and s == 0:
+                    return self.denoiser(x, t).mean
+                return super().step(x, t, s, **keywords)
 
         return Trailing(Denoiser(), steps=steps, silent=True, dtype=torch.float64, **config, **keywords)(x_T)
 
@@ -429,8 +434,15 @@ PEERS: tuple[Peer, ...] = (
         "azula",
         "ItoSampler",
         azula("ItoSampler", eta=True),
-        WRONG,
-        "Euler–Maruyama: right as the steps get small, but not DDIM at this η",
+        mistakes.NOISE_ON_LAST_STEP.name,
+        "an Euler–Maruyama step to t = 0 adds noise like any other",
+    ),
+    Peer(
+        "azula",
+        "ItoSampler, last step x̂₀",
+        azula("ItoSampler", eta=True, ends_at_x0=True),
+        "",
+        "Euler–Maruyama: a note, because its coefficients are not DDIM's",
     ),
     Peer("azula", "zABSampler", azula("zABSampler")),
     Peer("azula", "vABSampler", azula("vABSampler")),

@@ -88,6 +88,15 @@ def test_noise_of_any_other_size_fails(scale: float, multistep: bool) -> None:
     assert (multistep and abs(scale - 1) < 0.1) or not c.check_sampler(sampler).passed
 
 
+@few
+@given(st.sampled_from(["drift", "score", "noise"]), st.floats(0.5, 1.5).filter(lambda factor: abs(factor - 1) > 0.03))
+def test_euler_maruyama_with_any_wrong_factor_fails(name: str, factor: float) -> None:
+    factors: dict[str, Any] = {"drift": 0.5, "score": 1.0, "noise": 1.0}
+    factors[name] *= factor
+    report = c.check_sampler(kinds.euler(kinds.beta_integrated, **factors))
+    assert report.mistakes == ["a step has the wrong coefficients"]
+
+
 # What was not checked does not pass
 
 

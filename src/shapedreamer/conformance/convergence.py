@@ -4,9 +4,15 @@ For Gaussian data the exact denoiser is linear, so the exact image at every time
 ODE the image itself, of a sampler that adds noise the variance. A method that is neither DDIM nor DDPM, such as Heun or
 DPM-Solver++, has no table of right coefficients. It is right if its error shrinks with the number of steps as fast as
 its order says. For these methods the check is required, and a sampler that cannot be checked does not pass.
+
+``path_errors`` judges Euler methods. Their steps depend only on x_t and x̂₀, like those of DDIM and DDPM, but have other
+coefficients. From these follow the mean and the standard deviation of x_t at every timestep, for any Gaussian data.
+Both must converge to the exact ones.
 """
 
+import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import torch
@@ -16,8 +22,9 @@ from ..diffusion.schedule import Schedule, step_times
 from . import mistakes
 from .exact import DATA_STD, variance
 from .mistakes import Mistake
-from .sampler_runs import FEW_STEPS, Mode, SamplerRuns
+from .sampler_runs import FEW_STEPS, Mode, PathErrors, SamplerRuns
 from .trace import Trace
+from .updates import TOLERANCE, ObservedUpdate, wanted
 
 STEPS = (20, 100)
 """The numbers of steps between which the error must shrink."""
@@ -28,6 +35,17 @@ SMALL = 2.0**-6
 """Scale of unit inputs, small enough that a sampler which always clips x̂₀ to [−1, 1] has nothing to clip."""
 SOURCE = "exact solution for data N(0.1, 0.5²), conformance/convergence.py"
 Images = Sequence[tuple[int, Tensor]]
+PATH_STEPS = (125, 250, 500)
+"""The numbers of steps of an Euler method. Each is twice the one before, so that errors can be extrapolated."""
+PATH_LIMITS = {0.5: 0.01, 1.0: 0.01, 0.1: 0.03}
+"""Largest error allowed in the limit of many steps, by standard deviation of the data.
+
+A coefficient that is wrong by 2 % leaves an error of 0.02. Right methods leave up to 0.007, because the schedule is a
+table: 1 − ᾱ_t/ᾱ_s, β_t summed and −log(ᾱ_t/ᾱ_s) differ even in a single step. Data that varies little shows errors near
+t = 0, where methods converge slowly.
+"""
+MAX_PATH_ERROR = 0.06
+"""Largest error allowed at the most steps, for data with standard deviation 0.5 or 1."""
 
 
 def add_convergence_checks(runs: SamplerRuns) -> None:
@@ -39,6 +57,9 @@ def add_convergence_checks(runs: SamplerRuns) -> None:
     if mistakes.IGNORES_STEPS in runs.checklist.causes:
         return  # all runs are the same
     for mode in runs.modes:
+        if mode in runs.euler:
+            _add_euler_row(runs, mode)
+            continue
         is_ddim = mode in runs.updates
         if mode in runs.hidden_noise or (is_ddim and mode.eta > 0):
             continue  # judged by the standard deviation of samples, or by the coefficients
@@ -80,6 +101,13 @@ def _add_ode_check(runs: SamplerRuns, mode: Mode, name: str, is_ddim: bool) -> N
         return
     mistake = "the sampler converges to the exact ODE solution more slowly than its order requires"
     runs.checklist.add(name, passed, expected, got, mistake, SOURCE)
+
+
+def _add_euler_row(runs: SamplerRuns, mode: Mode) -> None:
+    order, error, limit = runs.euler[mode]
+    name = mode.prefix(f"convergence, {PATH_STEPS[0]} to {PATH_STEPS[-1]} steps")
+    got = f"order {order:.2f}, error {error:.1%}, limit {limit:.1%}"
+    runs.checklist.add(name, True, f"order at least {MIN_ORDER}, limit below 1%", got, source=PATH_SOURCE)
 
 
 def _add_variance_check(runs: SamplerRuns, mode: Mode, name: str) -> None:
@@ -148,6 +176,99 @@ def _ode_error(images: Images, stop: int, schedule: Schedule) -> float:
         return (x - math.sqrt(schedule.alpha_bar[t].item()) * MEAN) / math.sqrt(variance(t, schedule, DATA_STD))
 
     return (scaled(stop, dict(images)[stop]) - scaled(*images[0])).abs().max().item()
+
+
+# Euler methods, judged by the coefficients of their steps
+
+MIN_ORDER = 0.8
+PATH_SOURCE = "mean and standard deviation of x_t for Gaussian data, conformance/convergence.py"
+Moments = tuple[float, float]
+"""Errors of the mean and of the standard deviation of x_t, both relative to the exact standard deviation."""
+
+
+def path_errors(runs: SamplerRuns, mode: Mode) -> PathErrors | None:
+    """Return how a sampler converges whose steps follow from (x_t, x̂₀, noise); None if it does not.
+
+    The error is compared along the whole path, for data of three standard deviations. A sampler with the parameter eta
+    must also add the noise that eta asks for, in the limit of many steps.
+    """
+    observed = [runs.updates_of(runs.run_random(mode, steps), mode) for steps in PATH_STEPS]
+    if not (all(map(_is_complete, observed)) and _adds_up(runs, mode) and _noise_fits_eta(observed[-1], mode, runs)):
+        return None
+    orders, errors, limits = [], [], []
+    for std, max_limit in PATH_LIMITS.items():
+        paths = [_moment_errors(updates, std, runs.schedule) for updates in observed]
+        coarse, middle, fine = ([_interpolate(path, t) for t, _ in paths[0]] for path in paths)
+        limit = _largest_change([(2 * f[0], 2 * f[1]) for f in fine], middle)
+        if not limit <= max_limit:  # also if it is NaN
+            return None
+        if max_limit > min(PATH_LIMITS.values()):
+            continue
+        changes = _largest_change(coarse, middle), _largest_change(middle, fine)
+        limits.append(limit)
+        errors.append(max(abs(error) for _, moments in paths[-1] for error in moments))
+        if changes[1] > 1e-3:  # otherwise there is nothing to measure the order with
+            orders.append(math.log2(changes[0] / changes[1]))
+    found = PathErrors(min(orders, default=1.0), max(errors), max(limits))
+    return found if found.order >= MIN_ORDER and found.error <= MAX_PATH_ERROR else None
+
+
+def _is_complete(updates: Sequence[ObservedUpdate]) -> bool:
+    return bool(updates) and updates[-1].s == 0 and all(each.t > each.s for each in updates)
+
+
+def _adds_up(runs: SamplerRuns, mode: Mode) -> bool:
+    """Whether a run has the standard deviation that its coefficients say: each step has noise of its own."""
+    trace = run_units(runs, mode, FEW_STEPS)
+    v = 1.0
+    for update in runs.updates_of(runs.traces[mode, FEW_STEPS], mode):
+        v = _slope(update, DATA_STD, runs.schedule) ** 2 * v + update.update.noise**2
+    return abs(trace.final.square().sum().sqrt().item() / SMALL - math.sqrt(v)) <= 1e-4 * math.sqrt(v)
+
+
+def _noise_fits_eta(updates: Sequence[ObservedUpdate], mode: Mode, runs: SamplerRuns) -> bool:
+    if "eta" not in mode.options:
+        return True
+    before_last = [update for update in updates if update.s >= LOW]
+    got = sum(update.update.noise**2 for update in before_last)
+    expected = sum(wanted(update, runs.alpha_bar).noise ** 2 for update in before_last)
+    return abs(got - expected) <= 0.1 * expected + TOLERANCE
+
+
+def _slope(observed: ObservedUpdate, std: float, schedule: Schedule) -> float:
+    """Return the factor by which a step multiplies deviations from the mean, with the exact denoiser."""
+    a, update = schedule.alpha_bar[observed.t].item(), observed.update
+    return update.x + update.x0 * math.sqrt(a) * std**2 / variance(observed.t, schedule, std)
+
+
+def _moment_errors(updates: Sequence[ObservedUpdate], std: float, schedule: Schedule) -> list[tuple[int, Moments]]:
+    """Return (t, errors) from t = 0 upward, for data N(1, std²) and an exact first image."""
+    T = updates[0].t
+    mean, v = math.sqrt(schedule.alpha_bar[T].item()), variance(T, schedule, std)
+    path = [(T, (0.0, 0.0))]
+    for observed in updates:
+        signal, slope = math.sqrt(schedule.alpha_bar[observed.t].item()), _slope(observed, std, schedule)
+        # x̂₀ = 1 at the exact mean, √ᾱ_t
+        mean = slope * (mean - signal) + observed.update.x * signal + observed.update.x0
+        v = slope**2 * v + observed.update.noise**2
+        exact = variance(observed.s, schedule, std)
+        off = mean - math.sqrt(schedule.alpha_bar[observed.s].item())
+        path.append((observed.s, (off / math.sqrt(exact), math.sqrt(v / exact) - 1)))
+    return path[::-1]
+
+
+def _interpolate(path: Sequence[tuple[int, Moments]], t: int) -> Moments:
+    """Return the errors at t. Not all runs visit the same timesteps."""
+    k = bisect_left(path, t, key=lambda point: point[0])
+    (high, above), (low, below) = path[k], path[max(k - 1, 0)]
+    w = (high - t) / (high - low) if high > t else 0.0
+    return (1 - w) * above[0] + w * below[0], (1 - w) * above[1] + w * below[1]
+
+
+def _largest_change(one: Sequence[Moments], other: Sequence[Moments]) -> float:
+    pairs = zip(itertools.chain(*one), itertools.chain(*other), strict=True)
+    differences = [abs(p - q) for p, q in pairs]
+    return max(differences) if all(map(math.isfinite, differences)) else math.inf
 
 
 # Formulas of multistep methods, fitted to a run with random predictions

@@ -292,6 +292,15 @@ OTHER_LAST_STEP = Mistake(
     "It combines several predictions, as linear multistep methods do. That is consistent, but the last step is "
     "infinitely long in log-SNR, so most solvers end with a plain DDIM step.",
 )
+NOISE_LEFT = Mistake(
+    "the last step leaves noise in the image",
+    "An Euler step to t = 0 removes only part of the noise of x_t. Return the last x̂₀ instead.",
+)
+EULER = Mistake(
+    "the coefficients are not those of DDIM or DDPM, but the sampler converges to the exact solution",
+    "An Euler method in another variable, such as Euler–Maruyama in t, has coefficients of its own. The fewer the "
+    "steps, the more its images differ from those of DDIM or DDPM.",
+)
 
 # Mistakes of other functions
 

@@ -46,7 +46,7 @@ def check_sampler(sampler: Callable[..., Any], *, order: float | None = None) ->
     sampler: yields steps (t, x, x0), or yields or returns images
     order:   the order of convergence that an ODE solver must have. If given, the steps are not compared with DDIM's
              coefficients, and ``eta`` keeps its default value. If None, a solver whose steps depend only on
-             (x_t, x̂₀) must be DDIM, and any other solver must have order 2.
+             (x_t, x̂₀) must be DDIM or a convergent Euler method, and any other solver must have order 2.
 
     The parameters of the sampler decide what it must be:
 
@@ -60,7 +60,8 @@ def check_sampler(sampler: Callable[..., Any], *, order: float | None = None) ->
     Its noise must come from ``generator(t, like=x)`` if it has this parameter, otherwise from torch. It is called with
     x_T (B, 1, 1, 1) float64, and must pass t (B,) int64 to the denoiser. If the sampler raises an exception, the
     report shows it as a failed check. Rows that are marked as notes do not fail the report: a schedule rounded to
-    float32, random numbers that are drawn but not used, and a sampler that does not work at ᾱ_T = 0.
+    float32, an Euler method with other coefficients than DDIM or DDPM, random numbers that are drawn but not used, and
+    a sampler that does not work at ᾱ_T = 0.
     """
     if problem := wrong_order(sampler, PARAMETERS):
         checklist = Checklist(name_of(sampler, "sampler"), "docstring of check_sampler")

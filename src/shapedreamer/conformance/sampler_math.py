@@ -7,13 +7,14 @@ order in which causes come before their consequences.
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
 from ..diffusion.schedule import linear_zero_snr, step_times
 from . import mistakes
-from .convergence import SMALL, run_units
+from .convergence import SMALL, path_errors, run_units
 from .exact import TABLE, output_std
 from .mistakes import Mistake
 from .report import describe_error
@@ -27,6 +28,12 @@ CONSTANT = 0.3
 """The value of the single image in the check with a constant denoiser."""
 TIMING = {mistakes.REPEATED_TIME, mistakes.IGNORES_STEPS, mistakes.FORM_OF_T, mistakes.IN_PLACE, mistakes.LAST_SIGMA}
 """Mistakes that do not explain wrong coefficients."""
+
+LIMIT_OF_ONE_PART = 0.003
+"""The largest error of an Euler method in the limit of many steps if all but one factor are exactly those of DDIM.
+
+Only an error of that factor can then remain, so less is allowed than in ``convergence.PATH_LIMITS``.
+"""
 
 
 def add_coefficient_checks(runs: SamplerRuns) -> None:
@@ -53,8 +60,8 @@ def add_coefficient_checks(runs: SamplerRuns) -> None:
             expected = "DDPM posterior" if mode.eta == 1 else f"DDIM, η = {mode.eta:g}"
         before_last = [update for update in updates if update.s > 0]
         last = [update for update in updates if update.s <= 0]
-        _add_coefficient_check(runs, mode.prefix("coefficients before the last step"), before_last, expected, causes)
-        _add_coefficient_check(runs, mode.prefix("coefficients of the last step"), last, "x̂₀, no noise", causes)
+        _add_coefficient_check(runs, mode, "coefficients before the last step", before_last, expected, causes)
+        _add_coefficient_check(runs, mode, "coefficients of the last step", last, "x̂₀, no noise", causes)
     if ignored is not None:
         runs.add_check("eta has an effect", ["none"] * ignored, "an effect", mistakes.ETA_IGNORED)
 
@@ -81,8 +88,11 @@ def _is_clamped(trace: Trace) -> bool:
 
 
 def _add_coefficient_check(
-    runs: SamplerRuns, name: str, updates: Sequence[ObservedUpdate], expected: str, causes: Sequence[Mistake]
-) -> None:
+    runs: SamplerRuns, mode: Mode, name: str, updates: Sequence[ObservedUpdate], expected: str,
+    causes: Sequence[Mistake],
+) -> None:  # fmt: skip
+    is_last = bool(updates) and updates[0].s <= 0
+    name = mode.prefix(name)
     if not updates:
         runs.checklist.skip(name, "no such step was found")
         return
@@ -95,14 +105,24 @@ def _add_coefficient_check(
     explanations = find_mistakes(wrong, runs.alpha_bar)
     shared = [cause for cause in causes if cause in explanations] or causes
     cause: Mistake | str = shared[0] if shared else "a step has the wrong coefficients"
-    if not shared and set(runs.checklist.causes) <= TIMING and name.endswith("before the last step"):
+    if not shared and is_last and mode in runs.euler:
+        noisy = any(update.update.noise > TOLERANCE for update in wrong)
+        cause = next(iter(explanations), mistakes.NOISE_ON_LAST_STEP if noisy else mistakes.NOISE_LEFT)
+    elif not shared and not is_last and set(runs.checklist.causes) <= TIMING:
         cause = wrong_part(wrong, runs.alpha_bar) or cause
+        if not runs.checklist.causes and "variance" not in mode.options:
+            with suppress(Exception):  # a run failed that no other check makes
+                found = path_errors(runs, mode)
+                if found and (found.limit <= LIMIT_OF_ONE_PART or not isinstance(cause, Mistake)):
+                    runs.euler[mode] = found
     t, s, update = wrong[0].t, wrong[0].s, wrong[0].update
     coefficients = zip(("x_t", "x̂₀", "z"), update, wanted(wrong[0], runs.alpha_bar), strict=True)
     term, got, want = max(coefficients, key=lambda each: abs(each[1] - each[2]))
     shown = f"{t} → {s}: {got:.6f} {term}, not {want:.6f}"
     if rounded:
         runs.checklist.note(name, False, expected, shown, mistakes.SINGLE_PRECISION)
+    elif not is_last and mode in runs.euler:
+        runs.checklist.note(name, False, expected, shown, mistakes.EULER)
     else:
         runs.checklist.add(name, False, expected, shown, cause)
 
@@ -199,7 +219,8 @@ def add_clipping_checks(runs: SamplerRuns) -> None:
     """Check that a step that clips x̂₀ recomputes ε from the clipped x̂₀. Modes with wrong steps are skipped."""
     modes = [
         mode for mode, updates in runs.updates.items()
-        if all(is_correct(each, runs.alpha_bar) or is_rounded(each, runs.alpha_bar) for each in updates)
+        if mode in runs.euler
+        or all(is_correct(each, runs.alpha_bar) or is_rounded(each, runs.alpha_bar) for each in updates)
     ]  # fmt: skip
     clip: dict[str, object] = {name: True for name in CLIP_NAMES if name in parameters(runs.sampler)}
     wrong: list[str] = []
@@ -264,7 +285,7 @@ def add_std_checks(runs: SamplerRuns) -> None:
     for mode in runs.modes:
         for steps, published in TABLE.get(mode.table, {}).items():
             estimated = mode in runs.hidden_noise
-            if mode not in runs.updates and not estimated:
+            if (mode not in runs.updates or mode in runs.euler) and not estimated:
                 continue  # other methods have other standard deviations; see the check of convergence
             if steps > 10 and mistakes.IGNORES_STEPS in runs.checklist.causes:
                 continue  # it would be the same run again

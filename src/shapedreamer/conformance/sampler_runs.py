@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,6 +65,19 @@ class Mode:
         return f"{self.label}: {text}" if self.label else text
 
 
+class PathErrors(NamedTuple):
+    """How a sampler approaches the exact solution: see ``convergence.path_errors``.
+
+    order: the order of convergence
+    error: the largest error of the run with the most steps
+    limit: the largest error that is left when the errors are extrapolated to infinitely many steps
+    """
+
+    order: float
+    error: float
+    limit: float
+
+
 class SamplerRuns:
     """Runs a sampler; keeps its ``traces`` and the ``checklist`` of its report.
 
@@ -74,6 +87,8 @@ class SamplerRuns:
     updates:      the coefficients of every step, for the modes in which each step follows from (x_t, x̂₀, noise)
     start_scale:  the factor of x_T in the first network call, None if the first call does not get a multiple of x_T
     float32:      whether the coefficients are right except for rounding of the schedule to float32
+    euler:        the modes whose coefficients are those of a convergent Euler method, with its errors. The check of
+                  coefficients finds them
     """
 
     def __init__(self, sampler: Callable[..., Any], order: float | None) -> None:
@@ -105,6 +120,7 @@ class SamplerRuns:
             self.updates = {mode: updates for mode, updates in self.updates.items() if not mode.any_method}
         wrong = [each for each in itertools.chain(*self.updates.values()) if not is_correct(each, self.alpha_bar)]
         self.start_scale = _start_scale(self.traces.values())
+        self.euler: dict[Mode, PathErrors] = {}
         self.float32 = bool(wrong) and all(is_rounded(each, self.alpha_bar) for each in wrong)
 
     def add_check(
@@ -267,12 +283,12 @@ class SamplerRuns:
         return mode
 
     def _count_correct(self, trace: Trace, mode: Mode) -> int:
-        updates = self._solve_updates(trace, mode)
+        updates = self.updates_of(trace, mode)
         return sum(is_correct(update, self.alpha_bar) or is_rounded(update, self.alpha_bar) for update in updates)
 
     def _count_means(self, trace: Trace, mode: Mode) -> int:
         """The number of steps that are right except that their noise is missing."""
-        updates = self._solve_updates(trace, mode)
+        updates = self.updates_of(trace, mode)
         with_noise = [
             update._replace(update=update.update._replace(noise=wanted(update, self.alpha_bar).noise))
             for update in updates
@@ -285,10 +301,10 @@ class SamplerRuns:
 
     def _all_updates(self, mode: Mode) -> list[ObservedUpdate]:
         runs = [(steps, trace) for (each, steps), trace in self.traces.items() if each is mode]
-        return [update for steps, trace in runs for update in self._solve_updates(trace, mode, steps)]
+        return [update for steps, trace in runs for update in self.updates_of(trace, mode, steps)]
 
-    def _solve_updates(self, trace: Trace, mode: Mode, steps: int = 0) -> list[ObservedUpdate]:
-        """The coefficients of every step; empty if a step depends on more than x_t, x̂₀ and noise."""
+    def updates_of(self, trace: Trace, mode: Mode, steps: int = 0) -> list[ObservedUpdate]:
+        """Return the coefficients of every step; empty if a step depends on more than x_t, x̂₀ and noise."""
         if not len(trace.calls) == len(trace.steps) == len(trace.times) - 1 or max(trace.times) > self.schedule.T:
             return []
         updates, error = solve_updates(trace)
