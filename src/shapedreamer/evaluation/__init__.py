@@ -7,6 +7,9 @@ distances     FID, KID, precision and recall: how far apart two sets of images a
 classifier    the small network whose features the distances use, and which recognises labels
 validity      for data sets of shapes: does an image consist of such shapes?
 memorisation  are samples copies of training images?
+doctor        what ails a run? `shapedreamer.diagnose` is defined here
+case          the measurements of the doctor
+ailments      the checks of the doctor, with their limits
 sweep         quality against the number of network calls, for every sampler
 table         the results as text, with what each measure means and what it cannot detect
 charts        bar charts as SVG
