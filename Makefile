@@ -2,12 +2,13 @@
 #   make dream   open the live page, on which a network samples images, until Ctrl-C
 #   make test    run the default tests
 #   make docs    build the documentation in build/docs
+#   make labs    generate the labs' exercise files and solved notebooks
 # The documentation has a demo that runs in the browser, if the tarball of onnxruntime-web is there. `make docs-runtime`
 # fetches it with npm into build/; without npm, set SHAPEDREAMER_ONNXRUNTIME to its path. Nothing else needs a network.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: dream test docs docs-runtime peers setup clean
+.PHONY: dream test docs docs-runtime labs peers setup clean
 
 dream: setup
 	@$(BIN)/shapedreamer live --open
@@ -24,6 +25,10 @@ docs: .venv/installed-docs
 peers: setup
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt azula denoising-diffusion-pytorch einops k-diffusion scipy smalldiffusion
 
+# the exercise files and the solved notebooks, from the labs with the solutions; takes some minutes
+labs: setup
+	@$(BIN)/python -m shapedreamer.labs.build
+
 docs-runtime: setup
 	@mkdir -p build
 	@cd build && npm pack --silent --prefer-offline "$$(../$(BIN)/python -c 'from shapedreamer.live.site import RUNTIME; print(RUNTIME)')"
@@ -34,7 +39,7 @@ setup: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; this is " + sys.version)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[track,diffusers,data,export,web,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[track,diffusers,data,export,web,labs,dev]'
 	@touch $@
 
 .venv/installed-docs: .venv/installed

@@ -110,7 +110,7 @@ def test_the_pages_name_every_subcommand() -> None:
 
 def is_slow(command: str) -> bool:
     """Whether the command trains a full-size network, or calls one too often for the default test run."""
-    slow = ("train", "distill", "compare", "explore", "evaluate", "live", "site")
+    slow = ("train", "distill", "compare", "explore", "evaluate", "doctor", "live", "site")
     return command.split()[1] in slow or "ddpm" in command or ".gif" in command
 
 

@@ -26,6 +26,9 @@ EXTRAS = (
     "torchmetrics",
     "pytest",
     "hypothesis",
+    "jupyterlab",
+    "nbclient",
+    "jupytext",
 )
 WITHOUT_EXTRAS = f"import sys\nsys.modules.update(dict.fromkeys({EXTRAS!r}))\n"  # importing a None module fails
 
@@ -65,6 +68,7 @@ PACKAGES = [
     "conformance",
     "export",
     "live",
+    "labs",
     "cli",
 ]
 

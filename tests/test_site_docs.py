@@ -123,6 +123,8 @@ def test_every_module_is_on_a_page_of_the_api_reference() -> None:
     }
     # these have nothing but a docstring, and their modules are on the page of `data`
     modules -= {"shapedreamer.data.drawn", "shapedreamer.data.files"}
+    # a page with the checks of the labs would list the mistakes that learners should find
+    modules = {name for name in modules if not name.startswith("shapedreamer.labs.checks.")}
     documented = [
         name for page in DOCS.glob("api/*.md") for name in re.findall(r"automodule:: (\S+)", page.read_text("utf-8"))
     ]

@@ -11,7 +11,12 @@ the command line's help are quick.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.version_info < (3, 10):  # noqa: UP036  a copy that pip did not install can meet an older Python
+    sys.tracebacklimit = 0
+    raise ImportError("ShapeDreamer needs Python 3.10 or newer; this is Python " + sys.version.split()[0])
 
 if TYPE_CHECKING:
     from . import conformance
@@ -19,8 +24,10 @@ if TYPE_CHECKING:
     from .common.noise import Noise
     from .diffusion import oracle, process, samplers, schedule
     from .diffusion.denoiser import Denoiser, clipped, guided
+    from .evaluation.doctor import diagnose
     from .evaluation.evaluator import evaluate
     from .imaging import render
+    from .imaging.show import animate, plot, show
     from .models import recipes
     from .models.model import Model, load
     from .networks.unet import UNet
@@ -34,18 +41,22 @@ __all__ = [
     "Noise",
     "UNet",
     "UserError",
+    "animate",
     "clipped",
     "conformance",
+    "diagnose",
     "distill",
     "evaluate",
     "guided",
     "load",
     "oracle",
+    "plot",
     "process",
     "recipes",
     "render",
     "samplers",
     "schedule",
+    "show",
     "train",
 ]
 _MODULES = {
@@ -63,11 +74,15 @@ _DEFINED_IN = {
     "Noise": "common.noise",
     "UNet": "networks.unet",
     "UserError": "common.errors",
+    "animate": "imaging.show",
     "clipped": "diffusion.denoiser",
+    "diagnose": "evaluation.doctor",
     "distill": "training.distillation",
     "evaluate": "evaluation.evaluator",
     "guided": "diffusion.denoiser",
     "load": "models.model",
+    "plot": "imaging.show",
+    "show": "imaging.show",
     "train": "training.loop",
 }
 
@@ -84,3 +99,18 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def _display_steps(shell: Any) -> None:
+    """Let a notebook display a Step as a picture. This is here because diffusion/ must not import imaging/."""
+
+    def png(step: Any) -> bytes:
+        content: bytes = importlib.import_module(f"{__name__}.imaging.show").step_png(step)
+        return content
+
+    shell.display_formatter.formatters["image/png"].for_type_by_name(f"{__name__}.diffusion.samplers", "Step", png)
+
+
+_shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+if _shell is not None:
+    _display_steps(_shell)

@@ -2,18 +2,35 @@
 
 from collections.abc import Callable
 
-from . import compare, conform, data, distill, evaluate, explore, forward, live, models, sample, site, train
+from . import (
+    compare,
+    conform,
+    data,
+    distill,
+    doctor,
+    evaluate,
+    explore,
+    forward,
+    labs,
+    live,
+    models,
+    sample,
+    site,
+    train,
+)
 
 SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "train": train.run,
     "distill": distill.run,
     "sample": sample.run,
     "evaluate": evaluate.run,
+    "doctor": doctor.run,
     "compare": compare.run,
     "explore": explore.run,
     "forward": forward.run,
     "data": data.run,
     "conform": conform.run,
+    "labs": labs.run,
     "models": models.run,
     "live": live.run,
     "site": site.run,

@@ -1,12 +1,12 @@
 """Show the progress of a long computation on stderr: a bar in a terminal, otherwise a line every ten seconds."""
 
 import math
-import sys
 import time
 from types import TracebackType
 
 from rich import progress
-from rich.console import Console
+
+from .notebook import log_console
 
 SECONDS_BETWEEN_LINES = 10  # when stderr is not a terminal
 
@@ -31,7 +31,7 @@ class Progress:
     """
 
     def __init__(self) -> None:
-        self.console = Console(file=sys.stderr, soft_wrap=True)
+        self.console = log_console()
         self.bars = progress.Progress(
             progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(),

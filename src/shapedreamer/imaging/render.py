@@ -126,12 +126,25 @@ def plot_lines(
     log_y: bool = False,
 ) -> None:
     """Write a plot of named lines (x, y). Needs the extra `track`."""
+    with naming_disk_errors(path):
+        lines_figure(lines, xlabel, ylabel, title, log_y=log_y).savefig(path, dpi=120)
+
+
+def lines_figure(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    log_x: bool = False,
+    log_y: bool = False,
+) -> Any:
+    """A matplotlib Figure of named lines (x, y). Needs the extra `track`."""
     figure = require("matplotlib.figure", "track").Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     for name, (x, y) in lines.items():
         axes.plot(x, y, label=name, marker="." if len(x) < 30 else "")
-    axes.set(xlabel=xlabel, ylabel=ylabel, title=title, yscale="log" if log_y else "linear")
+    scales = {"xscale": "log" if log_x else "linear", "yscale": "log" if log_y else "linear"}
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title, **scales)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3)
-    with naming_disk_errors(path):
-        figure.savefig(path, dpi=120)
+    return figure

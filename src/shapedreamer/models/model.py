@@ -1,6 +1,7 @@
 """A trained model: load it, sample from it, or watch it step by step."""
 
 import difflib
+import html
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -56,6 +57,26 @@ class Model:
         self.network, self.sampling, self.precision = network.eval(), sampling, precision
         self.schedule, self.prediction, self.spec, self.labels = schedule, prediction, spec, labels
         self.device = next(network.parameters()).device
+
+    def _repr_html_(self) -> str:
+        """A small table, which a notebook displays."""
+        rows = "".join(f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in self.facts().items())
+        return f"<table>{rows}</table>"
+
+    def facts(self) -> dict[str, str]:
+        """What there is to know about the model, as text."""
+        sampling = self.sampling
+        kinds = {"eps": "ε (the noise)", "x0": "x₀ (the image)", "v": "v (a mixture of image and noise)"}
+        return {
+            "data": self.spec.name,
+            "images": f"{self.spec.height}×{self.spec.width}, {'grey' if self.spec.channels == 1 else 'colour'}",
+            "labels": "none" if self.labels is None else ", ".join(self.spec.labels),
+            "network": type(self.network).__name__,
+            "parameters": f"{sum(parameter.numel() for parameter in self.network.parameters()):,}",
+            "prediction": kinds.get(self.prediction, self.prediction),
+            "timesteps": f"{self.schedule.T}",
+            "sampler": f"{sampling.sampler}, {min(sampling.steps, self.schedule.T)} steps, η = {sampling.eta:g}",
+        }
 
     def sample(
         self, num: int = 1, options: SampleOptions = SampleOptions(), *, batch_size: int = 64, **changes: Any

@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import shutil
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -14,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from torch import Tensor
 
 from ..common.errors import UserError, require
 from ..common.files import naming_disk_errors, write_atomic
+from ..common.notebook import log_console
 from ..common.progress import SECONDS_BETWEEN_LINES, clock, time_left
 from ..common.values import as_float
 from ..imaging import render
@@ -54,7 +53,7 @@ class RunLog:
     ) -> None:
         self.out, self.recipe, self.start, self.baseline = out, recipe, start, baseline
         self.max_seconds = math.inf if max_minutes is None else max_minutes * 60
-        self.console = Console(file=sys.stderr, soft_wrap=True)
+        self.console = log_console()
         self.failed: set[str] = set()
         records = [r for r in self._metrics() if r["step"] <= start]
         write_atomic(out / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())

@@ -1,0 +1,31 @@
+"""`shapedreamer labs --jupyter`: the labs as notebooks in JupyterLab."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from ..common.errors import UserError, require
+from . import progress
+from .runner import copy_labs
+from .source import read_labs
+
+# over TCP, ipykernel 7 prints a warning into the first cell; Windows has no other transport
+TRANSPORT = [] if sys.platform == "win32" else ["--KernelManager.transport=ipc"]
+
+
+def open_jupyter(folder: Path, *options: str) -> int:
+    """Write the exercise notebooks that the folder does not have yet, and run JupyterLab in it. Return its exit code.
+
+    options: further options of JupyterLab
+    UserError without the extra `labs`.
+    """
+    try:
+        require("jupyterlab", "labs")
+    except UserError as error:
+        raise UserError(f"{error}; or leave out --jupyter: the runner needs no notebook") from None
+    written = copy_labs(read_labs(), folder, notebooks=True)
+    if repaired := progress.repair(folder):
+        print(repaired)
+    print(f"{len(written)} notebooks written to {folder}; Ctrl-C ends JupyterLab", flush=True)
+    command = [sys.executable, "-m", "jupyterlab", *TRANSPORT, *options]
+    return subprocess.run(command, cwd=folder, check=False).returncode
