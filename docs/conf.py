@@ -22,6 +22,7 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.viewcode",
+    "lab_pages",
     "mathml",
     "plain_docstrings",
     "source_pages",
