@@ -14,7 +14,7 @@ dream: setup
 	@$(BIN)/shapedreamer live --open
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 docs: .venv/installed-docs
 	@$(BIN)/python -m sphinx --builder html --doctree-dir build/doctrees --nitpicky --fail-on-warning --keep-going --quiet docs build/docs

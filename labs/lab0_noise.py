@@ -435,12 +435,12 @@ if check.lab0.exam(exam):
 
 # %% [markdown] tags=["explanation"] name="exam"
 # Check it on paper: the image in $x_t$ has the factor
-# $\sqrt{\bar\alpha_t/\bar\alpha_s}\,\sqrt{\bar\alpha_s} = \sqrt{\bar\alpha_t}$, and the variances of the two noises
-# add up to
+# $\sqrt{\bar\alpha_t/\bar\alpha_s} \cdot \sqrt{\bar\alpha_s} = \sqrt{\bar\alpha_t}$, and the variances of the two
+# noises add up to
 # $\frac{\bar\alpha_t}{\bar\alpha_s}(1-\bar\alpha_s) + 1 - \frac{\bar\alpha_t}{\bar\alpha_s} = 1-\bar\alpha_t$. So
 # $x_t$ is distributed as if it had been noised at once. With $s = t-1$ the ratio is $1-\beta_t$, and you are back at
 # the single step.
 #
 # In the package this is `diffuse` and `transition` in src/shapedreamer/diffusion/process.py, and the tables are in
-# schedule.py; the notation and the formulas are collected in docs/concepts.md. In lab 1 you go the other way: from
-# noise to images.
+# schedule.py; the notation and the formulas are collected in docs/concepts.md of the repository. In lab 1 you go the
+# other way: from noise to images.

@@ -417,7 +417,7 @@ if check.lab6.fid_infinity(fid_infinity):
 # Write the equation for n1 and for n2. Multiply each by its n, and subtract one from the other. What becomes of c?
 
 # %% [markdown] tags=["hint"] name="fid_infinity"
-# $n_1 F_1 = n_1 F_\infty + c$ and $n_2 F_2 = n_2 F_\infty + c$, so $n_2 F_2 - n_1 F_1 = (n_2 - n_1)\,F_\infty$.
+# $n_1 F_1 = n_1 F_\infty + c$ and $n_2 F_2 = n_2 F_\infty + c$, so $n_2 F_2 - n_1 F_1 = (n_2 - n_1) F_\infty$.
 
 # %% [markdown] tags=["hint"] name="fid_infinity"
 # `return (n2 * fid2 - n1 * fid1) / (n2 - n1)`
@@ -494,4 +494,4 @@ if check.lab6.exam(exam):
 # Now you can read a sentence such as "shapes-turbo has FID 1.13 with 4 calls, and real images have 0.39": same
 # features, same N = 2,000, and the baseline beside it. With N = 256 both numbers are larger, as you have seen.
 # `sd.evaluate("shapes-turbo", num=512)` does all this, and measures precision, recall, valid shapes and copying as
-# well (see [Evaluation](../docs/concepts.md#evaluation)).
+# well (see docs/concepts.md in the repository, section "Evaluation").

@@ -1,4 +1,10 @@
-"""Settings for all tests: Hypothesis generates the same examples in every run and has no time limit."""
+"""Settings for all tests: one thread a process, and Hypothesis without random examples and time limits."""
+
+import os
+
+# Before torch is imported, also in the processes that tests start. The networks of the tests are so small that a second
+# thread hardly helps, and beside other programs it makes them many times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import settings
 

@@ -105,7 +105,8 @@ def shortened(command: str) -> list[str]:
 
 
 def test_the_pages_name_every_subcommand() -> None:
-    assert {shlex.split(command)[1] for command in COMMANDS} == set(cli.SUBCOMMANDS)
+    named = {shlex.split(command)[1] for command in COMMANDS}
+    assert named == set(cli.SUBCOMMANDS) - {"labs"}  # tests/labs runs it
 
 
 def is_slow(command: str) -> bool:

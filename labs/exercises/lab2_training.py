@@ -46,8 +46,8 @@ def as_model(network):
 #
 # That is algorithm 1 of DDPM (Ho et al. 2020, [arXiv:2006.11239](https://arxiv.org/abs/2006.11239)). The paper's
 # network answers with the noise $\epsilon$. Ours answers with the clean image; each follows from the other, and $\hat
-# x_0$ can be looked at. (See [What the network predicts](../../docs/concepts.md#what-the-network-predicts). The exam has
-# the noise.)
+# x_0$ can be looked at. (More about it is in docs/concepts.md of the repository, section "What the network predicts".
+# In the exam the network answers with the noise.)
 #
 # Our images are sprites, 16 × 16 pixels in colour, each with a label of one in five classes:
 
@@ -310,7 +310,7 @@ if check.lab2.loss_by_level(loss_by_level):
 # \sqrt{1-\bar\alpha_t}\,/\,(0.25\,\bar\alpha_t + 1 - \bar\alpha_t)$. So a network with one weight for each timestep
 # is enough, and you can compare its weights with the formula.
 
-# %%
+# %% tags=["setup"]
 class PerTimestep(nn.Module):
     """The smallest diffusion network: (x_t, t) -> w[t] · x_t."""
 

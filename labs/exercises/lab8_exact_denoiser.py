@@ -1,8 +1,9 @@
 # %% [markdown]
 # # Lab 8. The exact denoiser
+#
 # You write the best possible denoiser of a data set, in closed form and without a network. Then you put it beside a
 # trained network and find that the network is good *because* it misses this optimum. You need labs 0 to 2 (forward
-# process, sampling, loss). Time: 60 minutes.
+# process, sampling, loss). Time: 60 minutes. In a hurry? The last exercise is an exam; passing it skips the lab.
 
 # %% tags=["setup"]
 import math
@@ -70,7 +71,7 @@ if check.lab8.posterior_weights(posterior_weights):
 # $$\hat x_0(x_t, t) = \mathbb E[x_0 \mid x_t] = \sum_i p(i \mid x_t)\; y_i$$
 #
 # No network can have a smaller error *on these N images*. A network with enough capacity that is trained on them for
-# long enough approaches this function ([concepts](../../docs/concepts.md#denoiser)).
+# long enough approaches this function (docs/concepts.md in the repository, section "Denoiser").
 
 # %% tags=["prediction"] name="seen"
 # We noise a sprite that is NOT among the 1,000, to t = 200. What does the exact denoiser of the 1,000 return?
@@ -147,15 +148,15 @@ if check.lab8.nearest_distance(nearest_distance):
     x_T = model.noise(16, seed=1)
     copies = sd.samplers.sample(sd.samplers.ddim(sd.oracle.finite_data(train, schedule), schedule, x_T, 25))
     new = sd.samplers.sample(sd.samplers.ddim(network, schedule, x_T, 25))
-    print("Upper two rows: exact denoiser. Lower two rows: network. The same noise.")
-    sd.show(torch.cat([copies, new]), columns=8)
+    print("The same noise for both denoisers:")
+    sd.show(torch.cat([copies, new]), titles=["exact", "exact", "network", "network"], columns=8)
     by_exact, by_network = nearest_distance(copies, train).max().item(), nearest_distance(new, train).min().item()
     real = nearest_distance(held_out, train).mean().item()
     predict.measured(
         "lab8.copies",
         "c" if by_exact < 0.05 < by_network else "a" if by_exact > 0.05 else "b",
-        f"distance to the nearest training sprite: exact at most {by_exact:.3f}, network at least {by_network:.3f}"
-        f" (real new sprites: {real:.3f} on average)",
+        f"the distance to the nearest training sprite is at most {by_exact:.3f} with the exact denoiser, and at least "
+        f"{by_network:.3f} with the network (real new sprites: {real:.3f} on average)",
     )
 
 # %% [markdown]
@@ -306,5 +307,4 @@ if check.lab8.exam(exam):
         results.append(images)
         distance = torch.cdist(images.flatten(1), some.flatten(1)).min(1).values.mean().item() / math.sqrt(768)
         print(f"h = {h}: distance to the nearest image {distance:.3f}")
-    print("Rows: h = 0.01, 0.1, 0.3")
-    sd.show(torch.cat(results), columns=8)
+    sd.show(torch.cat(results), titles=["h = 0.01", "h = 0.1", "h = 0.3"], columns=8)

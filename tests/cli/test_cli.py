@@ -162,6 +162,7 @@ def test_data_prints_counts_range_labels_and_duplicates(
         assert sheet.width > 500
 
 
+@pytest.mark.slow
 def test_train_resumes_with_the_stored_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     small = ("--samples", 8, "--batch-size", 4, "--timesteps", 3, "--sample-every", 0, "--out", "r")
     assert shapedreamer(monkeypatch, "train", "shapes", "--textbook", "--epochs", 1, *small) == 0

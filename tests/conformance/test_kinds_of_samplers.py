@@ -39,6 +39,7 @@ def test_the_mistake_of_a_wrong_sampler_is_named(name: str) -> None:
 # A search for more of each kind
 
 
+@pytest.mark.slow
 @few
 @given(st.floats(0.05, 1.5).filter(lambda factor: abs(factor - 1) > 1e-3))
 def test_any_factor_of_the_predicted_noise_but_1_fails(factor: float) -> None:
@@ -46,12 +47,14 @@ def test_any_factor_of_the_predicted_noise_but_1_fails(factor: float) -> None:
     assert report.mistakes == [mistakes.WRONG_DIRECTION.name]
 
 
+@pytest.mark.slow
 @few
 @given(st.floats(0.0, 1.0))
 def test_any_amount_of_fresh_noise_is_right_if_the_rest_fits(share: float) -> None:
     c.check_sampler(kinds.stochastic(share)).raise_if_failed()
 
 
+@pytest.mark.slow
 @few
 @given(st.sampled_from(["amax", "mean", "std", "median", "norm"]), st.floats(0.1, 2.0))
 def test_any_statistic_of_the_batch_is_found(statistic: str, strength: float) -> None:
@@ -81,6 +84,7 @@ def test_2m_with_a_wrong_weight_is_named(weight: float) -> None:
     assert report.mistakes == [mistakes.WRONG_WEIGHT.name]
 
 
+@pytest.mark.slow
 @few
 @given(st.floats(0.0, 3.0).filter(lambda scale: abs(scale - 1) > 0.01), st.booleans())
 def test_noise_of_any_other_size_fails(scale: float, multistep: bool) -> None:
@@ -88,6 +92,7 @@ def test_noise_of_any_other_size_fails(scale: float, multistep: bool) -> None:
     assert (multistep and abs(scale - 1) < 0.1) or not c.check_sampler(sampler).passed
 
 
+@pytest.mark.slow
 @few
 @given(st.sampled_from(["drift", "score", "noise"]), st.floats(0.5, 1.5).filter(lambda factor: abs(factor - 1) > 0.03))
 def test_euler_maruyama_with_any_wrong_factor_fails(name: str, factor: float) -> None:

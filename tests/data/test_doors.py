@@ -14,7 +14,7 @@ from tests.data.hostile import DOORS
 
 SECONDS = 5.0  # of the processor, for each file
 PEAK_MB = 1000
-DEFAULT = ("data folder", "data sprites", "data mnist", "explore --image")
+DEFAULT = ("data mnist", "explore --image")
 OTHERS = tuple(door for door in DOORS if door not in DEFAULT)
 
 

@@ -50,7 +50,7 @@ if check.lab{number}.half(half):
 # The explanation of half.
 
 # %%
-print("not run by the runner")
+print("not run by a check")
 
 # %% tags=["exercise"] name="quarter"
 def quarter(x):

@@ -40,6 +40,7 @@ def test_a_lab_runs_and_its_notebook_has_the_outputs() -> None:
     assert names == {"stdout"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "message"), [("return x", "✗ lab90.half: you return x itself"), ("return 1 / 0\nhalf(1)", "ZeroDivision")]
 )

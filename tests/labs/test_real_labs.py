@@ -10,10 +10,11 @@ import pytest
 
 from shapedreamer import cli
 from shapedreamer.labs import build, progress
+from shapedreamer.labs.formulas import to_unicode
 from shapedreamer.labs.process import run_task
-from shapedreamer.labs.run import Task
+from shapedreamer.labs.run import Task, has_output_above
 from shapedreamer.labs.runner import COMMANDS
-from shapedreamer.labs.source import Lab, read_labs, to_script
+from shapedreamer.labs.source import HIDDEN, Lab, read_labs, to_exercise, to_script
 
 ROOT = Path(__file__).parents[2]
 LABS = read_labs()
@@ -64,6 +65,31 @@ def test_every_exercise_passes_in_the_runner(lab: Lab, tmp_path: Path) -> None:
         assert not reason, said
         assert results[-1]["passed"] is True, said
         assert "the code after it failed" not in said, said
+
+
+@pytest.mark.slow
+@lab_by_lab
+def test_the_cells_above_an_exercise_run_in_the_runner(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / lab.path.name).write_text(to_script(to_exercise(lab)), encoding="utf-8")
+    progress.write(tmp_path, progress.EMPTY)
+    for name in lab.exercises:
+        if has_output_above(lab, name):
+            output: list[str] = []
+            _, reason = run_task(Task(lab.path.name, lab.name, name, above=True), tmp_path, 300, output.append)
+            said = "".join(output)
+            assert not reason, said
+            assert " raised " not in said, said
+            assert said, name
+
+
+@lab_by_lab
+def test_every_formula_can_be_shown_in_a_terminal(lab: Lab) -> None:
+    for cell in lab.cells:
+        if set(cell.tags) & set(HIDDEN):
+            for formula in re.findall(r"\$([^$]+)\$", re.sub(r"`[^`]*`", "", cell.text)):
+                text = to_unicode(formula)
+                assert not set(r"\{}$") & set(text), formula
+                assert not re.search(r"[a-z]{4}", text) or "text" in formula, text
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ def test_the_right_answer_passes_and_its_numbers_are_compared_with_the_predictio
     assert check()[0]
     output = capsys.readouterr().out
     assert "Measured: 1 and 0.5. So a) a half is smaller. You predicted b) a half is larger." in output
-    assert "not run by the runner" not in output
+    assert "not run by a check" not in output
     assert progress.read(Path())["solved"] == ["lab90.half"]
     assert progress.read(Path())["predictions"] == {"lab90.size": "b"}
 

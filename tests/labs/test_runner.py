@@ -80,6 +80,28 @@ def test_the_predictions_are_asked_once_for_each_exercise() -> None:
     assert "Your prediction?" not in learner.fill_in("return 2 * x")
 
 
+@pytest.mark.slow
+def test_show_runs_the_cells_above_an_exercise() -> None:
+    learner = Learner()
+    assert "has no pictures" in learner.type("show")
+    assert "Type show" not in learner.fill_in("return x")
+    opened = learner.type("lab90.quarter")
+    assert "type show to see them" in opened
+    shown = learner.type("show")
+    assert "not run by a check" in shown
+    assert "✗" not in shown
+    file = Path("labs/lab90_halves.py")
+    file.write_text(file.read_text().replace("not run by a check", '" + 1 + "'))
+    learner.runner.poll()
+    assert "lab90_halves.py, line" in learner.type("show")
+
+
+def test_a_solution_is_shown_in_full_on_a_narrow_terminal() -> None:
+    learner = Learner()
+    learner.runner.console = Console(file=learner.output, width=20, soft_wrap=True)
+    assert "    return x / 2  # the secret solution\n" in learner.fill_in("return x / 2")
+
+
 def test_hints_come_one_by_one_and_only_when_asked_for() -> None:
     learner = Learner()
     assert [word in learner.type("hint") for word in ("first", "second")] == [True, True]
@@ -106,6 +128,7 @@ def test_next_list_and_jumps() -> None:
     assert "solution appears when you have solved" in learner.type("solution")
 
 
+@pytest.mark.slow
 def test_the_exam_solves_the_lab() -> None:
     learner = Learner()
     learner.type("exam")
@@ -119,6 +142,7 @@ def test_the_exam_solves_the_lab() -> None:
     assert "You have done all labs" in learner.type("next")
 
 
+@pytest.mark.slow
 def test_reset_empties_one_exercise_and_keeps_the_old_file() -> None:
     learner = Learner()
     learner.fill_in("return x / 2")
@@ -142,6 +166,7 @@ def test_reset_empties_one_exercise_and_keeps_the_old_file() -> None:
     assert "lab90.half" in progress.read(Path("labs"))["solved"]
 
 
+@pytest.mark.slow
 def test_check_all_finds_what_is_solved() -> None:
     learner = Learner()
     learner.fill_in("return x / 2")
@@ -174,6 +199,7 @@ def test_nothing_ends_the_runner(code: str, message: str) -> None:
     assert "1. lab" not in learner.type("list")
 
 
+@pytest.mark.slow
 def test_a_loop_is_stopped() -> None:
     learner = Learner(timeout=5)
     assert "it did not finish in 5 seconds; does a loop never end?" in learner.fill_in("while True: pass")
@@ -183,7 +209,8 @@ def test_a_loop_is_stopped() -> None:
 def test_saving_again_or_typing_stops_a_check() -> None:
     learner = Learner()
     learner.runner.commands.put("quit")
-    assert "The check was stopped." in learner.fill_in("while True: pass")
+    assert "Stopped, because you typed a command." in learner.fill_in("while True: pass")
+    assert "Your prediction?" in learner.fill_in("return x")  # not lost with the check that was stopped
 
 
 def test_a_learners_module_does_not_hide_pythons_own() -> None:

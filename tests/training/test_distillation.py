@@ -295,6 +295,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(teacher: Path, uninterrupted:
     assert_same_run(out, uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_with_distribution_matching_equals_an_uninterrupted_one(teacher: Path, tmp_path: Path) -> None:
     uninterrupted, resumed = tmp_path / "uninterrupted", tmp_path / "resumed"
     distill(teacher, uninterrupted, epochs=2, sample_every=0, dmd_weight=1.0)

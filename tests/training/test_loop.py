@@ -241,9 +241,8 @@ def test_a_run_killed_at_random_moments_and_resumed_equals_an_uninterrupted_one(
     assert_same_run(uninterrupted, out)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, None), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, None), (signal.SIGTERM, 143)])
 def test_a_signal_stops_and_saves_a_run_that_resumes_exactly(
     uninterrupted: Path, tmp_path: Path, number: int, code: int | None
 ) -> None:

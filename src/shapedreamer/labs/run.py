@@ -34,6 +34,7 @@ class Task:
     result:   the file for the results: a line of JSON for each exercise, {"exercise", "passed", "message"}. When the
               exercises are judged, each line follows one with only "exercise", which says that it has begun
     folder:   the working directory as the learner sees it, for the paths of pictures
+    above:    show the output of the cells above the exercise, and check nothing
     ask:      whether to show the predictions that the learner has not made
     skip:     exercises that are not run, because they ended an earlier process
     cpu_seconds, memory: limits of this process, in seconds and bytes; 0 for none
@@ -44,6 +45,7 @@ class Task:
     exercise: str
     result: str = ""
     folder: str = ""
+    above: bool = False
     ask: bool = True
     skip: tuple[str, ...] = ()
     cpu_seconds: int = 0
@@ -69,6 +71,9 @@ def main(argument: str) -> None:
             file.flush()
 
         session = Session(task)
+        if task.above:
+            session.show_above(task.exercise)
+            return
         if task.exercise:
             result = session.check(task.exercise)
             if not any(seen is result for seen in verdict.SHOWN):  # the check itself was not reached
@@ -114,6 +119,23 @@ class Session:
             return self._run_check(name)
         except CellError as error:
             return Verdict(exercise, False, str(error))
+
+    def show_above(self, name: str) -> None:
+        """Run the cells between the exercise before this one and this one, with their output and pictures."""
+        try:
+            if self.problem:
+                raise CellError(self.problem)
+            show.FOLDER = Path("pictures", f"{self.task.lab}-{name}-above")
+            show.PREFIX = Path(self.task.folder)
+            _remove_pictures(show.FOLDER)
+            exercise = self._exercise_cell(name)
+            for cell in self._cells_before(exercise):
+                self._prepare(cell)
+            for cell in cells_above(self.learner, name):
+                if "prediction" in cell.tags or not cell.tags:
+                    self._run(cell)
+        except CellError as error:
+            print(error)
 
     def _exercise_cell(self, name: str) -> Cell:
         """The learner's cell of an exercise. CellError if it is not there exactly once."""
@@ -281,6 +303,19 @@ def _limit(cpu_seconds: int, memory: int) -> None:
         with contextlib.suppress(ValueError, OSError):  # macOS has no such limit
             resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
             resource.setrlimit(resource.RLIMIT_FSIZE, (memory, memory))
+
+
+def cells_above(lab: Lab, name: str) -> list[Cell]:
+    """The code cells between the check of the exercise before this one and this one."""
+    cells = [cell for cell in lab.cells if not cell.markdown]
+    end = next((i for i, cell in enumerate(cells) if "exercise" in cell.tags and cell.name == name), 0)
+    start = max((i + 1 for i, cell in enumerate(cells[:end]) if "check" in cell.tags), default=0)
+    return cells[start:end]
+
+
+def has_output_above(lab: Lab, name: str) -> bool:
+    """Whether a code cell above an exercise is there for its output: it has no tags."""
+    return any(not cell.tags for cell in cells_above(lab, name))
 
 
 def _without_space(text: str) -> str:

@@ -21,8 +21,9 @@ from rich.syntax import Syntax
 from ..common.errors import UserError
 from ..common.files import write_atomic
 from . import assistance, progress
+from .formulas import readable
 from .process import ENDED, STOPPED, run_task
-from .run import CELL_TIME_LIMIT, Task
+from .run import CELL_TIME_LIMIT, Task, has_output_above
 from .source import Lab, read_lab, read_labs, replace_cell, restore, to_exercise, to_notebook, to_script
 
 POLL = 0.25  # seconds between two looks at the file
@@ -31,10 +32,11 @@ BACKUPS = ".backup"  # where `reset` keeps the learner's file
 
 COMMANDS = {
     "hint": "a hint, 1 of 3; type it again for the next one",
+    "show": "the pictures of the text above the exercise",
     "check": "check the exercise now; saving the file does the same",
     "next": "go to the next unsolved exercise",
     "exam": "go to the exam of this lab; passing it solves the lab",
-    "lab3": "go to another lab; or to an exercise: lab3.mixing",
+    "lab3": "go to another lab; or to an exercise: lab3.blend",
     "solution": "the solution of an exercise that you have solved",
     "reset": "empty the exercise again; your file is kept in the folder .backup",
     "list": "the list of all labs and your progress",
@@ -169,6 +171,7 @@ class Runner:
         name = words[0].removeprefix("/") if words else ""
         actions = {
             "hint": self.hint,
+            "show": self.show_above,
             "check": self.check,
             "next": self.go_to_next,
             "exam": lambda: self.open(f"{self.lab.name}.exam"),
@@ -207,6 +210,8 @@ class Runner:
             self.say(f"{self.path} has no cell with the exercise {name} any more; type reset to restore it")
             return
         self.say(f"Fill in the exercise in {self.path}, line {cells[0].line}, and save the file. Stuck? Type hint.")
+        if has_output_above(self.lab, name):
+            self.say("The text above it describes pictures or numbers; type show to see them.")
 
     def go_to(self, name: str) -> None:
         if name in self.labs:
@@ -224,7 +229,16 @@ class Runner:
     def hint(self) -> None:
         """Show the next hint of the current exercise."""
         if self.current:
-            self.console.print(Markdown(assistance.next_hint(self.current, self.folder)))
+            self._print_markdown(assistance.next_hint(self.current, self.folder))
+
+    def show_above(self) -> None:
+        """Run the cells between the last exercise and this one, and show their output and pictures."""
+        name = self.current.partition(".")[2]
+        if not self.current or not has_output_above(self.lab, name):
+            self.say("The text above this exercise has no pictures.")
+            return
+        self.say(f"Running the cells above {self.current} …")
+        self._run(Task(self.path.name, self.lab.name, name, folder=str(self.folder), above=True))
 
     def show_solution(self) -> None:
         if self.current not in self.solved():
@@ -257,12 +271,11 @@ class Runner:
         exercise, name = self.current, self.current.partition(".")[2]
         self.stamp = self._stamp()
         self.say(f"Checking {exercise} …")
-        ask, self.asked = exercise != self.asked, exercise
-        task = Task(self.path.name, self.lab.name, name, folder=str(self.folder), ask=ask)
-        results, reason = run_task(task, self.folder, self.timeout, self._write, self._interrupted)
+        task = Task(self.path.name, self.lab.name, name, folder=str(self.folder), ask=exercise != self.asked)
+        results, reason = self._run(task)
         if reason == STOPPED:
-            self.say("The check was stopped.")
             return False
+        self.asked = exercise
         passed = any(result.get("passed") is True and result["exercise"] == exercise for result in results)
         if not results:
             self.say(f"✗ {exercise}: {reason or ENDED}\n  A hint? Type: hint")
@@ -271,6 +284,14 @@ class Runner:
             self._congratulate(exercise)
         return passed
 
+    def _run(self, task: Task) -> tuple[list[dict[str, Any]], str]:
+        """Run a task and show its output. Return its results, and why it ended early."""
+        results, reason = run_task(task, self.folder, self.timeout, self._write, self._interrupted)
+        if reason == STOPPED:
+            why = "the file was saved again" if self.commands.empty() else "you typed a command"
+            self.say(f"Stopped, because {why}.")
+        return results, reason
+
     def _interrupted(self) -> bool:
         """Whether to stop a check: the file was saved again, or a command was typed."""
         return not self.commands.empty() or self._stamp() not in (None, self.stamp)
@@ -278,7 +299,7 @@ class Runner:
     def _congratulate(self, exercise: str) -> None:
         if text := assistance.explanation(exercise):
             self.console.print()
-            self.console.print(Markdown(text))
+            self._print_markdown(text)
         self._print_solution(exercise)
         if exercise.endswith(".exam"):
             self.say(f"That was the exam: {self.lab.title} is done.")
@@ -287,7 +308,8 @@ class Runner:
     def _print_solution(self, exercise: str) -> None:
         self.console.print("\n[bold]A solution[/bold] (yours may look different)")
         code = assistance.solution(exercise)
-        self.console.print(Syntax(code, "python", theme="ansi_dark", background_color="default", word_wrap=True))
+        syntax = Syntax(code, "python", theme="ansi_dark", background_color="default")
+        self.console.print(syntax.highlight(code), end="", soft_wrap=True)  # as text, because a Syntax is cut off
 
     def check_all(self) -> None:
         """Check every exercise of every file. What passes is stored as solved; nothing becomes unsolved."""
@@ -340,6 +362,9 @@ class Runner:
         return path
 
     # Output and progress
+
+    def _print_markdown(self, text: str) -> None:
+        self.console.print(Markdown(readable(text)))
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

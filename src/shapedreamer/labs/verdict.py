@@ -35,6 +35,7 @@ from ..common.notebook import display, kernel_shell
 from ..imaging import render
 from ..imaging.show import show_picture
 from . import assistance, progress
+from .formulas import readable
 
 TIME_LIMIT = 60  # seconds that a check may take
 LIBRARIES = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), "<frozen")
@@ -91,7 +92,7 @@ def exercise(test: Callable[..., str | None]) -> Callable[..., Verdict]:
     def hint() -> None:
         text = assistance.next_hint(name)
         if kernel_shell() is None:
-            print(text)
+            print(readable(text))
         else:
             display({"text/markdown": text, "text/plain": text})
 

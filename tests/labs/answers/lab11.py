@@ -277,6 +277,7 @@ ANSWERS = {
         right=[res, Res()],
         wrong=[
             (_res(skip=False), "skip path is missing"),
+            (lambda block, x, time: x + res(block, x, time, skip=False), "not x: this block turns"),
             (_res(act1=False), "first SiLU"),
             (_res(act2=False), "second SiLU"),
             (_res(time_act=False), "SiLU on the embedding"),

@@ -108,6 +108,11 @@ def piled_up(x0: Any, times: Any, eps: Any, schedule: Any) -> Any:
     return torch.stack(pictures)
 
 
+def one_before(x0: Any, times: Any, eps: Any, schedule: Any) -> Any:
+    a = schedule.alpha_bar[[t - 1 for t in times]].float().view(-1, 1, 1, 1)
+    return a.sqrt() * x0 + (1 - a).sqrt() * eps
+
+
 def with_beta(x0: Any, times: Any, eps: Any, schedule: Any) -> Any:
     beta = schedule.beta[times].float().view(-1, 1, 1, 1)
     return (1 - beta).sqrt() * x0 + beta.sqrt() * eps
@@ -272,6 +277,8 @@ ANSWERS = {
             (with_beta, "single step"),
             (lambda x0, times, eps, schedule: list(with_loop(x0, times, eps, schedule)), "torch.stack"),
             (lambda x0, times, eps, s: with_loop(x0, [max(t - 1, 0) for t in times], eps, s), "off by one"),
+            (one_before, "the last entry"),
+            (lambda x0, times, eps, s: s.alpha_bar[times].sqrt() * x0, ".view(-1, 1, 1, 1)"),
         ],
     ),
     "add_time": Answers(
@@ -280,6 +287,7 @@ ANSWERS = {
             (lambda h, t, mlp, T: h + mlp(t.float().view(-1, 1))[:, :, None, None], "it needs t/T"),
             (lambda h, t, mlp, T: h + mlp(t / T)[:, :, None, None], "one column"),
             (lambda h, t, mlp, T: h + mlp(t.view(-1, 1))[:, :, None, None], "t.float()"),
+            (lambda h, t, mlp, T: h + mlp((t / T).view(-1, 1)), "does not broadcast"),
             (add_with(lambda h, time: h * time), "you multiply"),
             (add_with(lambda h, time: time.expand_as(h)), "h itself is lost"),
             (add_with(lambda h, time: h), "no effect"),

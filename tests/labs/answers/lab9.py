@@ -273,6 +273,7 @@ ANSWERS = {
             (_back(lambda a, b: ((a / b) ** 0.5, (1 - a) ** 0.5)), "already has a part"),
             (_back(lambda a, b: ((a / b) ** 0.5, (b - a) ** 0.5)), "divide by ᾱ_s"),
             (_back(lambda a, b: ((1 - a / b) ** 0.5, (a / b) ** 0.5)), "swapped"),
+            (_back(lambda a, b: ((b / a) ** 0.5, math.sqrt(1 - b / a))), "upside down"),
             (_back(lambda a, b: ((a / b) ** 0.5, 0)), "no noise"),
         ],
     ),

@@ -224,7 +224,13 @@ def res_block(answer: Any) -> str:
         for scaled in (False, True):
             block = ResBlock(4, c_out, 5, groups=2, scale_shift=scaled)
             _randomise(block)
-            yours = call(answer, block, x, time)
+            try:
+                yours = call(answer, block, x, time)
+            except AnswerError as error:
+                if "must match the size" in error.message and c_out != 4:
+                    message = f"add block.skip(x), not x: this block turns 4 channels into {c_out} ({error.message})"
+                    raise AnswerError(message) from None
+                raise
             right = block(x, time)
             where = "with scale_shift" if scaled else "without scale_shift"
             mistakes = {text: _res(block, x, time, **fault) for text, fault in RES_FAULTS.items()}

@@ -126,14 +126,22 @@ def forward_strip(answer: Any) -> str:
     times = [0, _int(10, 40), _int(60, 100), _int(120, 180)]
     x0, eps = torch.rand(1, 8, 8) * 2 - 1, torch.randn(1, 8, 8)
     a = table.alpha_bar[times].float().view(-1, 1, 1, 1)
-    yours = call(answer, x0, list(times), eps, table)
+    try:
+        yours = call(answer, x0, list(times), eps, table)
+    except AnswerError as error:
+        if "must match the size" in error.message:
+            message = "ᾱ of the strip has the shape (len(times),); with .view(-1, 1, 1, 1) it multiplies images"
+            raise AnswerError(message) from None
+        raise
     if isinstance(yours, (list, tuple)):
         raise AnswerError("your function returns a list of pictures; stack them into one tensor: torch.stack(…)")
     right = a.sqrt() * x0 + (1 - a).sqrt() * eps
     piled = [x0]
     for weight in a[1:]:
         piled.append(weight.sqrt() * piled[-1] + (1 - weight).sqrt() * eps)
-    before = table.alpha_bar[[max(t - 1, 0) for t in times]].float().view(-1, 1, 1, 1)
+    before, wrapped = (
+        table.alpha_bar[[max(t - 1, lowest) for t in times]].float().view(-1, 1, 1, 1) for lowest in (0, -1)
+    )
     same(
         yours,
         right,
@@ -150,6 +158,9 @@ def forward_strip(answer: Any) -> str:
             ),
             "t is off by one: ᾱ_t is schedule.alpha_bar[t], and index 0 is the clean image": (
                 before.sqrt() * x0 + (1 - before).sqrt() * eps
+            ),
+            "t is off by one: ᾱ_t is schedule.alpha_bar[t]; index −1 is the last entry, pure noise": (
+                wrapped.sqrt() * x0 + (1 - wrapped).sqrt() * eps
             ),
         },
     )
@@ -191,7 +202,14 @@ def add_time(answer: Any) -> str:
             mistakes["(B, C) is broadcast along H and W; with [:, :, None, None] it belongs to images and channels"] = (
                 h + time
             )
-        same(call(answer, h, t, mlp, T), right, "the result is not h + mlp(t/T), broadcast over H and W", mistakes)
+        try:
+            yours = call(answer, h, t, mlp, T)
+        except AnswerError as error:
+            if "must match the size" in error.message:
+                message = "(B, C) does not broadcast with (B, C, H, W); give it two dimensions with [:, :, None, None]"
+                raise AnswerError(message) from None
+            raise
+        same(yours, right, "the result is not h + mlp(t/T), broadcast over H and W", mistakes)
     return "one number for each channel, the same at all positions: the timestep says how noisy, not where."
 
 

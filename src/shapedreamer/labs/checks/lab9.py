@@ -178,8 +178,15 @@ def back_to_t(answer: Any) -> str:
     def mix(signal: float, noise: float) -> Tensor:
         return signal * x_s.double() + noise * eps.double()
 
+    try:
+        yours = call(answer, x_s, s, t, eps, schedule)
+    except AnswerError as error:
+        if "math domain error" in error.message:
+            message = "you take the root of a negative number; the ratio ᾱ_t/ᾱ_s is below 1. Is yours upside down?"
+            raise AnswerError(message) from None
+        raise
     same(
-        call(answer, x_s, s, t, eps, schedule),
+        yours,
         mix(ratio**0.5, (1 - ratio) ** 0.5),
         "this is not √(ᾱ_t/ᾱ_s) x_s + √(1 − ᾱ_t/ᾱ_s) ε",
         {
