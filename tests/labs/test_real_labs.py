@@ -46,19 +46,15 @@ def test_links_lead_somewhere(lab: Lab) -> None:
             assert (ROOT / "labs" / target).exists(), target
 
 
-@pytest.mark.slow
-@lab_by_lab
-def test_the_solved_notebook_runs(lab: Lab) -> None:
-    pytest.importorskip("nbclient")
-    build.solve(lab)
+# `make labs`, which .ci/run calls, executes all solved notebooks, and so every check cell
 
 
 @pytest.mark.slow
 @lab_by_lab
-def test_every_exercise_passes_in_the_runner(lab: Lab, tmp_path: Path) -> None:
+def test_the_first_exercise_and_the_exam_pass_in_the_runner(lab: Lab, tmp_path: Path) -> None:
     (tmp_path / lab.path.name).write_text(to_script(lab), encoding="utf-8")
     progress.write(tmp_path, progress.EMPTY)
-    for name in lab.exercises:
+    for name in (lab.exercises[0], lab.exercises[-1]):
         output: list[str] = []
         results, reason = run_task(Task(lab.path.name, lab.name, name), tmp_path, 300, output.append)
         said = "".join(output)
@@ -72,7 +68,7 @@ def test_every_exercise_passes_in_the_runner(lab: Lab, tmp_path: Path) -> None:
 def test_the_cells_above_an_exercise_run_in_the_runner(lab: Lab, tmp_path: Path) -> None:
     (tmp_path / lab.path.name).write_text(to_script(to_exercise(lab)), encoding="utf-8")
     progress.write(tmp_path, progress.EMPTY)
-    for name in lab.exercises:
+    for name in lab.exercises[:2]:
         if has_output_above(lab, name):
             output: list[str] = []
             _, reason = run_task(Task(lab.path.name, lab.name, name, above=True), tmp_path, 300, output.append)

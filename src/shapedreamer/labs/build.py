@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from ..common.files import write_atomic
 from .source import Cell, Lab, read_labs, to_exercise, to_notebook, to_script, without_marks
 
 PACKAGE = "shapedreamer"
+PROCESSES = 2  # labs that run at the same time, each on one thread
 COLAB = """\
 # In Google Colab this cell installs ShapeDreamer; anywhere else it does nothing.
 import sys
@@ -43,14 +45,19 @@ def main(arguments: list[str] | None = None) -> int:
         labs = [lab for lab in read_labs() if not options.labs or lab.name in options.labs]
         for path, text in exercise_files(labs).items():
             write_if_changed(path, text)
-        for lab in [] if options.exercises_only else labs:
-            start = time.monotonic()
-            write_if_changed(solved_path(lab), solve(lab))
-            print(f"{lab.name} ran in {time.monotonic() - start:.0f} s", flush=True)
+        with ThreadPoolExecutor(PROCESSES) as pool:
+            for _ in pool.map(_write_solved, [] if options.exercises_only else labs):
+                pass  # an error of a lab is raised here
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _write_solved(lab: Lab) -> None:
+    start = time.monotonic()
+    write_if_changed(solved_path(lab), solve(lab))
+    print(f"{lab.name} ran in {time.monotonic() - start:.0f} s", flush=True)
 
 
 def exercise_files(labs: list[Lab]) -> dict[Path, str]:
@@ -115,7 +122,7 @@ def _environment() -> Mapping[str, str]:
     return {
         "PYTHONPATH": f"{source}{os.pathsep}{paths}" if paths else source,
         "SHAPEDREAMER_LABS": "build",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
+        "OMP_NUM_THREADS": "1",
     }
 
 
