@@ -210,6 +210,7 @@ def test_saving_again_or_typing_stops_a_check() -> None:
     learner = Learner()
     learner.runner.commands.put("quit")
     assert "Stopped, because you typed a command." in learner.fill_in("while True: pass")
+    learner.runner.commands.get()
     assert "Your prediction?" in learner.fill_in("return x")  # not lost with the check that was stopped
 
 
@@ -280,7 +281,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     for wrong in (["dance"], ["hint", "folder"], ["report"], ["report", "nowhere"]):
         assert shapedreamer(monkeypatch, *wrong) == 2
     errors = capsys.readouterr().err
-    assert "there is no action 'dance'; choose one of hint, check" in errors
+    assert "there is no action 'dance'; choose one of hint, show" in errors
     assert "only report takes a folder" in errors
     assert "say where the submissions are" in errors
     assert "nowhere is not a folder with submissions" in errors
