@@ -317,6 +317,10 @@ def test_jupyter_writes_notebooks_and_starts_jupyterlab_with_ipc(
     assert Path("labs/lab90_halves.ipynb").exists()
     assert any("jupyterlab" in word for word in called[0])
     assert sys.platform == "win32" or any("transport=ipc" in word for word in called[0])
+    monkeypatch.setattr(jupyter, "ROOT", ["--allow-root"])  # as in a container
+    assert shapedreamer(monkeypatch, "--jupyter") == 0
+    assert "--allow-root" in called[1]
+    assert "open the address with ?token=" in capsys.readouterr().out
 
     def missing(module: str, extra: str) -> None:
         raise UserError("this needs jupyterlab: pip install 'shapedreamer[labs]'")

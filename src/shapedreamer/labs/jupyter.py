@@ -1,5 +1,6 @@
 """`shapedreamer labs --jupyter`: the labs as notebooks in JupyterLab."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from .source import read_labs
 
 # over TCP, ipykernel 7 prints a warning into the first cell; Windows has no other transport
 TRANSPORT = [] if sys.platform == "win32" else ["--KernelManager.transport=ipc"]
+# in a container one is usually root, and JupyterLab would refuse to start
+ROOT = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
 
 
 def open_jupyter(folder: Path, *options: str) -> int:
@@ -27,5 +30,6 @@ def open_jupyter(folder: Path, *options: str) -> int:
     if repaired := progress.repair(folder):
         print(repaired)
     print(f"{len(written)} notebooks written to {folder}; Ctrl-C ends JupyterLab", flush=True)
-    command = [sys.executable, "-m", "jupyterlab", *TRANSPORT, *options]
+    print("If no browser opens, open the address with ?token= that appears below.", flush=True)
+    command = [sys.executable, "-m", "jupyterlab", *TRANSPORT, *ROOT, *options]
     return subprocess.run(command, cwd=folder, check=False).returncode
