@@ -117,6 +117,7 @@ def test_no_module_has_the_name_of_a_public_function(name: str) -> None:
     assert f"shapedreamer.{name}" not in MODULES
 
 
+@pytest.mark.slow
 def test_importing_submodules_does_not_replace_public_names() -> None:
     code = (
         f"import importlib, inspect\nfor name in {MODULES!r}: importlib.import_module(name)\n"

@@ -113,7 +113,12 @@ def command(*arguments: str, **options: object) -> "subprocess.CompletedProcess[
 
 
 @pytest.mark.parametrize(
-    "environment", [{"COLUMNS": "5"}, {"COLUMNS": "x"}, {"HOME": ""}, {"PYTHONIOENCODING": "ascii"}, {"TERM": "dumb"}]
+    "environment",
+    [
+        {"COLUMNS": "5"},
+        {"PYTHONIOENCODING": "ascii"},
+        *(pytest.param(other, marks=pytest.mark.slow) for other in ({"COLUMNS": "x"}, {"HOME": ""}, {"TERM": "dumb"})),
+    ],
 )
 def test_the_command_works_in_poor_terminals(environment: dict[str, str]) -> None:
     assert "usage: shapedreamer" in command("--help", env=environment).stdout

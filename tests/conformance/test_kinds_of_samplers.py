@@ -1,10 +1,12 @@
 """Nothing wrong passes and nothing right is refused: samplers of every kind, and a search for more of each kind."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 import torch
+from _pytest.mark.structures import ParameterSet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -26,7 +28,13 @@ def test_a_right_sampler_passes(name: str) -> None:
     assert report.notes == [note.name for note in notes]
 
 
-@pytest.mark.parametrize("name", kinds.WRONG)
+def _marked(names: Iterable[str]) -> list[ParameterSet]:
+    """The names as parameters; those whose check makes thousands of steps are slow."""
+    long = ("Euler–Maruyama", "DDPM over all T")
+    return [pytest.param(n, marks=[pytest.mark.slow] * any(word in n for word in long)) for n in names]
+
+
+@pytest.mark.parametrize("name", _marked(kinds.WRONG))
 def test_the_mistake_of_a_wrong_sampler_is_named(name: str) -> None:
     sampler, mistake = kinds.WRONG[name]
     report = c.check_sampler(sampler)

@@ -15,6 +15,12 @@ from tests.labs.answers import Answers
 
 LABS = [read_lab(path) for path in sorted((Path(__file__).parents[2] / "labs").glob("lab*.py"))]
 EXERCISES = [pytest.param(lab, name, id=f"{lab.name}-{name}") for lab in LABS for name in lab.exercises]
+TRAINING = ("lab2-exam", "lab12-score", "lab12-train_steps")  # their checks train a network for each answer
+EXERCISES_BY_SPEED = [
+    pytest.param(lab, name, id=f"{lab.name}-{name}", marks=[pytest.mark.slow] * (f"{lab.name}-{name}" in TRAINING))
+    for lab in LABS
+    for name in lab.exercises
+]
 SEEDS = 200
 
 
@@ -74,7 +80,7 @@ def test_right_answers_in_another_style_pass(lab: Lab, name: str) -> None:
             assert result.passed, f"{answer}: {result.message}"
 
 
-@pytest.mark.parametrize(("lab", "name"), EXERCISES)
+@pytest.mark.parametrize(("lab", "name"), EXERCISES_BY_SPEED)
 def test_each_wrong_answer_gets_its_message(lab: Lab, name: str) -> None:
     wrong = answers(lab)[name].wrong
     assert len(wrong) >= (3 if name == "exam" else 5)

@@ -25,6 +25,7 @@ def test_learners_notebooks_install_the_package_in_colab_only() -> None:
     assert "package" not in names  # nothing is installed here
 
 
+@pytest.mark.slow
 def test_a_lab_runs_and_its_notebook_has_the_outputs() -> None:
     pytest.importorskip("nbclient")
     text = build.solve(read_labs()[0])

@@ -4,6 +4,7 @@ import base64
 import re
 import shlex
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -590,6 +591,16 @@ def decode(text: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), np.uint8)
 
 
+def url_contains(image: np.ndarray) -> Callable[[str], bool]:
+    """Whether a URL contains this picture. The page updates its URL a little after each change."""
+
+    def contains(url: str) -> bool:
+        found = re.search("image=([^&]*)", urlsplit(url).fragment)
+        return found is not None and zlib.decompress(base64.urlsafe_b64decode(found[1] + "==")) == image.tobytes()
+
+    return contains
+
+
 def test_draw_and_continue_from_the_drawing(visit: Open, engine: FakeEngine) -> None:
     page = visit(SPRITES + "&view=draw")
     expected = expected_images(engine, 0)[0]
@@ -611,7 +622,7 @@ def test_draw_and_continue_from_the_drawing(visit: Open, engine: FakeEngine) -> 
     paint(page, (0, 0))
     page.locator("#undo").click()
     assert (shown_images(page)[0] == expected).all()
-    page.wait_for_url(re.compile("image="))
+    page.wait_for_url(url_contains(expected))
     again = visit("#" + urlsplit(page.url).fragment)
     assert (shown_images(again)[0] == expected).all()
     since = len(engine.messages)

@@ -189,6 +189,7 @@ def test_the_dmd_gradient_is_0_while_the_fake_denoiser_equals_the_teacher(teache
     assert not torch.equal(matching.dmd_gradient(y, label, 1), torch.zeros_like(y))
 
 
+@pytest.mark.slow
 def test_the_dmd_gradient_leads_away_from_images_that_the_student_generates_too_often(teacher: Path) -> None:
     matching = distribution_matching(teacher)
     white = torch.ones(16, *load(teacher).sample(1).shape[1:])

@@ -79,6 +79,7 @@ def test_a_run_folder_contains_all_documented_files(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_tensorboard_holds_losses_and_samples(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -384,6 +384,7 @@ def real(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_real_tiles_are_the_same_in_every_form(tmp_path: Path) -> None:
     train, held_out = load(real(DCSS_NPZ))
     assert len(train) + len(held_out) == 3862
