@@ -3,12 +3,17 @@
 #   make test    run the default tests
 #   make docs    build the documentation in build/docs
 #   make labs    generate the labs' exercise files and solved notebooks
+#   make dist    build the sdist, the wheel and a bill of materials in dist/
+# `make dream TORCH=cpu` installs the small build of PyTorch, without CUDA, and so do the other commands. Other values are
+# those of uv's --torch-backend, such as auto, cu130 or rocm7.2. The environment keeps to the build it was made with.
 # The documentation has a demo that runs in the browser, if the tarball of onnxruntime-web is there. `make docs-runtime`
 # fetches it with npm into build/; without npm, set SHAPEDREAMER_ONNXRUNTIME to its path. Nothing else needs a network.
 PYTHON ?= python3
+TORCH ?= $(patsubst .venv/torch-%,%,$(wildcard .venv/torch-*))
 BIN := .venv/bin
+NVIDIA_DRIVER := $(wildcard /proc/driver/nvidia/version /dev/nvidiactl /dev/dxg)
 
-.PHONY: dream test docs docs-runtime labs peers setup clean
+.PHONY: dream test docs docs-runtime labs dist peers setup clean
 
 dream: setup
 	@$(BIN)/shapedreamer live --open
@@ -29,17 +34,36 @@ peers: setup
 labs: setup
 	@$(BIN)/python -m shapedreamer.labs.build
 
+dist: setup
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python .ci/sbom.py > dist/sbom.cdx.json
+
 docs-runtime: setup
 	@mkdir -p build
 	@cd build && npm pack --silent --prefer-offline "$$(../$(BIN)/python -c 'from shapedreamer.live.site import RUNTIME; print(RUNTIME)')"
 
 setup: .venv/installed
 
+define make_venv
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; this is " + sys.version)'
+$(PYTHON) -m venv .venv
+endef
+
 # installed again when its requirements have changed
-.venv/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; this is " + sys.version)'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[track,diffusers,data,export,web,labs,dev]'
+.venv/installed: pyproject.toml constraints.txt $(if $(TORCH),.venv/torch-$(TORCH))
+ifeq ($(TORCH)$(NVIDIA_DRIVER)$(shell uname),Linux)
+	@[ -x $(BIN)/shapedreamer ] || echo 'No NVIDIA driver found, but the default build of PyTorch brings gigabytes of CUDA: `make $(or $(MAKECMDGOALS),dream) TORCH=cpu` avoids the download.'
+endif
+	$(make_venv)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[track,diffusers,data,export,web,cloud,labs,dev]'
+	@touch $@
+
+.venv/torch-$(TORCH): constraints.txt
+	$(make_venv)
+	$(BIN)/python -m pip install --quiet -c constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --no-deps --reinstall --torch-backend=$(TORCH) torch
+	@rm -f .venv/torch-*
 	@touch $@
 
 .venv/installed-docs: .venv/installed
@@ -47,4 +71,4 @@ setup: .venv/installed
 	@touch $@
 
 clean:
-	rm -rf .venv build runs
+	rm -rf .venv build dist runs

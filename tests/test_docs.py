@@ -22,7 +22,10 @@ from shapedreamer.training.loop import train
 from tests.tiny import SMALL
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", *(f"docs/{page}.md" for page in ("guide", "coming-from", "live", "export", "troubleshooting")))
+PAGES = (
+    "README.md",
+    *(f"docs/{page}.md" for page in ("guide", "coming-from", "live", "export", "troubleshooting", "cloud")),
+)
 COMMANDS = sorted(
     {c for page in PAGES for c in re.findall(r"^    (shapedreamer .*)$", (ROOT / page).read_text(), flags=re.MULTILINE)}
 )

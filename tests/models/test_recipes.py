@@ -156,6 +156,11 @@ def test_an_option_of_another_recipe_is_rejected(name: RecipeName, options: dict
         get_recipe(name, **options)
 
 
+def test_an_unknown_recipe_is_rejected_with_the_names_there_are() -> None:
+    with pytest.raises(UserError, match="unknown recipe 'squares'; choose one of shapes, "):
+        get_recipe("squares")
+
+
 def test_the_data_path_can_change_except_for_drawn_images() -> None:
     assert with_data_path(get_recipe("mnist", data="a"), "b") == get_recipe("mnist", data="b")
     assert with_data_path(shapes(), None) == shapes()

@@ -14,7 +14,7 @@ import torch
 
 from shapedreamer.common.errors import UserError
 from shapedreamer.imaging import render
-from shapedreamer.models.checkpoint import RunConfig, read_config
+from shapedreamer.models.checkpoint import RunConfig, load_checkpoint, read_config
 from shapedreamer.training.board import Board
 from shapedreamer.training.lock import NAME, lock_run
 from shapedreamer.training.loop import train
@@ -158,3 +158,15 @@ def test_a_lock_is_not_left_in_a_folder_that_cannot_be_used(tmp_path: Path, fold
         train(ONE_EPOCH, tmp_path)
     assert not (tmp_path / folder / NAME).exists()
     assert os.listdir(tmp_path) == ["checkpoints"]  # noqa: PTH208
+
+
+def test_a_callback_gets_every_checkpoint_after_it_was_written(tmp_path: Path) -> None:
+    saved: list[tuple[str, int]] = []
+
+    def on_save(path: Path) -> None:
+        assert path.parent == tmp_path / "run" / "checkpoints"
+        saved.append((path.stem, load_checkpoint(path).step))
+
+    train(replace(TINY, epochs=2), tmp_path / "run", sample_every=0, save_every=1, on_save=on_save)
+    names = [("epoch-0000", 0), ("latest", 0), ("best", 4), ("epoch-0001", 4), ("latest", 4)]
+    assert saved == [*names, ("best", 8), ("epoch-0002", 8), ("latest", 8)]

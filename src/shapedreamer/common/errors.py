@@ -1,6 +1,9 @@
 """Errors that the user can fix: the command line prints the message without a traceback and exits with status 2."""
 
+import contextlib
 import importlib
+import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 
@@ -17,3 +20,13 @@ def require(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise UserError(f"this needs {error.name}: pip install 'shapedreamer[{extra}]'") from error
+
+
+@contextlib.contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """For scripts: a UserError in the `with` block ends the program with its message on one line of stderr."""
+    try:
+        yield
+    except UserError as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -27,7 +27,7 @@ from ..common.names import (
     TimeAt,
     Weight,
 )
-from ..common.values import as_int
+from ..common.values import as_choice, as_int
 from .limits import check
 
 if TYPE_CHECKING:
@@ -408,9 +408,12 @@ RECIPES: dict[RecipeName, Callable[..., Recipe]] = {
 }
 
 
-def get_recipe(name: RecipeName, *, data: str | Path | None = None, **options: Any) -> Recipe:
-    """The recipe of this name with those options that are not None. UserError for an option it does not have."""
-    function = RECIPES[name]
+def get_recipe(name: str, *, data: str | Path | None = None, **options: Any) -> Recipe:
+    """The recipe of this name with those options that are not None.
+
+    UserError if there is no such recipe, or for an option that it does not have.
+    """
+    function = RECIPES[as_choice("recipe", name, tuple(RECIPES))]  # type: ignore[index]
     options = {key: value for key, value in options.items() if value is not None}
     if data is not None:
         options["data"] = data

@@ -52,6 +52,7 @@ def train(
     max_minutes: float | None = None,
     sample_every: int = 10,
     save_every: int = 10,
+    on_save: Callable[[Path], object] | None = None,
 ) -> Model:
     """Train a recipe in the run folder `out` (default runs/NAME) and return the model with averaged weights.
 
@@ -60,6 +61,7 @@ def train(
     sample_every:  epochs between sample grids; 0 for a single grid at the end
     save_every:    epochs between checkpoints that are kept, starting with the untrained epoch 0; 0 for none. `latest`
                    and `best` are written after every epoch
+    on_save:       called with the file of every checkpoint after it was written. `latest` is the last file of an epoch
 
     Ctrl-C and SIGTERM finish the current step, save, and then raise KeyboardInterrupt or SystemExit. UserError if the
     folder holds another run or another process is writing to it, if a checkpoint is damaged, the loss is not finite, or
@@ -75,6 +77,7 @@ def train(
     recipe = recipe.bind_data(data)
     check_network(recipe)
     run = _Training(recipe, out, data.spec, held_out, pick_device(device), sample_every, save_every)
+    run.on_save = on_save
     network, optimizers, schedule, weight, density = run.network, run.optimizers, run.schedule, run.weight, run.density
 
     with run.session(resume, ("predicting zero", run.baseline_loss), max_minutes, save_every) as (log, steps):

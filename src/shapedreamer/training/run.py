@@ -5,7 +5,7 @@ import shlex
 import signal
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -43,7 +43,10 @@ class Run(ABC):
 
     labels:   (N, L) labels of some images, stored with the weights; None for an unconditional model
     stateful: everything else whose state is needed to resume exactly, such as optimizers
+    on_save:  called with the file of every checkpoint after it was written, such as to copy it to another machine
     """
+
+    on_save: Callable[[Path], object] | None = None
 
     def __init__(
         self,
@@ -134,6 +137,8 @@ class Run(ABC):
         states = [part.state_dict() for part in self.stateful] if resumable else None
         weights = self.bare.state_dict(), self.ema.network.state_dict()
         save_checkpoint(self.checkpoints, name, self.config, step, *weights, self.best_loss, self.labels, states)
+        if self.on_save is not None:
+            self.on_save(self.checkpoints / f"{name}.safetensors")
 
     @property
     def resume_command(self) -> str:
