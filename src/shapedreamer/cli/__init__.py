@@ -63,9 +63,10 @@ def _run() -> int:
             description="Train a small diffusion model on your own machine, and watch it dream.",
             args=arguments or ["--help"],
             config=(tyro.conf.FlagCreatePairsOff,),
+            console_outputs=os.environ.get("RANK", "0") == "0",  # of several processes, one prints the help
         )
     except UserError as error:
-        return _fail(str(error), error.exit_code)
+        return error.exit_code if error.reported else _fail(str(error), error.exit_code)
     except MemoryError:
         return _fail("there is not enough memory; try a smaller --num, --batch-size or image")
     return result or 0

@@ -20,6 +20,7 @@ def run(
     max_minutes: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: no limit)")] = None,
     sample_every: int = 1,
     device: DeviceName = "auto",
+    devices: int = 1,
     out: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(default: runs/RECIPE-turbo)")] = None,
     resume: bool = False,
 ) -> None:
@@ -41,23 +42,26 @@ def run(
         max_minutes: Save and stop after this many minutes.
         sample_every: Epochs between sample grids; 0 for a single grid at the end.
         device: Where to compute.
+        devices: Processes on this machine that share the work: one for each GPU, or for groups of CPU cores.
         out: Run folder.
         resume: Continue the run in --out.
     """
     from ..training.distillation import distill
+    from ..training.processes import several
 
-    distill(
-        model,
-        out,
-        steps=steps,
-        dmd_weight=dmd_weight,
-        terminal_share=terminal_share,
-        lr=lr,
-        epochs=epochs,
-        seed=seed,
-        data=data,
-        resume=resume,
-        device=device,
-        max_minutes=max_minutes,
-        sample_every=sample_every,
-    )
+    with several(devices, device):
+        distill(
+            model,
+            out,
+            steps=steps,
+            dmd_weight=dmd_weight,
+            terminal_share=terminal_share,
+            lr=lr,
+            epochs=epochs,
+            seed=seed,
+            data=data,
+            resume=resume,
+            device=device,
+            max_minutes=max_minutes,
+            sample_every=sample_every,
+        )

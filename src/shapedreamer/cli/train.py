@@ -32,6 +32,8 @@ def run(
     sample_every: int = 10,
     save_every: int = 10,
     device: DeviceName = "auto",
+    devices: int = 1,
+    accumulate: int = 1,
     out: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(default: runs/RECIPE)")] = None,
     resume: bool = False,
 ) -> None:
@@ -58,36 +60,41 @@ def run(
         sample_every: Epochs between sample grids; 0 for a single grid at the end.
         save_every: Epochs between checkpoints that are kept; 0 keeps only latest and best.
         device: Where to compute.
+        devices: Processes on this machine that share the work: one for each GPU, or for groups of CPU cores.
+        accumulate: Parts in which each process computes its gradient; more parts need less memory.
         out: Run folder.
         resume: Resume the run in --out.
     """
     from ..models.checkpoint import read_config
     from ..models.recipes import get_recipe, with_data_path, with_overrides
     from ..training.loop import train
+    from ..training.processes import several
 
     out = out or Path("runs") / recipe
-    if resume and not textbook:
-        settings = with_data_path(read_config(out).recipe, images.data)
-    else:
-        settings = get_recipe(recipe, textbook=textbook, **images.options())
-    train(
-        with_overrides(
-            settings,
-            epochs=epochs,
-            samples=samples,
-            batch_size=batch_size,
-            lr=lr,
-            timesteps=timesteps,
-            schedule=schedule,
-            prediction=prediction,
-            labels=None if labels is None else labels == "yes",
-            label_dropout=label_dropout,
-            seed=seed,
-        ),
-        out,
-        resume=resume,
-        device=device,
-        max_minutes=max_minutes,
-        sample_every=sample_every,
-        save_every=save_every,
-    )
+    with several(devices, device) as group:
+        if resume and not textbook:
+            settings = with_data_path(group.first(lambda: read_config(out).recipe), images.data)
+        else:
+            settings = get_recipe(recipe, textbook=textbook, **images.options())
+        train(
+            with_overrides(
+                settings,
+                epochs=epochs,
+                samples=samples,
+                batch_size=batch_size,
+                lr=lr,
+                timesteps=timesteps,
+                schedule=schedule,
+                prediction=prediction,
+                labels=None if labels is None else labels == "yes",
+                label_dropout=label_dropout,
+                seed=seed,
+            ),
+            out,
+            resume=resume,
+            device=device,
+            accumulate=accumulate,
+            max_minutes=max_minutes,
+            sample_every=sample_every,
+            save_every=save_every,
+        )

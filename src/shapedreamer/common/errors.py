@@ -13,6 +13,9 @@ class UserError(Exception):
     exit_code = 2
     """The exit status of the command line."""
 
+    reported = False
+    """Whether another process of the same run has printed the error; see training/processes.py."""
+
 
 def require(module: str, extra: str) -> ModuleType:
     """Import a module that comes with an optional extra; UserError names the extra if it is not installed."""

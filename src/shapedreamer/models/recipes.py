@@ -261,6 +261,11 @@ class Recipe:
         return max(1, self.data.samples // self.batch_size)
 
     @property
+    def images_per_step(self) -> int:
+        """Number of images in a batch: all of them if the data set is smaller than batch_size."""
+        return self.batch_size if self.data.samples is None else min(self.batch_size, self.data.samples)
+
+    @property
     def steps(self) -> int:
         """Number of optimizer steps in the whole run."""
         return self.epochs * self.steps_per_epoch

@@ -78,7 +78,8 @@ from ..models.weights import network_with_weights
 from ..networks.critic import Critic
 from .log import RunLog, check_minutes
 from .loop import WEIGHTS, learning_rate, seeded, training_batch, training_density
-from .run import Run, Stateful, with_threads
+from .processes import SINGLE, Group, connect
+from .run import Run, Stateful, with_resume, with_threads
 
 CALLS = (1, 2, 4, 8)  # the numbers of network calls that a few-step model is trained for
 IMAGES = 60_000  # to train on by default
@@ -123,19 +124,23 @@ def distill(
     model that cannot be distilled, a folder that holds another run, a loss that is not finite, or a full disk.
     """
     max_minutes, sample_every = check_minutes(max_minutes), as_int("sample_every", sample_every, 0)
-    teacher = load_checkpoint(find_checkpoint(model))
+    group, torch_device = connect(pick_device(device))
+    teacher = group.first(lambda: load_checkpoint(find_checkpoint(model)))
     network_with_weights(teacher, "ema")  # checks them before the images are read
     recipe = student_recipe(with_data_path(teacher.config.recipe, data), teacher.digest, as_int("steps", steps))
     recipe = replace(recipe, dmd_weight=dmd_weight, terminal_share=terminal_share, lr=lr, seed=seed)
-    images, _ = recipe.make_data()
+    images, _ = group.in_turn(recipe.make_data)
     if images.spec != teacher.config.data:
         raise UserError(f"{model} was trained on other images than those of {data or images.spec.name}")
     if epochs is None:
         epochs = max(1, round(IMAGES / len(images)))
     recipe = replace(recipe, epochs=epochs).bind_data(images)
     out = as_path("out", out or Path("runs") / f"{recipe.name}-turbo")
-    recipe = with_threads(recipe, out if resume else None)
-    run = _Distillation(recipe, out, images.spec, teacher, pick_device(device), sample_every)
+    resume = with_resume(resume, out, group)
+    recipe = with_threads(recipe, out if resume else None, group)
+    group.check_batch(recipe.images_per_step)
+    share = group.share(recipe.images_per_step)
+    run = _Distillation(recipe, out, images.spec, teacher, group, torch_device, sample_every)
     run.arguments = {"model": model, "data": data}
     student, critic, schedule = run.bare, run.critic, run.schedule
     density = timestep_density(schedule, terminal_share)
@@ -143,21 +148,23 @@ def distill(
 
     with run.session(resume, ("a critic at chance", math.log(2)), max_minutes) as (log, remaining):
         for step in remaining:
-            x0, t, eps, label = training_batch(recipe, images, density, step).to(run.device)
+            x0, t, eps, label = training_batch(recipe, images, density, step, share).to(run.device)
             x_t = diffuse(x0, t, eps, schedule)
             with autocast(run.device):
                 fake = Denoiser(with_label(student, label), schedule, recipe.prediction)(x_t, t)
             fake = Clip.apply(fake, images.spec.low, images.spec.high)
 
             rate = run.set_learning_rate(step)
-            more = torch.randn(x0.shape, generator=seeded(recipe.seed, CRITIC_NOISE, step)).to(x_t)
+            noise = seeded(recipe.seed, CRITIC_NOISE, step)
+            more = torch.randn((recipe.images_per_step, *x0.shape[1:]), generator=noise)[share].to(x_t)
             x_u = add_more_noise(x_t, t, more, schedule, times)
             critic.requires_grad_(True)
             with autocast(run.device):
                 critic_loss = F.softplus(critic(fake.detach(), x_u, label) - critic(x0, x_u, label)).mean()
             critic_loss.backward()
             if step % R1_EVERY == 0:
-                (R1_EVERY * R1_GAMMA / 2 * r1_penalty(critic, x0, x_u, label)).backward()
+                (R1_EVERY * R1_GAMMA / 2 * r1_penalty(critic, x0, x_u, label, group)).backward()
+            group.average_gradients(critic)
             run.critic_optimizer.step()
             run.critic_optimizer.zero_grad()
 
@@ -166,13 +173,15 @@ def distill(
                 adversarial = F.softplus(critic(x0, x_u, label) - critic(fake, x_u, label)).mean()
             at_T = t == schedule.T
             matching = torch.zeros_like(adversarial)
-            if run.matching and at_T.any():
+            if run.matching and group.any(bool(at_T.any())):
                 label_T = None if label is None else label[at_T]
-                gradient = run.matching.dmd_gradient(fake[at_T].detach(), label_T, step)
+                gradient = run.matching.dmd_gradient(fake[at_T].detach(), label_T, step, group)
                 matching = (fake[at_T] * gradient).flatten(1).mean(1).sum() / len(fake)
             error = (fake - x0).square().flatten(1).mean(1)
             reconstruction = RECON_WEIGHT * (schedule.alpha_bar.to(error)[t] * error).mean()
             (adversarial + recipe.dmd_weight * matching + reconstruction).backward()
+            group.average_gradients(student)
+            critic_loss = group.mean(critic_loss)
             norm = nn.utils.clip_grad_norm_(student.parameters(), recipe.grad_clip)
             run.check_finite(step, critic_loss, norm)
             run.optimizer.step()
@@ -253,17 +262,22 @@ def add_more_noise(x_t: Tensor, t: Tensor, eps: Tensor, schedule: Schedule, time
     return ratio.sqrt() * x_t + (1 - ratio).sqrt() * eps
 
 
-def r1_penalty(critic: Callable[..., Tensor], x0: Tensor, x_u: Tensor, label: Tensor | None) -> Tensor:
+def r1_penalty(
+    critic: Callable[..., Tensor], x0: Tensor, x_u: Tensor, label: Tensor | None, group: Group = SINGLE
+) -> Tensor:
     """The mean over images of |∇_x₀ Σ critic(x₀, x_u)|² (R1, Mescheder et al. 2018), with a gradient of its own.
 
     It uses half of the images, in float32. A critic that is steep at real images says nothing useful a step beside
-    them.
+    them. The half is the first of the batch of all processes; the mean of their results is the mean over it.
     """
-    half = (len(x0) + 1) // 2
-    x0 = x0[:half].detach().requires_grad_()
-    scores = critic(x0, x_u[:half], None if label is None else label[:half])
+    half = (group.size * len(x0) + 1) // 2
+    rows = min(max(half - group.rank * len(x0), 0), len(x0))
+    if rows == 0:
+        return x0.new_zeros((), requires_grad=True)
+    x0 = x0[:rows].detach().requires_grad_()
+    scores = critic(x0, x_u[:rows], None if label is None else label[:rows])
     (gradient,) = torch.autograd.grad(scores.sum(), x0, create_graph=True)
-    return gradient.square().flatten(1).sum(1).mean()
+    return gradient.square().flatten(1).sum(1).mean() * (group.size * rows / half)
 
 
 class DistributionMatching:
@@ -281,17 +295,28 @@ class DistributionMatching:
             self.fake.parameters(), FAKE_LR, betas=(0.0, 0.99), weight_decay=recipe.weight_decay
         )
 
-    def dmd_gradient(self, y: Tensor, label: Tensor | None, step: int) -> Tensor:
-        """Train the fake denoiser on the student's images y (B, C, H, W); return the direction of too many of them."""
+    def dmd_gradient(self, y: Tensor, label: Tensor | None, step: int, group: Group = SINGLE) -> Tensor:
+        """Train the fake denoiser on the student's images y (B, C, H, W); return the direction of too many of them.
+
+        Each process of the group has its own images, maybe none.
+        """
+        first, images = group.numbering(len(y))
+        rows = slice(first, first + len(y))
         generator = seeded(self.recipe.seed, DMD, step)
-        s = torch.multinomial(self.density, len(y), replacement=True, generator=generator).to(y.device)
-        y_s = diffuse(y, s, torch.randn(y.shape, generator=generator).to(y.device), self.schedule)
+        s = torch.multinomial(self.density, images, replacement=True, generator=generator)[rows].to(y.device)
+        eps = torch.randn((images, *y.shape[1:]), generator=generator)[rows].to(y.device)
+        gradient = self._learn(y, s, eps, label, group.size * len(y) / images) if len(y) else y
+        group.average_gradients(self.fake)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return gradient
+
+    def _learn(self, y: Tensor, s: Tensor, eps: Tensor, label: Tensor | None, weight: float) -> Tensor:
+        y_s = diffuse(y, s, eps, self.schedule)
         with autocast(y.device):
             fake = Denoiser(with_label(self.fake, label), self.schedule, self.recipe.prediction)(y_s, s)
             real = Denoiser(with_label(self.teacher, label), self.schedule, self.recipe.prediction)(y_s, s)
-        (fake.float() - y).square().mean().backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        (weight * (fake.float() - y).square().mean()).backward()
         size = (y - real).abs().mean(dim=(1, 2, 3), keepdim=True)
         return (fake.detach() - real).float() / size.clamp(min=0.02)  # about the precision of bfloat16
 
@@ -305,6 +330,7 @@ class _Distillation(Run):
         out: Path,
         spec: DataSpec,
         teacher: Checkpoint,
+        group: Group,
         device: torch.device,
         sample_every: int,
     ) -> None:
@@ -325,7 +351,7 @@ class _Distillation(Run):
         self.matching = DistributionMatching(recipe, teacher, device) if recipe.dmd_weight else None
         if self.matching:
             stateful += (self.matching.fake, self.matching.optimizer)
-        super().__init__(recipe, out, spec, teacher.labels, student, stateful)
+        super().__init__(recipe, out, spec, teacher.labels, student, stateful, group)
 
     def end_epoch(self, epoch: int, log: RunLog) -> None:
         """Sample every few epochs and at the end, and save."""
@@ -350,7 +376,8 @@ class _Distillation(Run):
         changed = {name: value for name, value in values.items() if value != defaults[name].default}
         options = [part for name, value in changed.items() for part in (f"--{name.replace('_', '-')}", str(value))]
         model = str(self.arguments.get("model"))
-        return shlex.join(["shapedreamer", "distill", model, *options, "--resume", "--out", str(self.out)])
+        command = shlex.join(["shapedreamer", "distill", model, *options, "--resume", "--out", str(self.out)])
+        return command + self.group.option
 
     def set_learning_rate(self, step: int) -> float:
         """Set and return the learning rate of student and critic for step 0, 1, …"""

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,6 +33,21 @@ PREVIEW_COLUMNS = 4  # for each kind of weights; the number of preview images is
 def check_minutes(max_minutes: float | None) -> float | None:
     """A time limit as a plain float; None for no limit. UserError if it is negative or not a number."""
     return None if max_minutes is None else as_float("max_minutes", max_minutes, 0, finite=False)
+
+
+class SilentLog(AbstractContextManager["SilentLog"]):
+    """The log of every process but process 0: it writes nothing, and process 0 keeps the time."""
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    def step(self, step: int, loss: float, lr: float) -> None: ...
+
+    def plots(self) -> None: ...
+
+    def out_of_time(self) -> bool:
+        return False
 
 
 class RunLog:

@@ -10,19 +10,18 @@ A conditional network also gets the image's class label. The label is dropped fo
 learns the unconditional prediction, which classifier-free guidance needs.
 
 All randomness is a function of (seed, step), never of what ran before. So a run resumed at step k gives the same bits
-as an uninterrupted one, and the batch of step k does not depend on the number of processes.
+as an uninterrupted one, and the batch of step k does not depend on the number of processes: each takes its share of
+it, and the gradients are averaged.
 """
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
-from ..common.device import autocast, has_fast_bf16, pick_device, torch_defaults
+from ..common.device import autocast, pick_device, torch_defaults
 from ..common.errors import UserError
 from ..common.names import DeviceName
 from ..common.noise import fold
@@ -35,7 +34,8 @@ from ..models.recipes import Recipe
 from ..models.weights import check_network
 from .log import RunLog, check_minutes
 from .optim import make_optimizers
-from .run import Run, with_threads
+from .processes import Group, connect, make_fabric
+from .run import Run, with_resume, with_threads
 
 # Folded into the seed, so that each purpose has its own random numbers
 WEIGHTS, ORDER, STEP, HELD_OUT = 1, 2, 3, 4
@@ -49,6 +49,7 @@ def train(
     *,
     resume: bool = False,
     device: DeviceName = "auto",
+    accumulate: int = 1,
     max_minutes: float | None = None,
     sample_every: int = 10,
     save_every: int = 10,
@@ -57,6 +58,7 @@ def train(
     """Train a recipe in the run folder `out` (default runs/NAME) and return the model with averaged weights.
 
     resume:        continue the run in `out`; only `epochs` may differ from its recipe, and only grow
+    accumulate:    compute the gradient of a batch in this many parts, which need less memory
     max_minutes:   stop after this time, with a checkpoint to resume from
     sample_every:  epochs between sample grids; 0 for a single grid at the end
     save_every:    epochs between checkpoints that are kept, starting with the untrained epoch 0; 0 for none. `latest`
@@ -66,38 +68,46 @@ def train(
     Ctrl-C and SIGTERM finish the current step, save, and then raise KeyboardInterrupt or SystemExit. UserError if the
     folder holds another run or another process is writing to it, if a checkpoint is damaged, the loss is not finite, or
     the disk is full.
+
+    In a script started by torchrun, the processes share the work. Call this function in each, with equal arguments.
     """
     if recipe.teacher:
         raise UserError("this recipe describes a distilled model; make it with `shapedreamer distill`")
     out = as_path("out", out or Path("runs") / recipe.name)
     max_minutes = check_minutes(max_minutes)
     sample_every, save_every = as_int("sample_every", sample_every, 0), as_int("save_every", save_every, 0)
-    recipe = with_threads(recipe, out if resume else None)
-    data, held_out = recipe.make_data()
+    accumulate = as_int("accumulate", accumulate, 1)
+    group, torch_device = connect(pick_device(device))
+    resume = with_resume(resume, out, group)
+    recipe = with_threads(recipe, out if resume else None, group)
+    data, held_out = group.in_turn(recipe.make_data)
     recipe = recipe.bind_data(data)
     check_network(recipe)
-    run = _Training(recipe, out, data.spec, held_out, pick_device(device), sample_every, save_every)
+    group.check_batch(recipe.images_per_step, accumulate)
+    share = group.share(recipe.images_per_step)
+    run = _Training(recipe, out, data.spec, held_out, group, torch_device, accumulate, sample_every, save_every)
     run.on_save = on_save
     network, optimizers, schedule, weight, density = run.network, run.optimizers, run.schedule, run.weight, run.density
 
     with run.session(resume, ("predicting zero", run.baseline_loss), max_minutes, save_every) as (log, steps):
         for step in steps:
-            x0, t, eps, label = training_batch(recipe, data, density, step).to(run.device)
-            error = denoising_loss(with_label(network, label), x0, t, eps, schedule, recipe.prediction)
-            loss = (weight[t] * error).mean()
+            batch = training_batch(recipe, data, density, step, share).to(run.device)
+            for x0, t, eps, label in run.micro_batches(batch):
+                error = denoising_loss(with_label(network, label), x0, t, eps, schedule, recipe.prediction)
+                loss = (weight[t] * error).mean()
+                run.backward(loss, t, error)
 
-            run.fabric.backward(loss)
             norm = run.fabric.clip_gradients(
                 network, optimizers[0], max_norm=recipe.grad_clip, error_if_nonfinite=False
             )
-            run.check_finite(step, t, error, norm)
+            run.check_finite(step, norm)
             for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(recipe, step)
+                for parameters in optimizer.param_groups:
+                    parameters["lr"] = learning_rate(recipe, step)
                 optimizer.step()
                 optimizer.zero_grad()
             run.ema.update(run.bare, step)
-            log.step(step + 1, loss.item(), learning_rate(recipe, step))
+            log.step(step + 1, run.mean_loss(), learning_rate(recipe, step))
     return run.model(run.ema.network)
 
 
@@ -118,25 +128,33 @@ class Batch(NamedTuple):
         label = None if self.label is None else self.label.to(device)
         return Batch(self.x0.to(device), self.t.to(device), self.eps.to(device), label)
 
+    def split(self, parts: int) -> "Iterator[Batch]":
+        """The batch in parts of equal size."""
+        size = len(self.x0) // parts
+        for rows in (slice(i * size, (i + 1) * size) for i in range(parts)):
+            yield Batch(self.x0[rows], self.t[rows], self.eps[rows], None if self.label is None else self.label[rows])
 
-def training_batch(recipe: Recipe, data: Dataset, density: Tensor, step: int) -> Batch:
-    """The batch of step 0, 1, …, the same in every run of the recipe.
+
+def training_batch(recipe: Recipe, data: Dataset, density: Tensor, step: int, share: slice = slice(None)) -> Batch:
+    """The batch of step 0, 1, …, the same in every run of the recipe. share: the rows of it to return.
 
     Each epoch visits the images in a new random order. The timesteps of a batch are stratified over their distribution.
+    The random numbers of a row do not depend on the share.
     """
     epoch, place = divmod(step, recipe.steps_per_epoch)
     order = torch.randperm(len(data), generator=seeded(recipe.seed, ORDER, epoch))
-    x0, label = data.batch(order[place * recipe.batch_size : (place + 1) * recipe.batch_size])
+    index = order[place * recipe.batch_size : (place + 1) * recipe.batch_size]
+    x0, label = data.batch(index[share])
     generator = seeded(recipe.seed, STEP, step)
-    t, eps = _times_and_noise(x0, density, generator)
-    keep = torch.rand(len(x0), 1, generator=generator) >= recipe.label_dropout
-    return Batch(x0, t, eps, label * keep if recipe.network.context else None)
+    t, eps = _times_and_noise(len(index), x0.shape[1:], density, generator)
+    keep = torch.rand(len(index), 1, generator=generator) >= recipe.label_dropout
+    return Batch(x0, t[share], eps[share], label * keep[share] if recipe.network.context else None)
 
 
 def held_out_batch(recipe: Recipe, data: Dataset, density: Tensor) -> Batch:
     """Images that are never trained on, with fixed timesteps and noise, so that their losses can be compared."""
     x0, label = data.batch(torch.arange(min(HELD_OUT_IMAGES, len(data))))
-    t, eps = _times_and_noise(x0, density, seeded(recipe.seed, HELD_OUT))
+    t, eps = _times_and_noise(len(x0), x0.shape[1:], density, seeded(recipe.seed, HELD_OUT))
     return Batch(x0, t, eps, label if recipe.network.context else None)
 
 
@@ -169,14 +187,15 @@ class _Training(Run):
         out: Path,
         spec: DataSpec,
         held_out: Dataset,
+        group: Group,
         device: torch.device,
+        accumulate: int,
         sample_every: int,
         save_every: int,
     ) -> None:
-        self.device, self.sample_every, self.save_every = device, sample_every, save_every
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # else it prints the precision
-        precision: Any = "bf16-mixed" if has_fast_bf16(device) else "32-true"
-        self.fabric = Fabric(accelerator=device.type, devices=1, precision=precision)
+        self.device, self.accumulate, self.sample_every, self.save_every = device, accumulate, sample_every, save_every
+        self.fabric = make_fabric(group, device)
+        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(fold(recipe.seed, WEIGHTS))
             bare = recipe.make_network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -185,7 +204,7 @@ class _Training(Run):
         self.network, *self.optimizers = self.fabric.setup(bare, *optimizers)
         self.density = training_density(recipe)
         self.held_out = held_out_batch(recipe, held_out, self.density).to(device)
-        super().__init__(recipe, out, spec, self.held_out.label, bare, self.optimizers)
+        super().__init__(recipe, out, spec, self.held_out.label, bare, self.optimizers, group)
         self.weight = loss_weight(recipe.weight, recipe.prediction, self.schedule).float().to(device)
         self.baseline_loss = self.held_out_losses(lambda x, *_: torch.zeros_like(x)).mean().item()
 
@@ -216,10 +235,30 @@ class _Training(Run):
             error = denoising_loss(with_label(network, label), x0, t, eps, self.schedule, self.recipe.prediction)
             return self.weight[t] * error
 
-    def check_finite(self, step: int, t: Tensor, error: Tensor, norm: Tensor | None) -> None:
+    def micro_batches(self, batch: Batch) -> Iterator[Batch]:
+        """The parts of this process's batch. The processes exchange their gradients in the last one only."""
+        self.parts.clear()
+        for number, part in enumerate(batch.split(self.accumulate), 1):
+            waiting = number < self.accumulate and self.group.size > 1
+            with self.fabric.no_backward_sync(self.network, enabled=waiting):
+                yield part
+
+    def backward(self, loss: Tensor, t: Tensor, error: Tensor) -> None:
+        """Add the gradient of a micro-batch to that of the step."""
+        self.fabric.backward(loss / self.accumulate)
+        self.parts.append((loss.detach(), t, error.detach()))
+
+    def mean_loss(self) -> float:
+        """The loss of the step, over all micro-batches and processes."""
+        return self.group.mean(torch.stack([loss for loss, *_ in self.parts]).sum() / self.accumulate).item()
+
+    def check_finite(self, step: int, norm: Tensor | None) -> None:
         """UserError, before the weights change, if the loss or its gradient is not finite."""
+        t, error = (torch.cat(columns) for columns in list(zip(*self.parts, strict=True))[1:])
         if norm is not None and torch.isfinite(norm) and torch.isfinite(error).all():
             return
+        if norm is not None and not torch.isfinite(norm):  # which all processes see, as the gradient is the mean
+            t, error = self.group.gather(t), self.group.gather(error)
         epoch, batch = divmod(step, self.recipe.steps_per_epoch)
         worst = int(t[torch.isfinite(error).logical_not().int().argmax()])
         raise UserError(
@@ -234,6 +273,8 @@ def seeded(seed: int, *purpose: int) -> torch.Generator:
     return torch.Generator().manual_seed(fold(seed, *purpose))
 
 
-def _times_and_noise(x0: Tensor, density: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    t = sample_timesteps(density, stratified_uniform(len(x0), generator))
-    return t, torch.randn(x0.shape, generator=generator)
+def _times_and_noise(
+    images: int, shape: torch.Size, density: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    t = sample_timesteps(density, stratified_uniform(images, generator))
+    return t, torch.randn((images, *shape), generator=generator)

@@ -3,10 +3,12 @@
 import math
 import shlex
 import signal
+import socket
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
@@ -18,16 +20,25 @@ from torch import Tensor, nn
 from ..common.errors import UserError
 from ..common.files import remove_leftovers, write_atomic
 from ..data.spec import DataSpec
-from ..models.checkpoint import RunConfig, load_checkpoint, load_optimizers, read_config, save_checkpoint
+from ..models.checkpoint import (
+    Checkpoint,
+    RunConfig,
+    load_checkpoint,
+    load_optimizers,
+    read_config,
+    save_checkpoint,
+)
 from ..models.model import Model
 from ..models.recipes import RECIPES, Recipe
 from ..models.weights import load_state
 from .ema import EMA
 from .lock import lock_run
-from .log import RunLog
+from .log import RunLog, SilentLog
+from .processes import Group, is_lost_connection, is_restart, lost_process
 from .states import load_states
 
 PREVIEW_IMAGES = 32
+REPEATED_SIGNAL = 2  # seconds in which a signal comes again: from the terminal and from the launcher
 
 
 class Stateful(Protocol):
@@ -44,6 +55,7 @@ class Run(ABC):
     labels:   (N, L) labels of some images, stored with the weights; None for an unconditional model
     stateful: everything else whose state is needed to resume exactly, such as optimizers
     on_save:  called with the file of every checkpoint after it was written, such as to copy it to another machine
+    group:    the processes that train it; process 0 alone reads and writes the folder
     """
 
     on_save: Callable[[Path], object] | None = None
@@ -56,7 +68,9 @@ class Run(ABC):
         labels: Tensor | None,
         bare: nn.Module,
         stateful: Sequence[Stateful],
+        group: Group,
     ) -> None:
+        self.group = group
         self.recipe, self.out, self.config, self.labels = recipe, out, RunConfig(recipe, spec), labels
         self.bare, self.ema, self.stateful = bare, EMA(bare, recipe.ema_decay), stateful
         self.schedule = recipe.make_schedule()
@@ -75,48 +89,79 @@ class Run(ABC):
 
     def resume(self) -> int:
         """Load the run in the folder; return the step to continue with."""
+        latest, states = self.group.first(self._read)
+        load_state(self.bare, latest.network, "raw weights")
+        load_state(self.ema.network, latest.ema, "averaged weights")
+        load_states(self.stateful, states)
+        self.best_loss = latest.best_loss
+        if self.group.is_first:
+            write_atomic(self.out / "config.json", self.config.to_json().encode())
+        return latest.step
+
+    def _read(self) -> tuple[Checkpoint, list[dict[str, Any]]]:
         _check_same_recipe(self.out, read_config(self.out), self.config)
         latest = load_checkpoint(self.checkpoints / "latest.safetensors")
         _check_same_recipe(self.out, latest.config, self.config)
         if latest.step > self.recipe.steps:
             raise UserError(f"{self.out} has made {latest.step} steps, but its recipe has {self.recipe.steps}")
-        states = load_optimizers(self.checkpoints, latest)  # first: without them there may be no raw weights either
-        load_state(self.bare, latest.network, "raw weights")
-        load_state(self.ema.network, latest.ema, "averaged weights")
-        load_states(self.stateful, states)
-        self.best_loss = latest.best_loss
-        write_atomic(self.out / "config.json", self.config.to_json().encode())
-        return latest.step
+        # before the weights are loaded: without optimizer states there may be no raw weights either
+        return latest, load_optimizers(self.checkpoints, latest)
 
     @contextmanager
     def session(
         self, resume: bool, baseline: tuple[str, float], max_minutes: float | None, save_every: int = 0
-    ) -> Iterator[tuple[RunLog, Iterator[int]]]:
+    ) -> Iterator[tuple[RunLog | SilentLog, Iterator[int]]]:
         """The log, and the steps still to do, counted from 0. The folder is locked for other processes meanwhile.
 
         Ctrl-C, SIGTERM or max_minutes end the steps early, after a save.
         """
-        with lock_run(self.out), threads(self.recipe.threads):
-            for folder in (self.out, self.checkpoints, self.out / "samples"):
+        group, first = self.group, self.group.is_first
+        with self._naming_lost_processes(), lock_run(self.out) if first else nullcontext(), threads(self._threads()):
+            for folder in (self.out, self.checkpoints, self.out / "samples") if first else ():
                 remove_leftovers(folder)
-            start = self.resume() if resume else self.begin(save_every)
-            log = RunLog(self.out, self.recipe, start, baseline, max_minutes)
+            self._check_same_images()
+            start = self.resume() if resume else group.first(lambda: self.begin(save_every))
+            log = RunLog(self.out, self.recipe, start, baseline, max_minutes) if first else SilentLog()
             if resume:
                 epochs, steps = self.recipe.epochs, self.recipe.steps
                 done = f"step {start} of {steps} (epoch {start // self.recipe.steps_per_epoch} of {epochs} is done)"
                 log.say(f"resuming {self.out} after {done}, with {self.recipe.threads} threads")
-            with log, stop_signals() as caught:
+            if group.size > 1:
+                images = self.recipe.images_per_step // group.size
+                log.say(f"training in {group.size} processes, with {images} images each in a step")
+            with log, stop_signals(REPEATED_SIGNAL if group.size > 1 else 0) as caught:
                 yield log, self._steps(start, log, caught)
 
-    def _steps(self, start: int, log: RunLog, caught: list[int]) -> Iterator[int]:
+    @contextmanager
+    def _naming_lost_processes(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            if self.group.size == 1 or not is_lost_connection(error):
+                raise
+            raise lost_process(error, f"Continue from the last checkpoint with: {self.resume_command}") from None
+
+    def _threads(self) -> int | None:
+        """The number of CPU threads of this process: no more than its share of the machine's cores."""
+        number = self.recipe.threads
+        return number if number is None else min(number, self.group.max_threads)
+
+    def _check_same_images(self) -> None:
+        """UserError if another machine has other images than process 0."""
+        name, ours = self.config.data.name, self.config.data
+        if self.group.first(lambda: replace(ours, name="")) != replace(ours, name=""):
+            raise UserError(f"the images of {name} on {socket.gethostname()} are not those of process 0")
+
+    def _steps(self, start: int, log: RunLog | SilentLog, caught: list[int]) -> Iterator[int]:
         recipe = self.recipe
         for step in range(start, recipe.steps):
             yield step
-            stop = bool(caught) or log.out_of_time()
+            stop = self.group.any(bool(caught) or log.out_of_time())
             epoch, rest = divmod(step + 1, recipe.steps_per_epoch)
             if rest == 0:
-                self.end_epoch(epoch, log)
-                stop = stop or bool(caught)
+                if isinstance(log, RunLog):
+                    self.end_epoch(epoch, log)
+                stop = stop or self.group.any(bool(caught))
             elif stop:
                 self.save("latest", step + 1, resumable=True)
             if stop and step + 1 < recipe.steps:
@@ -130,10 +175,15 @@ class Run(ABC):
 
     @abstractmethod
     def end_epoch(self, epoch: int, log: RunLog) -> None:
-        """Save, evaluate and sample after epoch 1, 2, … It must save `latest`, so that the run can resume."""
+        """Save, evaluate and sample after epoch 1, 2, … It must save `latest`, so that the run can resume.
+
+        Called in process 0 only.
+        """
 
     def save(self, name: str, step: int, resumable: bool = False) -> None:
         """Write a checkpoint of this name; resumable: with the state of everything that is needed to continue."""
+        if not self.group.is_first:
+            return
         states = [part.state_dict() for part in self.stateful] if resumable else None
         weights = self.bare.state_dict(), self.ema.network.state_dict()
         save_checkpoint(self.checkpoints, name, self.config, step, *weights, self.best_loss, self.labels, states)
@@ -145,7 +195,7 @@ class Run(ABC):
         """What to type to resume the run."""
         out = shlex.quote(str(self.out))
         if self.recipe.name in RECIPES:
-            return f"shapedreamer train {self.recipe.name} --resume --out {out}"
+            return f"shapedreamer train {self.recipe.name} --resume --out {out}{self.group.option}"
         return f"python: shapedreamer.train(recipe, {str(self.out)!r}, resume=True)"
 
     def preview(self, step: int, log: RunLog) -> None:
@@ -190,13 +240,23 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
     return out
 
 
-def with_threads(recipe: Recipe, resumed: Path | None) -> Recipe:
-    """The recipe with a thread count: its own, else that of the run to resume, else torch's.
+def with_threads(recipe: Recipe, resumed: Path | None, group: Group) -> Recipe:
+    """The recipe with a thread count for each process: its own, else that of the run to resume, else torch's.
 
     Sums are rounded in an order that depends on the number of threads, so a run keeps the one that it started with.
     """
-    stored = None if resumed is None else read_config(resumed).recipe.threads
-    return replace(recipe, threads=recipe.threads or stored or torch.get_num_threads())
+
+    def number() -> int:
+        stored = None if resumed is None else read_config(resumed).recipe.threads
+        return recipe.threads or stored or torch.get_num_threads()
+
+    return replace(recipe, threads=group.first(number))
+
+
+def with_resume(resume: bool, out: Path, group: Group) -> bool:
+    """Whether to resume the run in `out`: on request, or if torchrun restarts a run that has a checkpoint."""
+    latest = out / "checkpoints" / "latest.safetensors"
+    return resume or group.first(lambda: is_restart() and latest.exists())
 
 
 @contextmanager
@@ -214,8 +274,10 @@ def threads(number: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def stop_signals() -> Iterator[list[int]]:
+def stop_signals(repeated: float = 0) -> Iterator[list[int]]:
     """Collect Ctrl-C and SIGTERM in a list, so that the current step can finish. A second one acts at once.
+
+    repeated: seconds after the first one in which others do nothing
 
     On leaving, the first one takes effect: KeyboardInterrupt or SystemExit.
     """
@@ -223,11 +285,20 @@ def stop_signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield caught  # only the main thread can receive signals
         return
+    began = 0.0
     handlers: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def catch(number: int, frame: FrameType | None) -> None:
+        nonlocal began
+        if not caught:
+            began = time.monotonic()
+        elif number in caught and time.monotonic() - began > repeated:
+            signal.signal(number, handlers[number])
+            signal.raise_signal(number)
+            return
         caught.append(number)
-        signal.signal(number, handlers[number])
+        if not repeated:
+            signal.signal(number, handlers[number])
 
     for number in handlers:
         signal.signal(number, catch)
