@@ -37,7 +37,7 @@ from tyro.conf import Positional
 
 from shapedreamer.common.errors import UserError
 from shapedreamer.evaluation.validity import judge, primitives_of
-from shapedreamer.imaging.explore import melt
+from shapedreamer.imaging.editing import melt
 from shapedreamer.live.engine import Engine
 from shapedreamer.live.frames import unpack
 from shapedreamer.live.network import Network, fastest_network

@@ -19,7 +19,7 @@ from tyro.conf import Positional
 from shapedreamer.common.names import RecipeName
 from shapedreamer.common.progress import Progress
 from shapedreamer.evaluation.evaluator import evaluate
-from shapedreamer.imaging.compare import stored_epochs
+from shapedreamer.imaging.comparison import stored_epochs
 from shapedreamer.models.checkpoint import read_metrics
 from shapedreamer.models.recipes import Recipe, get_recipe, with_overrides
 from shapedreamer.training.loop import train

@@ -105,7 +105,7 @@ if check.lab9.slerp(slerp):
 # fewer details, and the printed number is smaller.
 #
 # One angle for the whole batch is a common mistake. It is nearly right for large images, where all angles are close
-# to 90°, and wrong for small ones. The package has `slerp` and `interpolate` in `imaging/explore.py`;
+# to 90°, and wrong for small ones. The package has `slerp` and `interpolate` in `imaging/editing.py`;
 # `shapedreamer explore` draws such rows, and the live page shows them as a film.
 
 # %% [markdown]

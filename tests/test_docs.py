@@ -46,6 +46,8 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working directory with small versions of all files that the pages use."""
     pytest.importorskip("cv2", reason="needs the extra 'data'")
     pytest.importorskip("uvicorn", reason="needs the extra 'web'")
+    for module in ("diffusers", "onnxscript"):
+        pytest.importorskip(module, reason="needs the extras 'diffusers' and 'export'")
     workdir = tmp_path_factory.mktemp("docs")
     rng = np.random.default_rng(0)
     for name in ("course-sprites", "my-pictures/cats", "my-pictures/dogs", "digits", "runs"):
@@ -102,7 +104,7 @@ def shortened(command: str) -> list[str]:
     if words[1] == "evaluate":
         words[words.index("--num") + 1] = "256"
         words += [] if "--sweep" in words else ["--steps", "2"]
-    if words[2:3] in (["mnist"], ["fashion_mnist"]) and "--data" not in words:
+    if words[1] != "export" and words[2:3] in (["mnist"], ["fashion_mnist"]) and "--data" not in words:
         words += ["--data", "digits"]
     return [word if word != "1000" or "--num" not in words else "10" for word in words]
 
@@ -114,7 +116,7 @@ def test_the_pages_name_every_subcommand() -> None:
 
 def is_slow(command: str) -> bool:
     """Whether the command trains a full-size network, or calls one too often for the default test run."""
-    slow = ("train", "distill", "compare", "explore", "evaluate", "doctor", "live", "site")
+    slow = ("train", "distill", "compare", "explore", "evaluate", "doctor", "export", "import", "live", "site")
     return command.split()[1] in slow or "ddpm" in command or ".gif" in command
 
 
@@ -140,6 +142,9 @@ def test_every_command_runs(
     output = capsys.readouterr().out
     if sys.argv[1] in ("train", "distill"):
         assert any(path.name == "latest.safetensors" for path in written) or "--resume" in sys.argv
+    elif sys.argv[1] in ("export", "import"):
+        folder = workdir / output.splitlines()[-1]  # the command prints its name
+        assert {"README.md", "config.json"} & {path.name for path in folder.iterdir()}
     elif sys.argv[1] == "site":
         assert any(path.suffix == ".onnx" for path in written)
     elif "--out" in sys.argv:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .evaluation.doctor import diagnose
     from .evaluation.evaluator import evaluate
     from .imaging import render
+    from .imaging.comparison import compare
+    from .imaging.editing import explore
     from .imaging.show import animate, plot, show
     from .models import recipes
     from .models.model import Model, load
@@ -43,10 +45,12 @@ __all__ = [
     "UserError",
     "animate",
     "clipped",
+    "compare",
     "conformance",
     "diagnose",
     "distill",
     "evaluate",
+    "explore",
     "guided",
     "load",
     "oracle",
@@ -76,9 +80,11 @@ _DEFINED_IN = {
     "UserError": "common.errors",
     "animate": "imaging.show",
     "clipped": "diffusion.denoiser",
+    "compare": "imaging.comparison",
     "diagnose": "evaluation.doctor",
     "distill": "training.distillation",
     "evaluate": "evaluation.evaluator",
+    "explore": "imaging.editing",
     "guided": "diffusion.denoiser",
     "load": "models.model",
     "plot": "imaging.show",

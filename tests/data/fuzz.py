@@ -21,7 +21,7 @@ from PIL import Image
 from shapedreamer.common.errors import UserError
 from shapedreamer.data.files import folder, mnist, tiles
 from shapedreamer.data.spec import DataSpec
-from shapedreamer.imaging.explore import read_image
+from shapedreamer.imaging.editing import read_image
 
 GENERATOR = np.random.default_rng(0)
 PIXELS = GENERATOR.integers(0, 256, (12, 16, 16, 3), np.uint8)

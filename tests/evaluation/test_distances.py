@@ -251,7 +251,7 @@ def test_too_few_images_are_rejected(function: Callable[[Tensor, Tensor], object
     few, enough = normal(MIN_IMAGES - 1, 4), normal(MIN_IMAGES, 4)
     function(enough, enough)
     for a, b in ((few, enough), (enough, few)):
-        with pytest.raises(UserError, match=rf"{len(a)} and {len(b)} images: .* at least 256 .*--num 256"):
+        with pytest.raises(UserError, match=rf"{len(a)} and {len(b)} images: .* at least 256 .*`num=256`"):
             function(a, b)
 
 

@@ -79,8 +79,8 @@ def test_real_images_are_held_out_first_and_do_not_overlap_the_reference(num: in
             1000,
             "num must be at least 256, not 255: with fewer images the measures are unreliable",
         ),
-        (501, 700, 300, "too few images to compare 501 samples with; use at most --num 500"),
-        (700, 300, 800, "use at most --num 300"),
+        (501, 700, 300, "too few images to compare 501 samples with; use at most `num=500`"),
+        (700, 300, 800, "use at most `num=300`"),
         (256, 200, 100, "at least 256 are needed"),
     ],
 )
@@ -92,7 +92,7 @@ def test_error_for_too_few_images_states_the_maximum(num: int, training: int, he
 @pytest.mark.parametrize(("training", "held_out", "max_num"), [(700, 300, 500), (300, 800, 300), (301, 300, 300)])
 def test_the_stated_maximum_works(training: int, held_out: int, max_num: int) -> None:
     assert len(real_images(numbered(training, 0), numbered(held_out, 1000), max_num)[1]) == max_num
-    with pytest.raises(UserError, match=f"--num {max_num}"):
+    with pytest.raises(UserError, match=f"`num={max_num}`"):
         real_images(numbered(training, 0), numbered(held_out, 1000), max_num + 1)
 
 
@@ -275,14 +275,14 @@ def test_an_evaluation_round_trips_through_json(images_subject: ImagesSubject, d
     ("num", "options", "message"),
     [
         (255, {}, "num must be at least 256"),
-        (600, {}, "use at most --num 450"),
+        (600, {}, "use at most `num=450`"),
         (MIN_IMAGES, {"sampler": "euler"}, "unknown sampler 'euler'"),
         (MIN_IMAGES, {"steps": 21}, "between 1 and 20, not 21"),
         (MIN_IMAGES, {"eta": 2.0}, "eta must be between 0 and 1"),
         (MIN_IMAGES, {"sampler": "heun", "eta": 1.0}, "heun has no eta"),
         (MIN_IMAGES, {"seed": -1}, "seed must be between"),
         (MIN_IMAGES, {"guidance": 2.0}, "guidance 2 needs a label"),
-        (MIN_IMAGES, {"label": "top left"}, "evaluation draws its labels from the data; leave out --label"),
+        (MIN_IMAGES, {"label": "top left"}, "evaluation draws its labels from the data; leave out `label`"),
     ],
 )
 def test_invalid_arguments_are_reported_before_sampling(
@@ -369,7 +369,7 @@ def test_moved_training_images_are_accepted_and_others_rejected(untrained: Untra
     assert len(load_subject(run, tmp_path / "moved" / "one").training) == 36
     np.save(tmp_path / "one" / "images.npy", 255 - images)
     with pytest.raises(
-        UserError, match="not trained on the images of one; pass the path of its training images with --data"
+        UserError, match="not trained on the images of one; pass the path of its training images with `data`"
     ):
         load_subject(run)
 
@@ -402,7 +402,7 @@ def test_public_evaluate_loads_a_run_and_measures_its_samples(untrained: Untrain
 def test_public_evaluate_rejects_invalid_arguments(untrained: Untrained, tmp_path: Path) -> None:
     run = untrained(DrawnData("sprites", 300), tmp_path / "run", labels=True, timesteps=4)
     for arguments, message in (
-        ({}, "too few images to compare 2000 samples with; use at most --num 300"),
+        ({}, "too few images to compare 2000 samples with; use at most `num=300`"),
         ({"num": 255}, "num must be at least 256, not 255"),
         ({"num": MIN_IMAGES, "steps": 5}, "steps must be between 1 and 4"),
         ({"num": MIN_IMAGES, "label": "food"}, "evaluation draws its labels from the data"),

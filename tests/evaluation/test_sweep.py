@@ -114,7 +114,7 @@ def test_guidance_doubles_the_network_calls(
     ("num", "guidance", "seed", "message"),
     [
         (255, 1.0, 0, "num must be at least 256"),
-        (451, 1.0, 0, "use at most --num 450"),
+        (451, 1.0, 0, "use at most `num=450`"),
         (MIN_IMAGES, 2.0, 0, "guidance 2 needs a label"),
         (MIN_IMAGES, 1.0, -1, "seed must be between"),
     ],

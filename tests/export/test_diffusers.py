@@ -19,6 +19,7 @@ from shapedreamer.diffusion.schedule import linear
 from shapedreamer.export.diffusers import from_diffusers, to_diffusers
 from shapedreamer.networks import layers
 from shapedreamer.networks.unet import UNet
+from tests.random_weights import randomise
 
 diffusers = pytest.importorskip("diffusers", reason="needs the extra 'diffusers'")
 
@@ -77,16 +78,6 @@ MODELS: dict[str, dict[str, Any]] = {
         "attention_head_dim": 32,
     },
 }
-
-
-@torch.no_grad()
-def randomise(network: nn.Module) -> None:
-    """Randomise every weight at a scale that preserves the signal; freshly initialised norms would all be the same."""
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in network.named_parameters():
-        is_gain = parameter.ndim == 1 and name.endswith("weight")
-        scale = 0.3 if parameter.ndim == 1 else math.sqrt(1 / parameter[0].numel())
-        parameter.copy_(is_gain + scale * torch.randn(parameter.shape, generator=generator))
 
 
 def random_network(config: dict[str, Any]) -> UNet:

@@ -1,7 +1,7 @@
 """A fake of the live server, for tests of the page. It records every message, and tests can make it fail.
 
 Its models are exact denoisers of a few images from the cards of shipped models. It generates frames with Model and
-imaging.explore, so the page shows what a real server would send. It can reject a setting, disconnect, and stop.
+imaging.editing, so the page shows what a real server would send. It can reject a setting, disconnect, and stop.
 """
 
 import base64
@@ -30,7 +30,7 @@ from shapedreamer.data.spec import DataSpec
 from shapedreamer.diffusion import oracle
 from shapedreamer.diffusion.schedule import Schedule, cosine
 from shapedreamer.imaging import render
-from shapedreamer.imaging.explore import RENOISE_OFFSET, inpaint, vary
+from shapedreamer.imaging.editing import RENOISE_OFFSET, inpaint, vary
 from shapedreamer.models.model import Model
 from shapedreamer.models.options import SampleOptions
 from shapedreamer.models.recipes import Sampling

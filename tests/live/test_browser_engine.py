@@ -18,7 +18,7 @@ import torch
 
 import shapedreamer as sd
 from shapedreamer.common.errors import UserError
-from shapedreamer.imaging.explore import inpaint, melt
+from shapedreamer.imaging.editing import inpaint, melt
 from shapedreamer.imaging.render import to_uint8
 from shapedreamer.live import site
 from shapedreamer.live.frames import FRAME, TRACE, Header, unpack

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from shapedreamer.common.errors import UserError
-from shapedreamer.imaging import explore
+from shapedreamer.imaging import editing
 from shapedreamer.imaging.render import to_uint8
 from shapedreamer.live import engine as engine_module
 from shapedreamer.live import frames
@@ -119,7 +119,7 @@ def test_frames_equal_melt() -> None:
     with running() as engine:
         client = Client(engine)
         client.send(set_message(7, **changes))
-        for k, x in enumerate(explore.melt(model, model.sample(4, options), 30, 5, 4, options)):
+        for k, x in enumerate(editing.melt(model, model.sample(4, options), 30, 5, 4, options)):
             header, payload = client.receive_binary()
             assert header[:8] == (FRAME, True, 7, k, 4, 1, 8, 8)
             assert header.calls == 6  # 3 steps, each conditional and unconditional
@@ -145,7 +145,7 @@ def test_simultaneous_viewers_get_the_frames_they_would_get_alone() -> None:
         for changes in all_changes:
             values, model = settings(**changes), MODELS[changes.get("model", "small")]
             sample = model.sample(values.num, values.options())
-            expected.append(explore.melt(model, sample, values.creativity, 3, values.num, values.options()))
+            expected.append(editing.melt(model, sample, values.creativity, 3, values.num, values.options()))
         for k in range(3):
             for client, images in zip(clients, expected, strict=True):
                 header, payload = client.receive_binary()

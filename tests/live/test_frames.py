@@ -1,4 +1,4 @@
-"""A viewer's frames equal explore.melt, and their binary messages hold exactly those images."""
+"""A viewer's frames equal editing.melt, and their binary messages hold exactly those images."""
 
 import contextlib
 import struct
@@ -17,7 +17,7 @@ from shapedreamer.common.noise import Noise
 from shapedreamer.diffusion import oracle
 from shapedreamer.diffusion.denoiser import Denoise
 from shapedreamer.diffusion.schedule import cosine
-from shapedreamer.imaging import explore
+from shapedreamer.imaging import editing
 from shapedreamer.imaging.render import to_uint8
 from shapedreamer.live.frames import FRAME, TRACE, Dream, Frame, Header, Request, Trace, inpainting, sampling, unpack
 from shapedreamer.live.settings import TraceMessage
@@ -76,7 +76,7 @@ def test_frames_equal_melt_from_a_sample(
     dream = new_dream(**values, creativity=30)
     options = settings(**values).options()
     sample = CONDITIONAL.sample(num, options)
-    for k, expected in enumerate(explore.melt(CONDITIONAL, sample, 30, 4, num, options)):
+    for k, expected in enumerate(editing.melt(CONDITIONAL, sample, 30, 4, num, options)):
         frame, x = dream.advance(CONDITIONAL)
         assert (frame.k, frame.id, frame.pure) == (k, 1, True)
         assert_same_image(x, expected)
@@ -86,7 +86,7 @@ def test_frames_equal_melt_from_a_sample(
 def test_frames_equal_melt_for_other_predictions(prediction: Prediction) -> None:
     model = small_model(prediction=prediction, channels=3)
     options = settings(num=4, label={"line": 1.0}, guidance=3.0).options()
-    expected_frames = explore.melt(model, model.sample(4, options), 30, 3, 4, options)
+    expected_frames = editing.melt(model, model.sample(4, options), 30, 3, 4, options)
     dream = new_dream(num=4, label={"line": 1.0}, guidance=3.0)
     for expected in expected_frames:
         assert_same_image(dream.advance(model)[1], expected)
@@ -106,7 +106,7 @@ def test_frames_equal_melt_for_an_exact_denoiser() -> None:
     model = Model(network, cosine(50), "x0", spec, precision="float32")
     options = settings(num=16, steps=10, sampler="ddpm").options()
     dream = new_dream(num=16, steps=10, sampler="ddpm", creativity=45)
-    for expected in explore.melt(model, model.sample(16, options), 45, 3, 16, options):
+    for expected in editing.melt(model, model.sample(16, options), 45, 3, 16, options):
         _, x = dream.advance(model)
         assert_same_image(x, expected)
         assert (torch.cdist(x.flatten(1), images.flatten(1)).min(dim=1).values < 0.1).all()
@@ -120,7 +120,7 @@ def test_images_are_not_rounded_between_frames() -> None:
     rounded = torch.from_numpy(to_uint8(start)).permute(0, 3, 1, 2) / 127.5 - 1
     assert torch.equal(start, model.sample(1) / 3)
     exact, from_rounded = (
-        explore.vary(model, image, 30, 1, options, explore.RENOISE_OFFSET + 1) for image in (start, rounded)
+        editing.vary(model, image, 30, 1, options, editing.RENOISE_OFFSET + 1) for image in (start, rounded)
     )
     assert_same_image(x, exact)
     assert not torch.allclose(x, from_rounded, rtol=0, atol=1e-5)
@@ -145,8 +145,8 @@ def test_new_settings_apply_from_the_next_frame_and_make_it_impure() -> None:
         assert not dream.is_due
         frame, next_x = dream.advance(CONDITIONAL)
         assert (frame.k, frame.id, frame.pure) == (k, k, False)
-        options, first = settings(**values).options(), explore.RENOISE_OFFSET + 4 * k
-        assert_same_image(next_x, explore.vary(CONDITIONAL, x, values["creativity"], 4, options, first))
+        options, first = settings(**values).options(), editing.RENOISE_OFFSET + 4 * k
+        assert_same_image(next_x, editing.vary(CONDITIONAL, x, values["creativity"], 4, options, first))
         x = next_x
     dream.restart()
     frame, x = dream.advance(CONDITIONAL)
@@ -194,8 +194,8 @@ def test_an_uploaded_image_becomes_frame_0_and_is_not_pure() -> None:
     dream.set(3, settings(num=4, steps=1), None)  # without an image, the earlier one remains frame 0
     frame, x = dream.advance(CONDITIONAL)
     assert (frame.k, frame.pure) == (1, False)
-    options, first = settings(steps=1).options(), explore.RENOISE_OFFSET + 4
-    assert_same_image(x, explore.vary(CONDITIONAL, image, 30, 4, options, first))
+    options, first = settings(steps=1).options(), editing.RENOISE_OFFSET + 4
+    assert_same_image(x, editing.vary(CONDITIONAL, image, 30, 4, options, first))
     dream.restart()
     frame, x = dream.advance(CONDITIONAL)
     assert (frame.k, frame.pure) == (0, False)
@@ -217,11 +217,11 @@ def test_repaint_inpaints_the_first_image(sampler: SamplerName) -> None:
     assert (frame.k, frame.pure) == (2, False)
     assert not dream.is_due
     options = settings(steps=3, sampler=sampler).options()
-    assert_same_image(x, explore.inpaint(UNCONDITIONAL, previous[:1], KEEP, 4, options))
+    assert_same_image(x, editing.inpaint(UNCONDITIONAL, previous[:1], KEEP, 4, options))
     assert torch.equal(x[..., :4], previous[:1, :, :, :4].expand(4, -1, -1, -1))
     frame, next_x = dream.advance(UNCONDITIONAL)
     assert (frame.k, frame.pure) == (3, False)
-    assert_same_image(next_x, explore.vary(UNCONDITIONAL, x, 30, 4, options, explore.RENOISE_OFFSET + 12))
+    assert_same_image(next_x, editing.vary(UNCONDITIONAL, x, 30, 4, options, editing.RENOISE_OFFSET + 12))
 
 
 def test_repaint_waits_for_frame_0_and_is_cancelled_by_a_restart() -> None:

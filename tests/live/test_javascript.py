@@ -34,7 +34,7 @@ from shapedreamer.diffusion.schedule import (
     log_snr_times,
     step_times,
 )
-from shapedreamer.imaging.explore import inpaint, melt
+from shapedreamer.imaging.editing import inpaint, melt
 from shapedreamer.imaging.render import to_uint8
 from shapedreamer.live.settings import model_info
 from shapedreamer.models.model import Model

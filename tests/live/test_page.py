@@ -17,7 +17,7 @@ from PIL import Image, ImageSequence
 import shapedreamer
 from shapedreamer import cli
 from shapedreamer.imaging import render
-from shapedreamer.imaging.explore import melt
+from shapedreamer.imaging.editing import melt
 from shapedreamer.models.options import SampleOptions
 
 if TYPE_CHECKING:

@@ -230,7 +230,7 @@ def test_the_checksum_of_the_runtime_is_verified(folder: Path, tmp_path: Path) -
     wrong.write_bytes(b"?")
     with pytest.raises(UserError, match=r"wrong\.tgz is not onnxruntime-web@.*: its SHA-256 must be .*, not "):
         build_site(tmp_path / "site", [str(folder / "unconditional")], wrong)
-    with pytest.raises(UserError, match=r"there is no file .*nowhere\.tgz; --runtime must be the tarball of onnx"):
+    with pytest.raises(UserError, match=r"there is no file .*nowhere\.tgz; `runtime` must be the tarball of onnx"):
         build_site(tmp_path / "site", [str(folder / "unconditional")], tmp_path / "nowhere.tgz")
     assert not (tmp_path / "site").exists()
 
@@ -262,10 +262,10 @@ def test_npm_downloads_the_runtime(folder: Path, tmp_path: Path, monkeypatch: py
         site._runtime_files(None)
     for code, reason in (("sys.exit('npm ERR!\\nno network')", "no network"), ("", "npm gave no reason")):
         install_npm(bin, monkeypatch, code)
-        with pytest.raises(UserError, match=rf"could not download .* \({reason}\): try again later, .*--runtime PATH"):
+        with pytest.raises(UserError, match=rf"could not download .* \({reason}\): try again later, .*`runtime=PATH`"):
             site._runtime_files(None)
     (bin / "npm").unlink()
-    with pytest.raises(UserError, match=r"npm, which downloads .*, is not installed: install Node\.js, .*--runtime"):
+    with pytest.raises(UserError, match=r"npm, which downloads .*, is not installed: install Node\.js, .*`runtime"):
         site._runtime_files(None)
 
 

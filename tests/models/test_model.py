@@ -287,3 +287,60 @@ def test_invalid_options_are_rejected(model: Model, tmp_path: Path) -> None:
 def test_an_unavailable_device_is_rejected(run: Path) -> None:
     with pytest.raises(UserError, match=r"cuda is not available.*cpu"):
         sd.load(run, device="cuda")
+
+
+# a model as an object
+
+
+def test_a_saved_model_loads_as_the_same_model(conditional: Model, tmp_path: Path) -> None:
+    for path in (str(tmp_path / "copy.safetensors"), tmp_path / "new" / "run"):
+        conditional.save(path)
+        copy = sd.load(path)
+        assert (copy.config, copy.spec, copy.sampling) == (conditional.config, conditional.spec, conditional.sampling)
+        assert copy.labels is not None
+        assert conditional.labels is not None
+        assert torch.equal(copy.labels, conditional.labels)
+        assert torch.equal(copy.sample(2), conditional.sample(2))
+    with pytest.raises(UserError, match=r"run already exists"):
+        conditional.save(tmp_path / "new" / "run")
+    conditional.save(tmp_path / "copy.safetensors")  # a file is replaced
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.safetensors", "new"]
+
+
+def test_a_model_made_by_hand_can_be_saved(conditional: Model, tmp_path: Path) -> None:
+    made = Model(
+        conditional.network, sd.schedule.linear(50), "v", conditional.spec, conditional.labels, Sampling("ddim", 3)
+    )
+    made.save(tmp_path / "made.safetensors")
+    copy = sd.load(tmp_path / "made.safetensors")
+    assert copy.config is not None
+    assert copy.config.recipe.schedule == "linear"
+    assert torch.equal(copy.schedule.alpha_bar, made.schedule.alpha_bar)
+    assert torch.equal(copy.sample(2), made.sample(2))
+    other = Model(conditional.network, sd.schedule.linear(50, beta_end=0.5), "v", conditional.spec)
+    with pytest.raises(UserError, match="the schedule is none of linear, cosine, linear_zero_snr"):
+        other.save(tmp_path / "other.safetensors")
+
+
+def test_to_moves_a_model_and_returns_it(conditional: Model) -> None:
+    assert conditional.to("cpu") is conditional
+    assert conditional.to(torch.device("cpu")).device.type == "cpu"
+    with pytest.raises(UserError, match="unknown device 'tpu'"):
+        conditional.to("tpu")  # type: ignore[arg-type]
+
+
+def test_the_repr_says_what_a_model_is(conditional: Model, model: Model) -> None:
+    for part in ("shapes", "32×32, grey", "circle, rectangle", "UNet", "x₀", "ddim", "device: cpu"):
+        assert part in repr(conditional)
+    assert "labels: none" in repr(model)
+    assert "\n" not in repr(model)
+
+
+def test_explore_takes_a_path_and_strings(conditional: Model, tmp_path: Path) -> None:
+    conditional.save(tmp_path / "m.safetensors")
+    sd.explore(str(tmp_path / "m.safetensors"), "vary", str(tmp_path / "a.png"), 2, SampleOptions(steps=2))
+    sd.explore(conditional, "inpaint", str(tmp_path / "b.png"), 1, SampleOptions(steps=2), region="0,0,4,4")
+    assert (tmp_path / "a.png").exists()
+    assert (tmp_path / "b.png").exists()
+    with pytest.raises(UserError, match="unknown mode 'paint'"):
+        sd.explore(conditional, "paint", tmp_path / "c.png")  # type: ignore[arg-type]

@@ -145,10 +145,10 @@ def test_the_context_unet_needs_class_labels() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("shapes", {"data": "x"}, "draws its own images; --data works with: sprites, mnist, fashion_mnist, folder"),
-        ("folder", {}, "needs the folder of your images: --data PATH"),
-        ("mnist", {"size": (28, 28)}, "mnist has no size; --size works with: folder"),
-        ("sprites", {"fit": "crop"}, "sprites has no fit; --fit works with: folder"),
+        ("shapes", {"data": "x"}, "draws its own images; `data` works with: sprites, mnist, fashion_mnist, folder"),
+        ("folder", {}, "needs the folder of your images: `data=PATH`"),
+        ("mnist", {"size": (28, 28)}, "mnist has no size; `size` works with: folder"),
+        ("sprites", {"fit": "crop"}, "sprites has no fit; `fit` works with: folder"),
     ],
 )
 def test_an_option_of_another_recipe_is_rejected(name: RecipeName, options: dict[str, Any], message: str) -> None:

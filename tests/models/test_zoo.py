@@ -429,7 +429,7 @@ def test_an_existing_path_takes_precedence_over_the_name_of_a_shipped_model(run:
 
 @pytest.mark.usefixtures("weights")
 def test_a_packed_model_has_no_raw_weights() -> None:
-    with pytest.raises(UserError, match="digits has only averaged weights; leave out --which raw"):
+    with pytest.raises(UserError, match="digits has only averaged weights; leave out `which='raw'`"):
         sd.load("digits", which="raw")
 
 

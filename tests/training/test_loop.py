@@ -281,7 +281,7 @@ def test_training_works_outside_the_main_thread(tmp_path: Path) -> None:
 
 
 def test_errors_say_why_a_run_cannot_be_resumed(uninterrupted: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="already holds a run: continue it with --resume"):
+    with pytest.raises(UserError, match="already holds a run: continue it with `resume=True`"):
         train(TUNED, uninterrupted)
     with pytest.raises(UserError, match=r"was started with lr = 0\.001, not 0\.01; resume with the same settings"):
         train(replace(TUNED, lr=0.01), uninterrupted, resume=True)

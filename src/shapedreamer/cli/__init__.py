@@ -4,11 +4,19 @@ This module imports only small modules, so that Ctrl-C during the slow imports e
 """
 
 import os
+import re
 import shutil
 import sys
 from typing import Any
 
 USER_ERROR, INTERRUPTED, CLOSED_PIPE = 2, 130, 141  # exit codes; the last two are 128 plus the number of the signal
+
+_ARGUMENT = re.compile(r"`([a-z_]+)(?:=([^`\n]*))?`")  # of a Python function, in an error of the library
+_OPTIONS = {  # that are not called like the argument
+    "labels=True": "--labels yes",
+    "resume=True": "--resume",
+    "without_noise=True": "--wrong no-noise",
+}
 
 MIN_COLUMNS = 40
 MAX_ARGUMENT = 4096  # characters; the longest path of Linux
@@ -66,10 +74,28 @@ def _run() -> int:
             console_outputs=os.environ.get("RANK", "0") == "0",  # of several processes, one prints the help
         )
     except UserError as error:
-        return error.exit_code if error.reported else _fail(str(error), error.exit_code)
+        return error.exit_code if error.reported else _fail(with_options(str(error)), error.exit_code)
     except MemoryError:
         return _fail("there is not enough memory; try a smaller --num, --batch-size or image")
     return result or 0
+
+
+def with_options(message: str) -> str:
+    """An error of the library with the options of the command line: `save_every=2` becomes --save-every 2.
+
+    The library speaks Python, and puts the arguments of its functions in backticks.
+    """
+
+    def option(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        if value is None:
+            return f"--{name.replace('_', '-')}"
+        if match[0].strip("`") in _OPTIONS:
+            return _OPTIONS[match[0].strip("`")]
+        value = re.sub(r"^\((\w+), (\w+)\)$", r"\1x\2", value).strip("[]'")
+        return f"--{name.replace('_', '-')} {value}"
+
+    return _ARGUMENT.sub(option, message)
 
 
 def _subcommands() -> dict[str, Any]:

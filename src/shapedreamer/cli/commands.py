@@ -10,7 +10,9 @@ from . import (
     doctor,
     evaluate,
     explore,
+    export,
     forward,
+    import_,
     labs,
     live,
     models,
@@ -32,6 +34,8 @@ SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "conform": conform.run,
     "labs": labs.run,
     "models": models.run,
+    "export": export.run,
+    "import": import_.run,
     "live": live.run,
     "site": site.run,
 }

@@ -53,7 +53,7 @@ def run(
         precision: auto is bfloat16 where the device is fast at it; float32 gives exactly the live page's images.
     """
     from ..common.values import as_int
-    from ..imaging.explore import explore
+    from ..imaging.editing import explore
     from ..models.model import load
 
     out = out or Path(f"{mode}.png")

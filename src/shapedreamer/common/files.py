@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,8 +50,29 @@ def naming_disk_errors(path: Path, size: int = 0, action: str = "write") -> Iter
         if action == "read":
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise UserError(f"cannot write {path}: {error.strerror}; choose another folder with --out") from error
+            raise UserError(f"cannot write {path}: {error.strerror}; choose another folder with `out`") from error
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty folder to write files to, and rename it to `out` at the end of the `with` block.
+
+    After an error or Ctrl-C nothing is left. UserError if `out` exists already, the disk is full or it is not writable.
+    """
+    if out.exists() or out.is_symlink():
+        raise UserError(f"{out} already exists; choose a new folder, or delete it first")
+    with naming_disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)  # on the same disk as `out`
+    with temporary, naming_disk_errors(out):
+        folder = Path(temporary.name) / "new"  # TemporaryDirectory makes a folder that only its owner may read
+        folder.mkdir()
+        yield folder
+        if out.exists():  # a rename would replace an empty folder
+            raise UserError(f"{out} already exists; choose a new folder, or delete it first")
+        folder.rename(out)
+        _sync_folder(out.parent)
 
 
 def remove_leftovers(folder: Path) -> None:

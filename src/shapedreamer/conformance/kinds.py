@@ -99,7 +99,7 @@ def kind_of(thing: Any) -> Kind:
         if required <= names:
             return kind
     found = f"a function of ({', '.join(sorted(names))})" if callable(thing) else f"a {type(thing).__name__}"
-    raise UserError(f"cannot tell which check to run on {found}; choose with --kind: {', '.join(get_args(Kind))}")
+    raise UserError(f"cannot tell which check to run on {found}; choose with `kind`: {', '.join(get_args(Kind))}")
 
 
 def load(target: str) -> Any:

@@ -169,7 +169,7 @@ def dpmpp_2m(
     for t, s in _intervals(schedule, steps):
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
         x0 = denoise(x, _batch_of(t, x))
-        h = _half_log_snr(b) - _half_log_snr(a)
+        h = half_log_snr(b) - half_log_snr(a)
         D = x0 if x0_before is None or s == 0 else x0 + h / (2 * h_before) * (x0 - x0_before)
         eps = to_eps(D, x, t, schedule)
         sigma = eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b))
@@ -222,7 +222,7 @@ def _batch_of(t: int, x: Tensor) -> Tensor:
     return torch.full((len(x),), t, dtype=torch.int64, device=x.device)
 
 
-def _half_log_snr(alpha_bar: float) -> float:
+def half_log_snr(alpha_bar: float) -> float:
     """λ = ½ log(ᾱ/(1−ᾱ)): −∞ for ᾱ = 0, and +∞ for ᾱ = 1."""
     if alpha_bar == 0:
         return -math.inf

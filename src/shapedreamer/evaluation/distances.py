@@ -62,7 +62,7 @@ def _checked(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"features must be (N, D) with the same D, not {tuple(a.shape)} and {tuple(b.shape)}")
     if min(len(a), len(b)) < MIN_IMAGES:
         raise UserError(
-            f"cannot compare {len(a)} and {len(b)} images: each set needs at least {MIN_IMAGES} (--num {MIN_IMAGES})"
+            f"cannot compare {len(a)} and {len(b)} images: each set needs at least {MIN_IMAGES} (`num={MIN_IMAGES}`)"
         )
     if not (a.isfinite().all() and b.isfinite().all()):
         raise UserError("some features are NaN or infinite; check that all pixels of the samples are finite")

@@ -161,7 +161,7 @@ def load_subject(
     if training.spec != checkpoint.config.data:
         raise UserError(
             f"{run} was not trained on the images of {data or training.spec.name}; "
-            "pass the path of its training images with --data"
+            "pass the path of its training images with `data`"
         )
     return Subject(str(run), from_checkpoint(checkpoint, "ema", device), training, held_out, report)
 
@@ -263,7 +263,7 @@ def draw(
     `progress` is called after each batch with the number of samples so far.
     """
     if options.label != "any":
-        raise UserError("evaluation draws its labels from the data; leave out --label")
+        raise UserError("evaluation draws its labels from the data; leave out `label`")
     labels = model.label_vectors("any", num, options.seed)
     batches = []
     for first in range(0, num, BATCH):
@@ -285,7 +285,7 @@ def real_images(training: Dataset, held_out: Dataset, num: int) -> tuple[Tensor,
     num_held_out = min(num, len(held_out))
     if 2 * num - num_held_out > len(training):
         max_num = min(len(training), (len(training) + len(held_out)) // 2)
-        advice = f"use at most --num {max_num}" if max_num >= MIN_IMAGES else f"at least {MIN_IMAGES} are needed"
+        advice = f"use at most `num={max_num}`" if max_num >= MIN_IMAGES else f"at least {MIN_IMAGES} are needed"
         raise UserError(f"{training.spec.name} has too few images to compare {num} samples with; {advice}")
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))
     held_out_order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(1))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..common.errors import UserError
 from ..common.files import write_atomic
+from ..common.values import as_path
 from ..imaging import render
 from .charts import bars, histogram
 from .evaluator import Evaluation, Evidence
@@ -70,11 +71,14 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"cannot write a report to {folder}: it is a file; choose a folder")
 
 
-def write_report(folder: Path, evaluation: Evaluation, evidence: Evidence, points: Sequence[Point] = ()) -> list[Path]:
+def write_report(
+    folder: str | Path, evaluation: Evaluation, evidence: Evidence, points: Sequence[Point] = ()
+) -> list[Path]:
     """Write the page (index.html) and a picture of samples (grid.png) into `folder`, and return their paths.
 
     points: results of a sweep to show, if any
     """
+    folder = as_path("folder", folder)
     html = page(evaluation, evidence, points)
     render.save_picture(render.grid(evidence.samples[:GRID_IMAGES], COLUMNS), folder / GRID_FILE)
     write_atomic(folder / PAGE_FILE, html.encode())

@@ -1,7 +1,8 @@
-"""Use trained models in other libraries.
+"""Use trained models in other software, and models of other libraries here. In the order to read them:
 
-Two independent modules; read either one on its own:
-
-    diffusers   convert a UNet to UNet2DModel of Hugging Face Diffusers, and back
-    onnx        write a network as one ONNX file and run it without torch
+diffusers      convert a UNet to UNet2DModel of Hugging Face Diffusers, and back
+pipeline       a model as a pipeline folder of Diffusers, and back
+onnx           write a network as one ONNX file and run it without torch
+onnx_variants  ONNX files with a sampler inside, or with smaller weights
+card           the model card that comes with every export
 """

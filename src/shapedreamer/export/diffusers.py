@@ -115,17 +115,30 @@ def from_diffusers(model: "UNet2DModel", patch: int = 1) -> UNet:
     if classes is not None and not classes[-1].any():
         classes = classes[:-1]  # a last row of zeros means unconditional, which our UNet does without a label
     network = UNet(**_unet_options(model.config, patch), context=0 if classes is None else len(classes))
+    load_converted(network, state, classes)
+    return network.train(model.training)
+
+
+def load_converted(network: UNet, state: dict[str, Tensor], classes: Tensor | None, shift_time: bool = True) -> None:
+    """Load the weights of a UNet2DModel of the same architecture into a UNet.
+
+    state:      all its weights but the class embedding
+    classes:    the class embedding, a row for each of our labels; None if there are no labels
+    shift_time: whether it computes the features of 0…T−1, as Diffusers does, instead of our 1…T
+
+    ValueError if it has weights that our UNet lacks.
+    """
     parameters = dict(_parameters(network))
     unknown = state.keys() - {name for theirs in parameters.values() for name in theirs}
     if unknown:
         raise ValueError(f"the model has weights without a counterpart in UNet: {sorted(unknown)}")
 
     weights = {ours: torch.cat([state[name] for name in theirs]) for ours, theirs in parameters.items()}
-    weights[TIME_WEIGHT] = _shift_time(weights[TIME_WEIGHT], by=-1)
+    if shift_time:
+        weights[TIME_WEIGHT] = _shift_time(weights[TIME_WEIGHT], by=-1)
     if classes is not None:
         weights[LABEL_WEIGHT] = classes.T.clone()
     network.load_state_dict(weights, assign=True)
-    return network.train(model.training)
 
 
 def _shift_time(weight: Tensor, by: int) -> Tensor:

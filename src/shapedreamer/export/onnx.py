@@ -14,6 +14,19 @@ network, so `denoise` works with every sampler. Other programs read the file dir
 and its output is `prediction` (B, C, H, W) float32. The batch size B is free. The file's metadata holds everything else
 needed for sampling: "prediction" (what the network predicts: eps, x0 or v), "T", "alpha_bar" (T + 1 numbers, as JSON)
 and "data" (the DataSpec, as JSON). What the exporter adds, such as source lines and paths on this machine, is removed.
+
+With sampler=True, one run of the file does all of sampling. Then its inputs are
+
+    noise  x_T, (B, C, H, W) float32; if the sampler adds noise, (S, B, C, H, W) with S >= steps: first x_T, and then
+           what each step adds
+    steps  () int64                the number of network calls, up to the "max_steps" in the file's metadata
+    label  (B, L) float32          as above
+
+and its output is `images` (B, C, H, W) float32. They equal those of model.sample with the same noise. The file's
+metadata has another key, "sampling": the sampler, its eta, the number of steps that the model is meant for, and
+max_steps, as JSON.
+
+save_onnx writes a folder with such a file, a model card, and a script that samples with onnxruntime and NumPy alone.
 """
 
 import contextlib
@@ -23,6 +36,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import torch
 from pydantic import TypeAdapter
@@ -30,28 +44,51 @@ from torch import Tensor
 
 from ..common.device import torch_defaults
 from ..common.errors import UserError, require
-from ..common.files import write_atomic
-from ..common.names import Prediction
-from ..common.values import as_int, as_path
+from ..common.files import new_folder, write_atomic
+from ..common.names import Prediction, WeightPrecision
+from ..common.values import as_choice, as_int, as_path
 from ..data.spec import DataSpec
 from ..diffusion.schedule import Schedule
 from ..models.model import Model
+from ..models.options import SampleOptions
 from ..networks.layers import as_context
+from .card import model_card
+from .onnx_variants import check_sampler, half_weights, int8_weights, with_sampler
 
 # Opset 20 exports a GroupNorm as an InstanceNormalization between two Reshapes. From opset 21 on it is one operation,
 # but onnxruntime splits that into more parts and runs 6 to 10% slower (measured on a CPU, batch sizes 1 and 16).
 OPSET = 20
 
+PRECISIONS: dict[WeightPrecision, str] = {
+    "float32": "float32",
+    "half": "float16",
+    "int8": "8-bit integers, with a scale for each output channel",
+}
 _ALPHA_BAR, _DATA, _PREDICTION = TypeAdapter(list[float]), TypeAdapter(DataSpec), TypeAdapter[Prediction](Prediction)
 
 
 @torch_defaults()
-def to_onnx(model: Model, path: str | Path) -> None:
-    """Write the network of `model`, in float32, as one ONNX file; the top of this module describes the format.
+def to_onnx(
+    model: Model,
+    path: str | Path,
+    *,
+    sampler: bool = False,
+    precision: WeightPrecision = "float32",
+    options: SampleOptions = SampleOptions(),
+) -> None:
+    """Write the network of `model` as one ONNX file; the top of this module describes the format.
 
-    UserError if the extra `export` is not installed or the file cannot be written.
+    sampler:   put all of sampling into the file
+    precision: of the stored weights; the computation is in float32 in any case
+    options:   the sampler and eta to put into the file; None means the model's own
+
+    UserError if the extra `export` is not installed, the file cannot be written, or the sampler is heun.
     """
     path = as_path("path", path)
+    as_choice("precision", precision, get_args(WeightPrecision))
+    sampling = model.resolve_sampling(options)
+    if sampler:
+        check_sampler(sampling)
     require("onnxscript", "export")
     network = copy.deepcopy(model.network).eval().to("cpu", torch.float32)
     x = torch.zeros(2, model.spec.channels, model.spec.height, model.spec.width)  # a batch of 1 would become a constant
@@ -86,7 +123,72 @@ def to_onnx(model: Model, path: str | Path) -> None:
         "data": _DATA.dump_json(model.spec).decode(),
     }.items():
         proto.metadata_props.add(key=key, value=value)
+    if precision != "float32":
+        {"half": half_weights, "int8": int8_weights}[precision](proto)
+    if sampler:
+        proto = with_sampler(proto, model, sampling)
     write_atomic(path, proto.SerializeToString())
+
+
+SCRIPT = """\
+# Sample from model.onnx: pip install onnxruntime pillow numpy
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+NUM, LABEL = 8, 0
+session = onnxruntime.InferenceSession(Path(__file__).parent / "model.onnx", providers=["CPUExecutionProvider"])
+about = session.get_modelmeta().custom_metadata_map
+data, steps = json.loads(about["data"]), json.loads(about["sampling"])["steps"]
+rank = {node.name: len(node.shape) for node in session.get_inputs()}
+shape = [NUM, data["channels"], data["height"], data["width"]]
+shape = [steps, *shape] if rank["noise"] == 5 else shape  # one for x_T and one for each step that adds noise
+noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+inputs = {"noise": noise, "steps": np.array(steps)}
+if "label" in rank:
+    inputs["label"] = np.eye(len(data["labels"]), dtype=np.float32)[[LABEL] * NUM]
+(images,) = session.run(None, inputs)
+pixels = np.hstack(((images + 1) * 127.5).round().clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
+Image.fromarray(pixels.squeeze()).save("samples.png")
+"""
+
+
+def save_onnx(
+    model: Model,
+    out: str | Path,
+    *,
+    sampler: bool = False,
+    precision: WeightPrecision = "float32",
+    options: SampleOptions = SampleOptions(),
+    shipped: str = "",
+) -> None:
+    """Write a folder with model.onnx, see to_onnx, and a model card; with a sampler, also sample.py, which runs it.
+
+    shipped: the name of the model if it is a shipped one, for its card
+
+    The folder is written completely or not at all. UserError as for to_onnx, and if the folder exists.
+    """
+    sampling = model.resolve_sampling(options)
+    eta = f", eta {sampling.eta:g}" if sampling.eta else ""
+    notes = [f"The weights are stored in {PRECISIONS[precision]}. The computation is in float32."]
+    if sampler:
+        usage = f"```python\n{SCRIPT}```"
+        notes.append(
+            f"The sampler in the file is {sampling.sampler}{eta}. The model is meant for {sampling.steps} steps."
+        )
+    else:
+        usage = "Inputs: `x`, noisy images (B, C, H, W); `t`, their timesteps (B,), 1 to T, as float32"
+        usage += "; `label`, label vectors (B, L)." if model.labels is not None else "."
+        usage += " Output: `prediction`. The metadata has `prediction`, `T`, `alpha_bar` and `data`."
+    card = model_card(model, "onnx", usage, notes, shipped)
+    with new_folder(as_path("out", out)) as folder:
+        to_onnx(model, folder / "model.onnx", sampler=sampler, precision=precision, options=options)
+        write_atomic(folder / "README.md", card.encode())
+        if sampler:
+            write_atomic(folder / "sample.py", SCRIPT.encode())
 
 
 class OnnxNetwork:

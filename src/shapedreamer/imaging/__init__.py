@@ -1,7 +1,7 @@
 """Everything people look at, in the order to read it:
 
-render    tensors to grids, strips, animations, plots
-figures   a model's samples as files
-compare   samplers or epochs side by side
-explore   interpolate, vary, inpaint
+render      tensors to grids, strips, animations, plots
+figures     a model's samples as files
+comparison  models, samplers or epochs side by side
+editing     interpolate, vary, inpaint
 """

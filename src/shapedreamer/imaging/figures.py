@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.noise import Noise
+from ..common.values import as_path
 from ..data.spec import Dataset
 from ..diffusion.process import diffuse
 from ..diffusion.samplers import Step
@@ -46,7 +47,7 @@ def history(stream: Iterator[Step], x_T: Tensor, T: int, max_moments: int = MAX_
 
 
 def write_samples(
-    model: Model, out: Path, num: int = 64, options: SampleOptions = SampleOptions(), show_process: bool = False
+    model: Model, out: str | Path, num: int = 64, options: SampleOptions = SampleOptions(), show_process: bool = False
 ) -> list[Path]:
     """Sample `num` images and write them to `out`, in the format of its suffix. Return the paths written.
 
@@ -54,6 +55,7 @@ def write_samples(
     end; any other picture format shows the grid. show_process also writes NAME-process.png, a strip of the first images
     with x_t above and x̂₀ below.
     """
+    out = as_path("out", out)
     render.check_ending(out, ".npy")
     if num < 1:
         raise UserError(f"num must be at least 1, not {num}")
@@ -77,9 +79,10 @@ def write_samples(
 
 
 def write_sweep(
-    model: Model, sweep: Literal["label", "guidance"], out: Path, num: int, options: SampleOptions
+    model: Model, sweep: Literal["label", "guidance"], out: str | Path, num: int, options: SampleOptions
 ) -> list[Path]:
     """A picture of `num` columns from the same noise, with a row for each label, or for each of GUIDANCES."""
+    out = as_path("out", out)
     render.check_ending(out)
     if sweep == "label":
         model.label_vectors(0, 1)  # raises for an unconditional model

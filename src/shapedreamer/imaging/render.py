@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..common.errors import UserError, require
 from ..common.files import naming_disk_errors, write_atomic
+from ..common.values import as_path
 
 BACKGROUND = 96  # the grey between images: neither black nor white
 MARGIN = 2  # pixels of background around each image
@@ -82,13 +83,15 @@ def strip(columns: Sequence[Tensor], titles: Sequence[str], rows: Sequence[str] 
     return labelled(grid(images, columns=len(columns)), titles, rows)
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
+def save_picture(picture: Image.Image, path: str | Path) -> None:
     """Write a picture in the format of the suffix of `path`."""
+    path = as_path("path", path)
     write_atomic(path, _encode(path, picture))
 
 
-def save_animation(frames: Sequence[Image.Image], path: Path, frame_ms: int = 80, hold_ms: int = 2000) -> None:
+def save_animation(frames: Sequence[Image.Image], path: str | Path, frame_ms: int = 80, hold_ms: int = 2000) -> None:
     """Write an animated .gif or .webp that loops forever and holds its last frame for `hold_ms`."""
+    path = as_path("path", path)
     durations = [frame_ms] * (len(frames) - 1) + [hold_ms]
     options: dict[str, Any] = {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": 0}
     if path.suffix.lower() == ".webp":
@@ -96,15 +99,16 @@ def save_animation(frames: Sequence[Image.Image], path: Path, frame_ms: int = 80
     write_atomic(path, _encode(path, frames[0], **options))
 
 
-def save_array(images: Tensor, path: Path) -> None:
+def save_array(images: Tensor, path: str | Path) -> None:
     """Write images as .npy: (N, C, H, W) float32 in [−1, 1]."""
-    buffer = io.BytesIO()
+    path, buffer = as_path("path", path), io.BytesIO()
     np.save(buffer, images.float().cpu().numpy(), allow_pickle=False)
     write_atomic(path, buffer.getvalue())
 
 
-def check_ending(path: Path, *others: str) -> None:
+def check_ending(path: str | Path, *others: str) -> None:
     """UserError unless the suffix of `path` is one of PICTURES or of `others`."""
+    path = as_path("path", path)
     *suffixes, last = *PICTURES, *others
     if path.suffix.lower() not in (*suffixes, last):
         raise UserError(f"{path} ends in {path.suffix!r}; it must end in {', '.join(suffixes)} or {last}")
@@ -118,7 +122,7 @@ def _encode(path: Path, picture: Image.Image, **options: Any) -> bytes:
 
 
 def plot_lines(
-    path: Path,
+    path: str | Path,
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     xlabel: str,
     ylabel: str,
@@ -126,6 +130,7 @@ def plot_lines(
     log_y: bool = False,
 ) -> None:
     """Write a plot of named lines (x, y). Needs the extra `track`."""
+    path = as_path("path", path)
     with naming_disk_errors(path):
         lines_figure(lines, xlabel, ylabel, title, log_y=log_y).savefig(path, dpi=120)
 

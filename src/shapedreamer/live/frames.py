@@ -1,6 +1,6 @@
 """A viewer's dream, the animation on the page: which frame comes next, how it is generated, and how it is sent.
 
-Frame 0 is a sample or an uploaded image. Frame k ≥ 1 is a variation of frame k − 1 (imaging.explore.melt), so each
+Frame 0 is a sample or an uploaded image. Frame k ≥ 1 is a variation of frame k − 1 (imaging.editing.melt), so each
 frame turns into the next. The algorithms are those of the library. This module runs them as coroutines: wherever the
 denoiser is called, the coroutine yields a Request and receives x̂₀, so that the engine can batch the requests of many
 viewers into one network call.
@@ -19,7 +19,7 @@ from torch import Tensor
 from ..common.noise import Noise
 from ..diffusion.denoiser import Denoise, inpainted
 from ..diffusion.samplers import Step
-from ..imaging.explore import RENOISE_OFFSET, Plan, inpainting_plan, variation_plan
+from ..imaging.editing import RENOISE_OFFSET, Plan, inpainting_plan, variation_plan
 from ..imaging.render import to_uint8
 from ..models.model import Model
 from ..models.options import SampleOptions
@@ -114,7 +114,7 @@ def run_sampler(
 def run_plan(
     model: Model, plan: Plan, options: SampleOptions, wrap: Callable[[Denoise], Denoise] = lambda denoise: denoise
 ) -> Denoising[Tensor]:
-    """The finished image of a plan (see imaging.explore), on the CPU."""
+    """The finished image of a plan (see imaging.editing), on the CPU."""
     leg = next(plan)
     while True:
         (last,) = yield from run_sampler(model, options, leg.x, leg.noise, leg.times, leg.end, wrap)
@@ -132,12 +132,12 @@ def sampling(model: Model, num: int, options: SampleOptions, keep_last: int | No
 
 
 def varying(model: Model, image: Tensor, t: int, num: int, options: SampleOptions, first: int) -> Denoising[Tensor]:
-    """The result of imaging.explore.vary."""
+    """The result of imaging.editing.vary."""
     return run_plan(model, variation_plan(model, image, t, num, options, first), options)
 
 
 def inpainting(model: Model, image: Tensor, keep: Tensor, num: int, options: SampleOptions) -> Denoising[Tensor]:
-    """The result of imaging.explore.inpaint."""
+    """The result of imaging.editing.inpaint."""
     image, keep = image.to(model.device), keep.to(model.device)
     plan = inpainting_plan(model, image, keep, num, options)
     return run_plan(model, plan, options, lambda denoise: inpainted(denoise, image, keep))

@@ -183,7 +183,7 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise UserError(f"cannot listen on host {host}, port {port} ({reason}); try another --host or --port") from None
+        raise UserError(f"cannot listen on host {host}, port {port} ({reason}); try another `host` or `port`") from None
 
 
 def make_server(engine: Engine, limits: Limits = Limits(), allow_origin: Collection[str] = ()) -> "uvicorn.Server":

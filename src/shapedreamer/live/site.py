@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 from .. import __version__
 from ..common.errors import UserError
 from ..common.files import naming_disk_errors
+from ..common.values import as_path
 from ..export.onnx import to_onnx
 from ..models import zoo
 from ..models.model import find_checkpoint, load
@@ -97,7 +98,7 @@ Licences: LICENSE for the page, runtime/LICENSE for ONNX Runtime, which runs the
 """
 
 
-def build_site(out: Path, models: Sequence[str] = (), runtime: Path | None = None) -> None:
+def build_site(out: str | Path, models: Sequence[str] = (), runtime: str | Path | None = None) -> None:
     """Write the site to the folder `out`, completely or not at all. An earlier site in the folder is replaced.
 
     models:  names of shipped models, run folders or checkpoints; by default, all shipped models
@@ -105,7 +106,8 @@ def build_site(out: Path, models: Sequence[str] = (), runtime: Path | None = Non
 
     UserError if the folder contains other files, a model or the runtime is missing or damaged, or the disk is full.
     """
-    out = out.resolve()
+    out = as_path("out", out).resolve()
+    runtime = None if runtime is None else as_path("runtime", runtime)
     _check_replaceable(out)
     runs = _name_models(models or zoo.names())
     files = _page_files() | _runtime_files(runtime)
@@ -187,7 +189,7 @@ def _runtime_files(tarball: Path | None) -> dict[str, bytes]:
         with TemporaryDirectory() as folder:
             content = _download_runtime(Path(folder)).read_bytes()
     elif not tarball.is_file():
-        raise UserError(f"there is no file {tarball}; --runtime must be the tarball of {RUNTIME}")
+        raise UserError(f"there is no file {tarball}; `runtime` must be the tarball of {RUNTIME}")
     else:
         content = tarball.read_bytes()
     if (checksum := sha256(content).hexdigest()) != RUNTIME_SHA256:
@@ -204,7 +206,7 @@ def _runtime_files(tarball: Path | None) -> dict[str, bytes]:
 
 def _download_runtime(folder: Path) -> Path:
     """Download the tarball of RUNTIME with npm."""
-    alternative = f"or download the tarball of {RUNTIME} elsewhere and pass it with --runtime PATH"
+    alternative = f"or download the tarball of {RUNTIME} elsewhere and pass it with `runtime=PATH`"
     npm = shutil.which("npm")
     if npm is None:
         raise UserError(f"npm, which downloads {RUNTIME}, is not installed: install Node.js, {alternative}")

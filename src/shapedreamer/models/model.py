@@ -2,6 +2,7 @@
 
 import difflib
 import html
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,17 +14,18 @@ from torch import Tensor, nn
 
 from ..common.device import autocast, pick_device, torch_defaults
 from ..common.errors import UserError
-from ..common.names import WITH_ETA, DeviceName, Precision, Prediction, Which
+from ..common.files import new_folder, write_atomic
+from ..common.names import TIMESTEPS, WITH_ETA, DeviceName, Precision, Prediction, ScheduleName, Which
 from ..common.noise import Noise, bits, fold, integers
 from ..common.values import as_choice, as_float, as_int, as_path, as_seed, shown
 from ..data.spec import DataSpec
 from ..diffusion.denoiser import Denoise, Denoiser, clipped, guided, with_label
 from ..diffusion.samplers import SAMPLERS, Sampler, Step, Steps
-from ..diffusion.schedule import Schedule, cubic_times, log_snr_times, step_times
+from ..diffusion.schedule import SCHEDULES, Schedule, cubic_times, log_snr_times, step_times
 from . import zoo
-from .checkpoint import Checkpoint, load_checkpoint
+from .checkpoint import Checkpoint, RunConfig, load_checkpoint, save_checkpoint
 from .options import Labels, SampleOptions
-from .recipes import Sampling
+from .recipes import ContextUnetConfig, FolderData, Recipe, Sampling, UNetConfig
 from .weights import network_with_weights
 
 MAX_BYTES = 4 * 2**30  # of the images of one call; more do not fit the memory of most machines
@@ -38,6 +40,7 @@ class Model:
     sampling:  the sampler, steps, eta and spacing to use where SampleOptions leaves them None
     precision: "auto" computes in bfloat16 where the device is fast at it; "float32" is what the live page uses. Samples
                agree up to rounding, which can occasionally change the image
+    config:    the configuration of the run that trained it; None for a model made by hand
 
     Methods that sample take SampleOptions, or its fields by keyword: `model.sample(8, sampler="ddim", steps=25)`. They
     raise UserError for a value out of range, for an unknown label, and for any label if the model is unconditional.
@@ -53,10 +56,15 @@ class Model:
         labels: Tensor | None = None,
         sampling: Sampling = Sampling(),
         precision: Precision = "auto",
+        config: RunConfig | None = None,
     ) -> None:
+        self.config = config
         self.network, self.sampling, self.precision = network.eval(), sampling, precision
         self.schedule, self.prediction, self.spec, self.labels = schedule, prediction, spec, labels
         self.device = next(network.parameters()).device
+
+    def __repr__(self) -> str:
+        return f"Model({'; '.join(f'{name}: {value}' for name, value in self.facts().items())})"
 
     def _repr_html_(self) -> str:
         """A small table, which a notebook displays."""
@@ -76,7 +84,23 @@ class Model:
             "prediction": kinds.get(self.prediction, self.prediction),
             "timesteps": f"{self.schedule.T}",
             "sampler": f"{sampling.sampler}, {min(sampling.steps, self.schedule.T)} steps, η = {sampling.eta:g}",
+            "device": str(self.device),
         }
+
+    def to(self, device: DeviceName | torch.device) -> "Model":
+        """Move the network to a device, and return the model itself. UserError if this machine has no such device."""
+        device = pick_device(device) if isinstance(device, str) else device
+        self.network.to(device)
+        self.device = device
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write the model so that `load` reads it: to a file that ends in .safetensors, else to a new run folder.
+
+        A file is replaced, a folder is not. UserError if the folder exists, the schedule of a model made by hand is
+        none of those in diffusion/schedule.py, or the path cannot be written.
+        """
+        save_model(self, as_path("path", path))
 
     def sample(
         self, num: int = 1, options: SampleOptions = SampleOptions(), *, batch_size: int = 64, **changes: Any
@@ -167,7 +191,7 @@ class Model:
         """The denoiser of images first…first + num − 1 of this seed, conditioned on their labels and guided."""
         vectors = self.label_vectors(options.label, num, options.seed, first)
         if vectors is None and options.guidance != 1:
-            raise UserError(f"guidance {options.guidance:g} needs a label; leave --guidance out or add --label")
+            raise UserError(f"guidance {options.guidance:g} needs a label; leave `guidance` out or add `label`")
         return self.denoiser(vectors, options.guidance)
 
     def denoiser(self, label: Tensor | None = None, guidance: float = 1.0) -> Denoise:
@@ -212,7 +236,7 @@ class Model:
         if label is None or word == "none" or (word == "any" and self.labels is None):
             return None
         if self.labels is None:
-            raise UserError(f"this model of {self.spec.name} was trained without labels (train with --labels yes)")
+            raise UserError(f"this model of {self.spec.name} was trained without labels (train with `labels=True`)")
         if word == "any":
             drawn = bits(fold(seed, LABELS), torch.arange(first, first + num), 1)[:, 0]
             return self.labels.to(self.device)[integers(drawn, 0, len(self.labels) - 1)]
@@ -255,7 +279,7 @@ def load(run: str | Path, which: Which = "ema", device: DeviceName = "auto", pre
     checkpoint = load_checkpoint(find_checkpoint(run))
     as_choice("which", which, get_args(Which))
     if which == "raw" and not checkpoint.network:
-        raise UserError(f"{run} has only averaged weights; leave out --which raw")
+        raise UserError(f"{run} has only averaged weights; leave out `which='raw'`")
     return from_checkpoint(checkpoint, which, device, precision)
 
 
@@ -283,8 +307,58 @@ def from_checkpoint(
     checkpoint: Checkpoint, which: Which, device: DeviceName = "auto", precision: Precision = "auto"
 ) -> Model:
     """The model of a loaded checkpoint; the arguments are those of `load`. UserError if its weights do not fit."""
-    recipe = checkpoint.config.recipe
-    schedule, spec = recipe.make_schedule(), checkpoint.config.data
+    config = checkpoint.config
+    recipe, spec, schedule = config.recipe, config.data, config.recipe.make_schedule()
     network: Any = network_with_weights(checkpoint, which)
     network = network.to(pick_device(device), memory_format=torch.channels_last)
-    return Model(network, schedule, recipe.prediction, spec, checkpoint.labels, recipe.sampling, precision)
+    return Model(
+        network, schedule, recipe.prediction, spec, checkpoint.labels, recipe.sampling, precision, checkpoint.config
+    )
+
+
+def save_model(model: Model, path: Path) -> None:
+    """See Model.save."""
+    config, weights = config_of(model), model.network.state_dict()
+    if path.suffix == ".safetensors":
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; choose the name of a file")
+        save_checkpoint(path.parent, path.stem, config, 0, {}, weights, math.inf, model.labels)
+        return
+    with new_folder(path) as folder:
+        write_atomic(folder / "config.json", config.to_json().encode())
+        save_checkpoint(folder / "checkpoints", "best", config, 0, {}, weights, math.inf, model.labels)
+
+
+def config_of(model: Model) -> RunConfig:
+    """The configuration of a model: that of its run, or for a model made by hand, one that describes it.
+
+    UserError if the schedule is none of those in diffusion/schedule.py, or the network is not one of ours.
+    """
+    if model.config is not None:
+        return model.config
+    schedule = name_of_schedule(model.schedule)
+    kind = {"UNet": UNetConfig, "ContextUnet": ContextUnetConfig}.get(type(model.network).__name__)
+    if kind is None:
+        raise UserError(f"cannot describe a network of type {type(model.network).__name__}; use UNet or ContextUnet")
+    recipe = Recipe(
+        name=model.spec.name,
+        data=FolderData(model.spec.name),  # unknown; only training and evaluation need it
+        network=kind(**model.network.options),  # type: ignore[arg-type]
+        schedule=schedule,
+        timesteps=model.schedule.T,
+        prediction=model.prediction,
+        labels=model.labels is not None,
+        sampling=model.sampling,
+    )
+    return RunConfig(recipe, model.spec)
+
+
+def name_of_schedule(schedule: Schedule) -> ScheduleName:
+    """The name of a schedule; UserError if it is none of those in diffusion/schedule.py."""
+    for name, make in SCHEDULES.items():
+        low, high = TIMESTEPS[name]
+        if low <= schedule.T <= high:
+            known = make(schedule.T).alpha_bar
+            if torch.allclose(known, schedule.alpha_bar, rtol=0, atol=1e-6):
+                return name
+    raise UserError(f"the schedule is none of {', '.join(SCHEDULES)}, so a run cannot describe it")

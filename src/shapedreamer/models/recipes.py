@@ -424,12 +424,12 @@ def get_recipe(name: str, *, data: str | Path | None = None, **options: Any) -> 
         options["data"] = data
     parameters = inspect.signature(function).parameters
     if "data" in options and "data" not in parameters:
-        raise UserError(f"the recipe {name} draws its own images; --data works with: {_recipes_with('data')}")
+        raise UserError(f"the recipe {name} draws its own images; `data` works with: {_recipes_with('data')}")
     if "data" not in options and name == "folder":
-        raise UserError("the recipe folder needs the folder of your images: --data PATH")
+        raise UserError("the recipe folder needs the folder of your images: `data=PATH`")
     for option in ("size", "fit", "mode", "background"):
         if option in options and option not in parameters:
-            raise UserError(f"the recipe {name} has no {option}; --{option} works with: {_recipes_with(option)}")
+            raise UserError(f"the recipe {name} has no {option}; `{option}` works with: {_recipes_with(option)}")
     return function(**options)
 
 
@@ -438,7 +438,7 @@ def with_data_path(recipe: Recipe, data: str | Path | None) -> Recipe:
     if data is None:
         return recipe
     if isinstance(recipe.data, DrawnData):
-        raise UserError(f"the recipe {recipe.name} draws its own images; leave out --data")
+        raise UserError(f"the recipe {recipe.name} draws its own images; leave out `data`")
     return replace(recipe, data=replace(recipe.data, path=str(data)))
 
 
@@ -473,5 +473,6 @@ def _size_error(spec: "DataSpec", divisor: int) -> UserError:
     near = "x".join(str(max(1, round(n / divisor)) * divisor) for n in (spec.height, spec.width))
     return UserError(
         f"images of {spec.height}x{spec.width} do not fit the network: height and width must be divisible by "
-        f"{divisor}; the nearest size is {near} (for the recipe folder: --size {near} --fit crop, pad or stretch)"
+        f"{divisor}; the nearest size is {near} (for the recipe folder: `size=({near.replace('x', ', ')})` with `fit` "
+        "crop, pad or stretch)"
     )

@@ -78,6 +78,7 @@ class ContextUnet(nn.Module):
         if context < 1:
             raise ValueError(f"context must be at least 1, not {context}; for a network without labels use UNet")
         self.in_channels, self.context_size = in_channels, context
+        self.options = {"in_channels": in_channels, "context": context, "features": features, "groups": groups}
         dim, wide = 4 * features, 2 * features
         self.time = TimeEmbedding(features, dim)
         self.context = nn.Sequential(nn.Linear(context, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU())

@@ -18,6 +18,7 @@ and of every Downsample are skip connections. On the way up, each block takes th
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,8 @@ class UNet(nn.Module):
     time_at:      "blocks": the embeddings of timestep and label are an input of every residual block; "bottleneck":
                   they are added once, before the middle
 
+    `self.options` has these arguments, so that a file can store them.
+
     H and W must be divisible by `self.divisor` = patch * 2**(levels - 1); otherwise forward raises ValueError with the
     nearest sizes that fit.
     """
@@ -76,6 +79,19 @@ class UNet(nn.Module):
         time_at: TimeAt = "blocks",
     ) -> None:
         super().__init__()
+        self.options: dict[str, Any] = {
+            "in_channels": in_channels,
+            "channels": tuple(channels),
+            "blocks": blocks,
+            "attention": tuple(attention),
+            "head_dim": head_dim,
+            "groups": groups,
+            "scale_shift": scale_shift,
+            "dropout": dropout,
+            "patch": patch,
+            "context": context,
+            "time_at": time_at,
+        }
         levels = len(channels)
         if any(not 0 <= level < levels for level in attention):
             raise ValueError(f"attention={tuple(attention)} names a level outside 0...{levels - 1}")

@@ -50,7 +50,7 @@ def _acquire(path: Path) -> IO[str]:
             owner = _owner(file)
             file.close()
             raise UserError(
-                f"{path.parent} is in use by {owner}; wait until it ends or stop it, or choose another --out"
+                f"{path.parent} is in use by {owner}; wait until it ends or stop it, or choose another `out`"
             ) from None
         except OSError:  # this file system has no locks
             pass

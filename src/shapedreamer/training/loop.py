@@ -264,7 +264,7 @@ class _Training(Run):
         raise UserError(
             f"the loss is no longer finite at step {step + 1} (epoch {epoch + 1}, batch {batch + 1}, noise level "
             f"t = {worst}, SNR {self.schedule.snr[worst].item():.3g}). The checkpoints in {self.checkpoints} are "
-            f"intact. Try an --lr below {self.recipe.lr:g}"
+            f"intact. Try `lr` below {self.recipe.lr:g}"
         )
 
 

@@ -80,7 +80,7 @@ class Run(ABC):
     def begin(self, save_every: int = 0) -> int:
         """Create the folder, unless it already holds a run; return the first step."""
         if (self.checkpoints / "latest.safetensors").exists():
-            raise UserError(f"{self.out} already holds a run: continue it with --resume, or choose another --out")
+            raise UserError(f"{self.out} already holds a run: continue it with `resume=True`, or choose another `out`")
         write_atomic(self.out / "config.json", self.config.to_json().encode())
         if save_every:
             self.save("epoch-0000", 0)
@@ -206,8 +206,10 @@ class Run(ABC):
 
     def model(self, network: nn.Module) -> Model:
         """A model with this network and the run's recipe."""
-        recipe = self.recipe
-        return Model(network, self.schedule, recipe.prediction, self.config.data, self.labels, recipe.sampling)
+        recipe, config = self.recipe, self.config
+        return Model(
+            network, self.schedule, recipe.prediction, config.data, self.labels, recipe.sampling, config=config
+        )
 
 
 def _check_same_recipe(out: Path, old: RunConfig, new: RunConfig) -> None:
@@ -217,7 +219,7 @@ def _check_same_recipe(out: Path, old: RunConfig, new: RunConfig) -> None:
     """
     if old.data != replace(new.data, name=old.data.name):  # a folder may have been renamed
         raise UserError(
-            f"the images of {old.data.name} have changed since {out} was started; restore them or choose another --out"
+            f"the images of {old.data.name} have changed since {out} was started; restore them or choose another `out`"
         )
     changed = _differences(asdict(old.recipe), asdict(new.recipe))
     changed.pop("data.path", None)
@@ -227,7 +229,7 @@ def _check_same_recipe(out: Path, old: RunConfig, new: RunConfig) -> None:
         changed.pop("epochs", None)
     if changed:
         changes = ", ".join(f"{key} = {a!r}, not {b!r}" for key, (a, b) in changed.items())
-        raise UserError(f"{out} was started with {changes}; resume with the same settings, or choose another --out")
+        raise UserError(f"{out} was started with {changes}; resume with the same settings, or choose another `out`")
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:

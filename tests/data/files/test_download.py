@@ -431,7 +431,7 @@ def test_if_all_mirrors_fail_the_error_says_why_and_how_to_download_by_hand(serv
         "could not download second:",
         f"  {server.url('missing', 'second')}: HTTP 404 Not Found",
         f"  {server.url('broken', 'second')}: HTTP 500 Internal Server Error",
-        f"try again later, or put these files into {tmp_path}, or into another folder and pass --data PATH:",
+        f"try again later, or put these files into {tmp_path}, or into another folder and pass `data=PATH`:",
         f"  {server.url('missing', 'second')}  sha256 {SHA256}",
         f"  {server.url('good', 'third')}",
     ]

@@ -337,10 +337,10 @@ def test_different_sizes_raise_and_the_most_common_ones_are_listed(tmp_path: Pat
     (tmp_path / "broken.png").write_text("not an image")
     with pytest.raises(UserError) as error:
         load(tmp_path)
-    assert "are not all the same size (height x width): 2x2 (5), 4x6 (3), 6x4 (1); choose --size HxW" in str(
+    assert "are not all the same size (height x width): 2x2 (5), 4x6 (3), 6x4 (1); choose `size=(H, W)`" in str(
         error.value
     )
-    assert "with --fit crop, pad or stretch" in str(error.value)
+    assert "with `fit` crop, pad or stretch" in str(error.value)
     with pytest.raises(UserError, match=r"not all 4x6 \(height x width\): 2x2 \(5\), 4x6 \(3\), 6x4 \(1\); choose"):
         load(tmp_path, size=(4, 6))
     with pytest.raises(UserError, match="not all the same size"):
@@ -443,7 +443,7 @@ def test_invalid_sizes_raise(size: tuple[int, int], tmp_path: Path) -> None:
 
 def test_images_too_large_for_memory_raise(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((2**23, 1, 2), np.uint8))
-    with pytest.raises(UserError, match="do not fit into memory; choose a smaller --size"):
+    with pytest.raises(UserError, match="do not fit into memory; choose a smaller `size"):
         load(tmp_path, size=(2**12, 2**12), fit="stretch", mode="L")  # 2⁴⁷ bytes, more than a process can address
 
 
@@ -524,7 +524,7 @@ def test_arrays_of_other_shapes_raise(shape: tuple[int, ...], tmp_path: Path) ->
 def test_an_npz_contains_one_array_of_images(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", small=noise(2, 4, 4), large=noise(2, 8, 8), labels=np.arange(2))
     with pytest.raises(
-        UserError, match=r"x.npz must contain one array of images besides `labels`; found: small, large"
+        UserError, match=r"x.npz must contain one array of images besides 'labels'; found: small, large"
     ):
         load(tmp_path)
     np.savez(tmp_path / "x.npz", labels=np.arange(2))

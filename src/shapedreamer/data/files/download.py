@@ -125,7 +125,7 @@ def _download(file: RemoteFile, missing: Sequence[RemoteFile], folder: Path, pro
             (
                 f"could not download {file.name}:",
                 *failures,
-                f"try again later, or put these files into {folder}, or into another folder and pass --data PATH:",
+                f"try again later, or put these files into {folder}, or into another folder and pass `data=PATH`:",
                 *needed,
             )
         )

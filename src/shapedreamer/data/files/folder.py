@@ -101,7 +101,7 @@ def load(
         except UserError as error:  # names of files may contain line breaks
             raise UserError(printable(str(error))) from error
         except MemoryError:
-            raise UserError(f"the images in {path} do not fit into memory; choose a smaller --size HxW") from None
+            raise UserError(f"the images in {path} do not fit into memory; choose a smaller `size=(H, W)`") from None
 
 
 class Folder:
@@ -277,7 +277,7 @@ def _check_memory(folder: Folder, num: int, size: tuple[int, int], channels: int
     allowed = allowed_bytes(folder.on_disk)
     if needed > allowed:
         raise UserError(
-            f"the images in {folder.root} do not fit into memory; choose a smaller --size HxW, or use fewer images: "
+            f"the images in {folder.root} do not fit into memory; choose a smaller `size=(H, W)`, or use fewer images: "
             f"{num:,} images of {_format_size(size)} need {megabytes(needed)} (in an array, at least "
             f"{MIN_BYTES_PER_IMAGE} bytes each), and {megabytes(allowed)} are allowed for files of "
             f"{megabytes(folder.on_disk)}"
@@ -286,8 +286,8 @@ def _check_memory(folder: Folder, num: int, size: tuple[int, int], channels: int
 
 def _too_large(source: Path, size: tuple[int, int]) -> UserError:
     return UserError(
-        f"{source}: images of {_format_size(size)} (height x width) do not fit into memory; choose a smaller --size "
-        f"HxW, of at most {MAX_IMAGE_PIXELS:,} pixels, with --fit crop, pad or stretch"
+        f"{source}: images of {_format_size(size)} (height x width) do not fit into memory; choose a smaller "
+        f"`size=(H, W)`, of at most {MAX_IMAGE_PIXELS:,} pixels, with `fit` crop, pad or stretch"
     )
 
 
@@ -297,7 +297,7 @@ def _different_sizes(folder: Folder, size: tuple[int, int] | None) -> UserError:
     more = f" and {len(sizes) - MAX_LISTED} other sizes" if len(sizes) > MAX_LISTED else ""
     return UserError(
         f"the images in {folder.root} are not all {_format_size(size) if size else 'the same size'} (height x width): "
-        f"{listed}{more}; choose --size HxW, with --fit crop, pad or stretch"
+        f"{listed}{more}; choose `size=(H, W)`, with `fit` crop, pad or stretch"
     )
 
 
@@ -394,7 +394,7 @@ def _not_one_array(file: Path, arrays: list[StoredArray]) -> str:
     if images and images.isprintable():
         pair = f", labels=data[{labels!r}]" if labels else ""
         advice = f". To use {images}: data = numpy.load(...); numpy.savez('new.npz', images=data[{images!r}]{pair})"
-    return f"{file} must contain one array of images besides `labels`; found: {found}{more}{advice}"
+    return f"{file} must contain one array of images besides 'labels'; found: {found}{more}{advice}"
 
 
 # an error for these shapes would refuse legitimate images, so a note says how they are read
@@ -559,7 +559,7 @@ def _scale(image: Image.Image, W: int, H: int) -> Image.Image:
     """
     w, h = image.size
     if W * h > MAX_PICTURE_PIXELS:  # the size of what Pillow computes in between
-        raise UserError(f"cannot scale {h}x{w} pixels to {H}x{W} (height x width); choose a smaller --size HxW")
+        raise UserError(f"cannot scale {h}x{w} pixels to {H}x{W} (height x width); choose a smaller `size=(H, W)`")
     if W % w == 0 and H % h == 0:
         method = Image.Resampling.NEAREST
     elif w % W == 0 and h % H == 0:

@@ -1,6 +1,6 @@
 /**
  * One viewer's dream: the animation on the page. Frame 0 is a sample, or an image from the page. Every later frame adds
- * noise to the frame before it and denoises it again (`melt` in src/shapedreamer/imaging/explore.py), so that one
+ * noise to the frame before it and denoises it again (`melt` in src/shapedreamer/imaging/editing.py), so that one
  * picture gradually turns into the next. Between frames, images stay float32 and are not rounded to bytes.
  *
  * @import { Settings } from "./protocol.js"

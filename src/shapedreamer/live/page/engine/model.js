@@ -1,6 +1,6 @@
 /**
  * Sampling with any network: src/shapedreamer/models/model.py in JavaScript, with `vary` and `inpaint` of
- * src/shapedreamer/imaging/explore.py.
+ * src/shapedreamer/imaging/editing.py.
  *
  * @import { Floats } from "./noise.js"
  * @import { Label, ModelInfo } from "./protocol.js"

@@ -138,7 +138,7 @@ function sampleOptions({ sampler, steps, eta, seed, label, guidance }, model) {
   return options;
 }
 
-/** @param {string[]} others @param {string[]} explore  names to import from imaging.explore */
+/** @param {string[]} others @param {string[]} explore  names to import from imaging.editing */
 function imports(others, explore) {
   return [
     "from pathlib import Path",
@@ -146,7 +146,7 @@ function imports(others, explore) {
     ...others,
     "import shapedreamer",
     "from shapedreamer import render",
-    ...(explore.length ? [`from shapedreamer.imaging.explore import ${explore.join(", ")}`] : []),
+    ...(explore.length ? [`from shapedreamer.imaging.editing import ${explore.join(", ")}`] : []),
     "from shapedreamer.models.options import SampleOptions",
     "",
   ];

@@ -26,7 +26,7 @@ from shapedreamer.diffusion.process import diffuse
 from shapedreamer.diffusion.samplers import SAMPLERS, Step
 from shapedreamer.diffusion.schedule import Schedule, cosine, linear, step_times
 from shapedreamer.imaging import render
-from shapedreamer.imaging.explore import (
+from shapedreamer.imaging.editing import (
     RENOISE_OFFSET,
     InterpolatedNoise,
     explore,
@@ -471,16 +471,16 @@ def test_vary_by_default_uses_the_first_timesteps_with_the_noise_of_creativity(
         ("interpolate", {"to": -1}, "seed must be between 0"),
         ("interpolate", {"num": 0}, "num must be at least 1"),
         ("interpolate", {"steps": 51}, "steps must be between 1 and 50"),
-        ("interpolate", {"creativity": (5,)}, "--creativity does not apply to interpolate"),
-        ("interpolate", {"image": Path("a.png")}, "--image does not apply to interpolate"),
-        ("interpolate", {"region": "0,0,1,1"}, "--region does not apply to interpolate"),
-        ("interpolate", {"mask": Path("a.png")}, "--mask does not apply to interpolate"),
+        ("interpolate", {"creativity": (5,)}, "`creativity` does not apply to interpolate"),
+        ("interpolate", {"image": Path("a.png")}, "`image` does not apply to interpolate"),
+        ("interpolate", {"region": "0,0,1,1"}, "`region` does not apply to interpolate"),
+        ("interpolate", {"mask": Path("a.png")}, "`mask` does not apply to interpolate"),
         ("interpolate", {"out": Path("a.txt")}, "must end in .png"),
         ("interpolate", {"label": "circle"}, "trained without labels"),
         ("interpolate", {"guidance": 2.0}, "guidance 2 needs a label"),
-        ("vary", {"to": 0}, "--to does not apply to vary"),
-        ("vary", {"region": "0,0,1,1"}, "--region does not apply to vary"),
-        ("vary", {"mask": Path("a.png")}, "--mask does not apply to vary"),
+        ("vary", {"to": 0}, "`to` does not apply to vary"),
+        ("vary", {"region": "0,0,1,1"}, "`region` does not apply to vary"),
+        ("vary", {"mask": Path("a.png")}, "`mask` does not apply to vary"),
         ("vary", {"creativity": (0,)}, "between 1 and T = 50, not 0"),
         ("vary", {"creativity": (51,)}, "between 1 and T = 50, not 51"),
         ("vary", {"frames": 5}, "a.png is a picture"),
@@ -492,9 +492,9 @@ def test_vary_by_default_uses_the_first_timesteps_with_the_noise_of_creativity(
         ("vary", {"image": BLACK, "seed": -1}, "seed must be between 0"),
         ("vary", {"image": BLACK, "num": 0}, "num must be at least 1"),
         ("vary", {"image": BLACK, "sampler": "heun", "eta": 1.0}, "heun has no eta"),
-        ("inpaint", {"to": 0}, "--to does not apply to inpaint"),
-        ("inpaint", {"frames": 5}, "--frames does not apply to inpaint"),
-        ("inpaint", {"creativity": (5,)}, "--creativity does not apply to inpaint"),
+        ("inpaint", {"to": 0}, "`to` does not apply to inpaint"),
+        ("inpaint", {"frames": 5}, "`frames` does not apply to inpaint"),
+        ("inpaint", {"creativity": (5,)}, "`creativity` does not apply to inpaint"),
         ("inpaint", {"region": "0,0,33,1"}, "32 pixels wide and 32 high"),
         ("inpaint", {"region": "0,0,1,1", "mask": Path("a.png")}, "leave one out"),
         ("inpaint", {"mask": Path("nothing.png")}, "cannot read the picture nothing.png"),
@@ -517,7 +517,7 @@ def test_invalid_options_are_rejected_before_anything_is_written(
 @pytest.mark.usefixtures("in_tmp_path")
 def test_the_command_rejects_invalid_options_too(run: Path) -> None:
     for arguments, message in (
-        (("interpolate", "--creativity", 5), "--creativity does not apply to interpolate"),
+        (("interpolate", "--creativity", 5), "`creativity` does not apply to interpolate"),
         (("vary", "--out", "a.gif"), "exactly one creativity"),
         (("inpaint", "--region", "right"), "region 'right' must be"),
     ):

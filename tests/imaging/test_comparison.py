@@ -17,7 +17,7 @@ from shapedreamer.common.errors import UserError
 from shapedreamer.data.spec import DataSpec
 from shapedreamer.diffusion import oracle
 from shapedreamer.diffusion.schedule import cosine
-from shapedreamer.imaging.compare import (
+from shapedreamer.imaging.comparison import (
     Row,
     compare,
     compare_epochs,
@@ -195,7 +195,7 @@ def test_the_error_about_a_missing_epoch_lists_the_stored_ones(run: Path, tmp_pa
     stored = sorted(stored_epochs(run))
     assert stored[-2:] == [1, 2]
     for epochs in ([3], [1, 3], [3, 1]):
-        with pytest.raises(UserError, match=f"no checkpoint of epoch 3; .* {' '.join(map(str, stored))} .*save-every"):
+        with pytest.raises(UserError, match=f"no checkpoint of epoch 3; .* {' '.join(map(str, stored))} .*save_every"):
             compare(run, epochs=epochs)
     with pytest.raises(UserError, match="no checkpoint of epoch 1; it has those of: none"):
         compare(tmp_path, epochs=[1])
@@ -213,15 +213,58 @@ def test_stored_epochs_lists_epochs_in_order_and_ignores_other_files(tmp_path: P
 
 
 def test_epochs_need_exactly_one_sampler_and_no_wrong_row(run: Path) -> None:
-    with pytest.raises(UserError, match="--epochs needs exactly one sampler, not 2: ddim:2 ddpm:3"):
+    with pytest.raises(UserError, match="`epochs` needs exactly one sampler, not 2: ddim:2 ddpm:3"):
         compare(run, ["ddim:2", "ddpm:3"], [1, 2])
-    with pytest.raises(UserError, match="--wrong no-noise and --epochs do not work together"):
+    with pytest.raises(UserError, match="`without_noise=True` and `epochs` do not work together"):
         compare(run, epochs=[1], without_noise=True)
     (row,) = compare(run, ["ddpm:3"], [2], num=1)
     assert row.calls == 3
 
 
+# several models
+
+
+def test_several_models_have_rows_from_the_same_noise_with_their_own_sampler(run: Path, model: Model) -> None:
+    epoch = run / "checkpoints" / "epoch-0001.safetensors"
+    loaded = sd.load(run)
+    rows = compare([str(run), epoch, loaded], num=2, options=SampleOptions(seed=3))
+    default = loaded.sampling
+    assert [row.name for row in rows] == [
+        f"{name}: {default.sampler}" for name in (run, epoch, f"model 3 of {loaded.spec.name}")
+    ]
+    assert {row.calls for row in rows} == {default.steps}
+    assert_close(rows[0].images, loaded.sample(2, seed=3))
+    assert torch.equal(rows[0].images, rows[2].images)
+    assert not torch.equal(rows[0].images, rows[1].images)
+    rows = compare((run, epoch), ["ddim:2", "ddpm:3"], num=1)
+    assert [(row.name, row.calls) for row in rows] == [
+        (f"{run}: ddim", 2),
+        (f"{run}: ddpm", 3),
+        (f"{epoch}: ddim", 2),
+        (f"{epoch}: ddpm", 3),
+    ]
+    with pytest.raises(UserError, match=r"images of different sizes.* 1x32x32, model 2 of numbers: 1x4x4"):
+        compare([run, model])
+    with pytest.raises(UserError, match="`without_noise=True` works with one model only"):
+        compare([run, epoch], without_noise=True)
+    with pytest.raises(UserError, match="`epochs` needs the folder of one run"):
+        compare([run, epoch], epochs=[1])
+    with pytest.raises(UserError, match="there is no model to compare"):
+        compare([])
+
+
+def test_a_model_can_be_compared_without_a_file(model: Model) -> None:
+    assert [row.calls for row in compare(model, ["ddim:2"], num=1)] == [2]
+
+
 # the picture and the table
+
+
+def test_the_command_takes_several_models(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(run), str(run), "--samplers", "ddim:2", "--num", "2", "--out", str(tmp_path / "a.png")]
+    tyro.cli(cli.run, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+    assert capsys.readouterr().out.count(f"{run}: ddim") == 2
+    assert (tmp_path / "a.png").exists()
 
 
 def test_the_picture_has_a_titled_row_of_images_for_each_row() -> None:

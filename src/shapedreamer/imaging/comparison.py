@@ -1,4 +1,4 @@
-"""Compare samplers, or the epochs of a run: a row of images for each, all from the same noise."""
+"""Compare models, samplers, or the epochs of a run: a row of images for each, all from the same noise."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from ..common.errors import UserError
 from ..common.names import DeviceName, Which
 from ..common.noise import Noise
+from ..common.values import as_path
 from ..diffusion.samplers import Step, ddpm, sample
 from ..models.model import Model, load
 from ..models.options import SampleOptions
+from ..models.recipes import Sampling
 from . import render
 
 
@@ -66,9 +68,19 @@ def compare_samplers(
     add noise at each step. Its x_t then contains less noise than t says, and every image becomes much the same blob.
     UserError for an invalid value, before anything is computed.
     """
-    rows = [parse_sampler(text, options) for text in samplers]
+    return _rows(model, [parse_sampler(text, options) for text in samplers], num, options, without_noise)
+
+
+def _rows(
+    model: Model, rows: Sequence[SampleOptions], num: int, options: SampleOptions, without_noise: bool = False
+) -> list[Row]:
+    """A row for each of these samplers; a sampler None is the model's own."""
     denoise, x_T = model.denoiser_for(num, options), model.noise(num, options.seed)
-    runs = [(_name(row), model.bind_sampler(row, Noise(options.seed))(denoise, x_T=x_T)) for row in rows]
+    names = [_name(model.resolve_sampling(row)) for row in rows]
+    runs = [
+        (name, model.bind_sampler(row, Noise(options.seed))(denoise, x_T=x_T))
+        for name, row in zip(names, rows, strict=True)
+    ]
     if without_noise:
         steps = next((row.steps for row in rows if row.sampler == "ddpm"), None) or model.schedule.T
         forgetful = ddpm(denoise, model.schedule, x_T, steps, generator=NoNoise(options.seed))
@@ -78,7 +90,7 @@ def compare_samplers(
 
 
 def compare_epochs(
-    run: Path,
+    run: str | Path,
     epochs: Sequence[int],
     num: int,
     sampler: str,
@@ -90,12 +102,12 @@ def compare_epochs(
 
     UserError for an epoch without a checkpoint; the message lists those that have one.
     """
-    stored = stored_epochs(run)
+    stored = stored_epochs(as_path("run", run))
     for epoch in epochs:
         if epoch not in stored:
             raise UserError(
                 f"{run} has no checkpoint of epoch {epoch}; it has those of: {' '.join(map(str, stored)) or 'none'} "
-                "(shapedreamer train --save-every N keeps one every N epochs)"
+                "(training with `save_every=N` keeps one every N epochs)"
             )
     models = (load(stored[epoch], which, device) for epoch in epochs)
     rows = (compare_samplers(model, [sampler], num, options)[0] for model in models)
@@ -109,7 +121,7 @@ def stored_epochs(run: Path) -> dict[int, Path]:
 
 
 def compare(
-    run: Path,
+    models: Model | str | Path | Sequence[Model | str | Path],
     samplers: Sequence[str] = (),
     epochs: Sequence[int] = (),
     num: int = 8,
@@ -118,15 +130,55 @@ def compare(
     which: Which = "ema",
     device: DeviceName = "auto",
 ) -> list[Row]:
-    """The rows of these samplers (default: default_samplers); or, if given, of these epochs with one sampler."""
-    if not epochs:
-        model = load(run, which, device)
+    """Rows of `num` images to compare, all from the noise of options.seed; `picture` and `table` show them.
+
+    models:        a model, or several: each a Model, a run folder, a checkpoint file or the name of a shipped model
+    samplers:      such as ["ddim:20"], see parse_sampler; by default default_samplers for one model, and each model's
+                   own sampler for several
+    epochs:        of one run folder: the weights after these epochs, with one sampler
+    without_noise: add a row with a mistake; see compare_samplers
+
+    UserError for options that do not work together, or for models whose images have different sizes.
+    """
+    several = [models] if isinstance(models, (Model, str, Path)) else list(models)
+    if not several:
+        raise UserError("there is no model to compare")
+    if epochs:
+        if len(several) > 1 or isinstance(several[0], Model):
+            raise UserError("`epochs` needs the folder of one run")
+        if len(samplers) > 1:
+            raise UserError(f"`epochs` needs exactly one sampler, not {len(samplers)}: {' '.join(samplers)}")
+        if without_noise:
+            raise UserError("`without_noise=True` and `epochs` do not work together; leave one out")
+        run = as_path("models", several[0])
+        return compare_epochs(run, epochs, num, samplers[0] if samplers else "ddim:20", options, which, device)
+    loaded = [model if isinstance(model, Model) else load(model, which, device) for model in several]
+    if len(loaded) == 1:
+        model = loaded[0]
         return compare_samplers(model, samplers or default_samplers(model.schedule.T), num, options, without_noise)
-    if len(samplers) > 1:
-        raise UserError(f"--epochs needs exactly one sampler, not {len(samplers)}: {' '.join(samplers)}")
     if without_noise:
-        raise UserError("--wrong no-noise and --epochs do not work together; leave one out")
-    return compare_epochs(run, epochs, num, samplers[0] if samplers else "ddim:20", options, which, device)
+        raise UserError("`without_noise=True` works with one model only; leave it out")
+    shapes = {(model.spec.channels, model.spec.height, model.spec.width) for model in loaded}
+    if len(shapes) > 1:
+        found = ", ".join(
+            f"{name}: {m.spec.channels}x{m.spec.height}x{m.spec.width}" for name, m in _named(several, loaded)
+        )
+        raise UserError(f"the models generate images of different sizes, so they cannot share their noise: {found}")
+    rows = []
+    for name, model in _named(several, loaded):
+        own = replace(options, sampler=None, steps=None, eta=None)
+        choices = [parse_sampler(text, options) for text in samplers] or [own]
+        rows += [row._replace(name=f"{name}: {row.name}") for row in _rows(model, choices, num, options)]
+    return rows
+
+
+def _named(given: Sequence[Model | str | Path], models: Sequence[Model]) -> list[tuple[str, Model]]:
+    """The models with their names: as given, or of a Model the name of its data and its position."""
+    names = [
+        f"model {i + 1} of {model.spec.name}" if isinstance(value, Model) else str(value)
+        for i, (value, model) in enumerate(zip(given, models, strict=True))
+    ]
+    return list(zip(names, models, strict=True))
 
 
 def picture(rows: Sequence[Row]) -> Image.Image:
@@ -142,7 +194,7 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(f"{a:{name}}  {b:>{calls}}  {c:>{seconds}}" for a, b, c in lines)
 
 
-def _name(row: SampleOptions) -> str:
+def _name(row: Sampling) -> str:
     return f"{row.sampler}, eta {row.eta:g}" if row.eta else str(row.sampler)
 
 

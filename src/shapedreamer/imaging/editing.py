@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -23,13 +23,14 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..common.names import ExploreMode
 from ..common.noise import Noise, fold
+from ..common.values import as_choice, as_path
 from ..data.arrays import Arrays
 from ..data.limits import check_picture
 from ..data.spec import DataSpec
 from ..diffusion.denoiser import Denoise, inpainted
 from ..diffusion.process import diffuse, transition
 from ..diffusion.samplers import Step, sample
-from ..models.model import Model
+from ..models.model import Model, load
 from ..models.options import SampleOptions
 from . import render
 from .figures import MAX_FRAMES, history
@@ -103,13 +104,14 @@ def interpolate(
 
 def write_interpolation(
     model: Model,
-    out: Path,
+    out: str | Path,
     num: int,
     frames: int = INTERPOLATION_FRAMES,
     to: int | None = None,
     options: SampleOptions = SampleOptions(),
 ) -> None:
     """A picture with a row for each of `num` paths to the seed `to` (default: the next); or a GIF that loops."""
+    out = as_path("out", out)
     to = options.seed + 1 if to is None else to
     images = interpolate(model, num, frames, to, options)
     if out.suffix.lower() in render.ANIMATIONS:
@@ -216,7 +218,7 @@ def melt(
 
 def write_variations(
     model: Model,
-    out: Path,
+    out: str | Path,
     image: Tensor,
     num: int,
     creativity: Sequence[int] = (),
@@ -228,14 +230,15 @@ def write_variations(
     creativity: timesteps t in 1…T; by default the first ones with the fractions of noise in CREATIVITY. A GIF needs
                 exactly one.
     """
+    out = as_path("out", out)
     if out.suffix.lower() in render.ANIMATIONS:
         if len(creativity) != 1:
-            raise UserError(f"an animation needs exactly one creativity, not {len(creativity)}: --creativity T")
+            raise UserError(f"an animation needs exactly one creativity, not {len(creativity)}: `creativity=[T]`")
         _save_loop(list(melt(model, image, creativity[0], MAX_FRAMES if frames is None else frames, num, options)), out)
         return
     if frames is not None:
         raise UserError(
-            f"--frames works for an animation only, and {out} is a picture: make --out end in .gif or .webp"
+            f"`frames` works for an animation only, and {out} is a picture: make `out` end in .gif or .webp"
         )
     alpha_bar = model.schedule.alpha_bar[:-1]
     times = creativity or sorted({int((alpha_bar > 1 - noise).sum()) for noise in CREATIVITY})
@@ -284,9 +287,10 @@ def inpaint(
 
 
 def write_inpainting(
-    model: Model, out: Path, image: Tensor, keep: Tensor, num: int, options: SampleOptions = SampleOptions()
+    model: Model, out: str | Path, image: Tensor, keep: Tensor, num: int, options: SampleOptions = SampleOptions()
 ) -> None:
     """A picture: the image, the image with the hole in grey, and `num` results; or a GIF from noise to the results."""
+    out = as_path("out", out)
     if out.suffix.lower() in render.ANIMATIONS:
         steps: list[Step] = []
         inpaint(model, image, keep, num, options, steps.append)
@@ -301,16 +305,17 @@ def write_inpainting(
 # files and the command line
 
 
-def read_image(path: Path, spec: DataSpec) -> Tensor:
+def read_image(path: str | Path, spec: DataSpec) -> Tensor:
     """A picture file as an image (1, C, H, W) for the model. UserError if it is unreadable or has another size."""
+    path = as_path("image", path)
     pixels = _pixels(path, spec, {1: "L", 3: "RGB", 4: "RGBA"}[spec.channels])
     image, _ = Arrays(path.name, pixels[None], np.zeros((1, 0)), ()).batch(torch.tensor([0]))
     return image
 
 
-def read_mask(path: Path, spec: DataSpec) -> Tensor:
+def read_mask(path: str | Path, spec: DataSpec) -> Tensor:
     """Which pixels to keep, (H, W) bool, from a picture that is white where the image is to be inpainted."""
-    keep = torch.from_numpy(_pixels(path, spec, "L")[:, :, 0] < 128)
+    keep = torch.from_numpy(_pixels(as_path("mask", path), spec, "L")[:, :, 0] < 128)
     if keep.all():
         raise UserError(f"{path} has no white pixels: paint the part to inpaint white")
     return keep
@@ -330,25 +335,32 @@ def read_region(region: str, spec: DataSpec) -> Tensor:
 
 
 def explore(
-    model: Model,
+    model: Model | str | Path,
     mode: ExploreMode,
-    out: Path,
+    out: str | Path,
     num: int = 8,
     options: SampleOptions = SampleOptions(),
     *,
     to: int | None = None,
     frames: int | None = None,
     creativity: Sequence[int] = (),
-    image: Path | None = None,
+    image: str | Path | None = None,
     region: str | None = None,
-    mask: Path | None = None,
+    mask: str | Path | None = None,
 ) -> None:
     """Write the picture or animation of a mode, in the format of the suffix of `out`. UserError for a foreign option.
 
+    model:         a Model, or what `load` takes
+    mode:          "interpolate", "vary" or "inpaint"
+    to, frames, creativity:
+                   see write_interpolation and write_variations
     image:         for vary and inpaint; by default the first sample of options.seed
     region, mask:  see read_region and read_mask; by default the right half
     """
+    out = as_path("out", out)
     render.check_ending(out)
+    as_choice("mode", mode, get_args(ExploreMode))
+    model = model if isinstance(model, Model) else load(model)
     foreign: dict[str, dict[str, object]] = {
         "interpolate": {"creativity": creativity or None, "image": image, "region": region, "mask": mask},
         "vary": {"to": to, "region": region, "mask": mask},
@@ -357,7 +369,7 @@ def explore(
     for name, value in foreign[mode].items():
         if value is not None:
             others = " and ".join(m for m in foreign if name not in foreign[m])
-            raise UserError(f"--{name} does not apply to {mode}, only to {others}; leave it out")
+            raise UserError(f"`{name}` does not apply to {mode}, only to {others}; leave it out")
     if mode == "interpolate":
         write_interpolation(model, out, num, INTERPOLATION_FRAMES if frames is None else frames, to, options)
         return
@@ -369,7 +381,7 @@ def explore(
         write_variations(model, out, x0, num, creativity, frames, options)
         return
     if region and mask:
-        raise UserError("--region and --mask both mark the part to inpaint; leave one out")
+        raise UserError("`region` and `mask` both mark the part to inpaint; leave one out")
     half = model.spec.width // 2
     region = region or f"{half},0,{model.spec.width - half},{model.spec.height}"
     keep = read_mask(mask, model.spec) if mask else read_region(region, model.spec)

@@ -1,0 +1,40 @@
+"""The library's errors speak Python; the command line translates them into its options."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from shapedreamer.cli import with_options
+
+SOURCE = Path(__file__).parents[2] / "src" / "shapedreamer"
+
+
+@pytest.mark.parametrize(
+    ("python", "command"),
+    [
+        ("choose another `out`", "choose another --out"),
+        ("with `save_every=2` it", "with --save-every 2 it"),
+        ("`size=(28, 20)` with `fit` crop", "--size 28x20 with --fit crop"),
+        ("`size=(H, W)`", "--size HxW"),
+        ("leave out `which='raw'`", "leave out --which raw"),
+        ("one: `creativity=[T]`", "one: --creativity T"),
+        ("train with `labels=True`", "train with --labels yes"),
+        ("`resume=True` or `without_noise=True`", "--resume or --wrong no-noise"),
+        ("make it with `shapedreamer distill`", "make it with `shapedreamer distill`"),
+        ("a file called `x", "a file called `x"),
+    ],
+)
+def test_arguments_become_options(python: str, command: str) -> None:
+    assert with_options(python) == command
+
+
+def test_errors_of_the_library_name_no_options() -> None:
+    """An error that a Python user can meet must not tell them to pass --option."""
+    found = []
+    for path in SOURCE.rglob("*.py"):
+        if "cli" in path.relative_to(SOURCE).parts:
+            continue
+        for error in re.findall(r"UserError\(.*?\)\s*(?:from|$)", path.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+            found += [(path.name, option) for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", error)]
+    assert not found
