@@ -133,6 +133,8 @@ def test_every_command_runs(
     monkeypatch.setattr("shapedreamer.data.files.tiles.fetch_dcss", fetch_dcss)
     monkeypatch.setattr(download, "urlopen", None)  # no network access
     monkeypatch.setattr("shapedreamer.evaluation.sweep.STEPS", (1, 2))
+    monkeypatch.setattr("shapedreamer.evaluation.validity.BEAM_WIDTH", 1)  # a short search for shapes in noise
+    monkeypatch.setattr("shapedreamer.evaluation.validity.BRANCHES", 1)
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)  # would serve until Ctrl-C
     monkeypatch.setattr("shapedreamer.live.site._runtime_files", lambda tarball: {})  # would download with npm
     monkeypatch.setattr(sys, "argv", shortened(command))

@@ -596,7 +596,7 @@ def url_contains(image: np.ndarray) -> Callable[[str], bool]:
 
     def contains(url: str) -> bool:
         found = re.search("image=([^&]*)", urlsplit(url).fragment)
-        return found is not None and zlib.decompress(base64.urlsafe_b64decode(found[1] + "==")) == image.tobytes()
+        return found is not None and zlib.decompress(base64.urlsafe_b64decode(found[1] + "=="), -zlib.MAX_WBITS) == image.tobytes()
 
     return contains
 
