@@ -52,7 +52,7 @@ def test_the_first_prediction_counts(capsys: pytest.CaptureFixture[str]) -> None
     for letter in ("?", "a", "b"):
         Predictions()("lab90.size", letter, a="smaller", b="larger")
     said = capsys.readouterr().out
-    assert 'Replace "?" by a, b.' in said
+    assert 'Replace "?" with a or b.' in said
     assert progress.read(HERE)["predictions"] == {"lab90.size": "a"}
     predict = Predictions()
     predict("lab90.size", "b", a="smaller", b="larger")

@@ -1,6 +1,7 @@
 """Whether the code runs in a notebook, and how to write to it."""
 
 import sys
+import textwrap
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +21,28 @@ def display(data: dict[str, str | bytes]) -> None:
     from IPython import display as ipython
 
     ipython.display(data, raw=True)
+
+
+def display_after_cell(data: dict[str, str | bytes]) -> None:
+    """Display something in the notebook below everything else that the running cell displays."""
+    shell = kernel_shell()
+    if shell is None:
+        return
+
+    def once(*_: object) -> None:
+        shell.events.unregister("post_run_cell", once)
+        display(data)
+
+    shell.events.register("post_run_cell", once)
+
+
+def print_wrapped(text: str) -> None:
+    """Print text. In a notebook its lines are wrapped between words, because Jupyter would break them inside words."""
+    if kernel_shell() is not None:
+        text = "\n".join(
+            textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False) for line in text.split("\n")
+        )
+    print(text)
 
 
 def log_console() -> Console:

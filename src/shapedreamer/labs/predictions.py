@@ -8,6 +8,7 @@ import contextlib
 from typing import Any
 
 from ..common.errors import UserError
+from ..common.notebook import print_wrapped
 from . import progress
 
 
@@ -24,7 +25,8 @@ class Predictions:
         letter = str(letter).strip().lower()
         if letter not in choices:
             listed = "\n".join(f"    {key}) {text}" for key, text in choices.items())
-            print(f'Your prediction? Replace "?" by {", ".join(choices)}.\n{listed}')
+            letters = " or ".join([", ".join(list(choices)[:-1]), *list(choices)[-1:]])
+            print(f'Your prediction? Replace "?" with {letters}.\n{listed}')
             return
         self._said[name] = letter
         if path := progress.folder():
@@ -40,11 +42,13 @@ class Predictions:
         said = self._first(name)
         text = f"Measured: {evidence}. So {letter}) {choices.get(letter, '')}."
         if said is None:
-            print(f"{text} You have not predicted anything; try it for the next one.")
+            print_wrapped(f"{text} You have not predicted anything; try it for the next one.")
         elif said == letter:
-            print(f"{text} You predicted that.")
+            print_wrapped(f"{text} You predicted that.")
         else:
-            print(f"{text} You predicted {said}) {choices.get(said, '')}. What is different from what you expected?")
+            print_wrapped(
+                f"{text} You predicted {said}) {choices.get(said, '')}. What is different from what you expected?"
+            )
 
     def _first(self, name: str) -> str | None:
         path = progress.folder()

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from ..common.device import torch_defaults
 from ..common.errors import UserError
-from ..common.notebook import display, kernel_shell
+from ..common.notebook import display, display_after_cell, kernel_shell, print_wrapped
 from ..imaging import render
 from ..imaging.show import show_picture
 from . import assistance, progress
@@ -130,11 +130,12 @@ def judge(name: str, test: Callable[..., str | None], answers: tuple[Any, ...], 
 def show(verdict: Verdict) -> None:
     """Print a verdict, with its picture and, if the answer is wrong, how to get a hint.
 
-    After passing, a notebook displays the explanation and the solution; the runner prints them itself.
+    After passing, a notebook displays the explanation and the solution below the pictures of the cell, which the
+    explanation describes; the runner prints them itself.
     """
     SHOWN.append(verdict)
     in_notebook = kernel_shell() is not None
-    print(verdict)
+    print_wrapped(str(verdict))
     if verdict.picture is not None:
         show_picture(verdict.picture, "yours, the right one, and the difference")
     if not verdict:
@@ -142,7 +143,9 @@ def show(verdict: Verdict) -> None:
     elif in_notebook and MODE == "learner":
         with contextlib.suppress(UserError):  # a check that belongs to no lab
             text, code = assistance.explanation(verdict.exercise), assistance.solution(verdict.exercise)
-            display({"text/markdown": f"{text}\n\n**A solution**\n\n```python\n{code}\n```", "text/plain": text})
+            display_after_cell(
+                {"text/markdown": f"{text}\n\n**A solution**\n\n```python\n{code}\n```", "text/plain": text}
+            )
 
 
 MODE = os.environ.get("SHAPEDREAMER_LABS", "learner")  # "runner" inside `shapedreamer labs`, "build" in `make labs`
