@@ -236,11 +236,11 @@ preview_symptom(preview)  # what your code does now
 # Pass `ema_network` to `sd.Denoiser`.
 
 # %% [markdown] tags=["explanation"] name="preview"
-# Compare the two grids. The weights of the last step jump to and fro around the optimum, and the colours jump with
-# them. Their average stands almost still. That is what the EMA is for.
+# Compare the two grids. The weights of the last step jump back and forth around the optimum, and the colours jump
+# with them. Their average stands almost still. That is what the EMA is for.
 #
 # The bug survives because everything else works: the average is computed, stored and even evaluated. Only the samples
-# come from the other network. A test that finds it gives the function two networks that can be told apart, and looks
+# come from the other network. A test that finds it gives the function two networks that can be told apart, and checks
 # which one is called (`sd.conformance.check_sampling_weights`).
 
 # %% [markdown]
@@ -326,7 +326,7 @@ ema_update_symptom(ema_update)  # what your code does now
 # `mine.copy_(new)`.
 
 # %% [markdown] tags=["explanation"] name="ema_update"
-# Eighty updates after the switch, the average still has a schedule that nobody chose. Some hundred updates later the
+# Eighty updates after the switch, the average still has a schedule that nobody chose. A few hundred updates later the
 # old table has faded from the average, and it samples well again: bugs that cure themselves are hard to catch.
 #
 # The counter is a second symptom. It is an integer, so `copy_` cuts off the fraction, and the average counts something
@@ -497,8 +497,8 @@ ddim_step_symptom(ddim_step)  # what your code does now
 # safe.)
 
 # %% [markdown] tags=["explanation"] name="ddim_step"
-# With $\sqrt{1-\bar\alpha_s}$ for the direction, $x_s$ has noise of variance $1-\bar\alpha_s+\sigma^2$. The network is
-# told the timestep s, so it expects less noise, and takes the surplus for detail. It sharpens it: edges turn hard,
+# With $\sqrt{1-\bar\alpha_s}$ for the direction, $x_s$ has noise of variance $1-\bar\alpha_s+\sigma^2$. The network
+# gets the timestep s, so it expects less noise, and takes the surplus for detail. It sharpens it: edges turn hard,
 # areas turn white. At the next step there is more surplus.
 #
 # At η = 0 the term is right by accident. That is why every sampler should be tested at more than one η. Check your
@@ -575,10 +575,10 @@ clipped_step_symptom(clipped_step)  # what your code does now
 # After the clipping: `eps = (x_t - math.sqrt(a) * x0) / math.sqrt(1 - a)`.
 
 # %% [markdown] tags=["explanation"] name="clipped_step"
-# $x_t$, $\hat x_0$ and $\hat\epsilon$ are tied together by one equation. Whoever clips $\hat x_0$ and keeps
-# $\hat\epsilon$ cuts the tie: what was clipped off is neither in the image nor in the noise, so the next $x_s$ lies
-# where no training image ever was, and the error grows from step to step. At scale 1 almost nothing is clipped, and so
-# nothing is seen.
+# $x_t$, $\hat x_0$ and $\hat\epsilon$ are tied together by one equation. If you clip $\hat x_0$ and keep
+# $\hat\epsilon$, you cut the tie: what was clipped off is neither in the image nor in the noise, so the next $x_s$
+# lies where no training image ever was, and the error grows from step to step. At scale 1 almost nothing is clipped,
+# and so nothing is seen.
 #
 # Samplers that take a denoiser for $\hat x_0$ and compute $\hat\epsilon$ from its *clipped* result, as in
 # `sd.samplers`, cannot have this bug.
@@ -727,12 +727,12 @@ drop_labels_symptom(drop_labels)  # what your code does now
 # One random number for each row: `torch.rand(len(labels), 1, generator=generator)`.
 
 # %% [markdown] tags=["explanation"] name="drop_labels"
-# `keep` had the shape (1, 1), and broadcasting copied it to all rows without a word. Now nearly all batches leave the
-# lower line, most of them upwards and none far: $1 - 0.9^{32}$, about 97%, of them lose at least one label.
+# `keep` had the shape (1, 1), and broadcasting silently copied it to all rows. Now nearly all batches leave the lower
+# line, most of them upwards and none far: $1 - 0.9^{32}$, about 97%, of them lose at least one label.
 #
-# On average the loss is the same, so a look at its mean tells nothing. But in the submitted code one step in ten
-# learned only without labels, with a gradient of its own size and direction. Random numbers deserve a look at their
-# *shape* (Ho & Salimans 2022, algorithm 1, draws one for each image).
+# On average the loss is the same, so its mean tells you nothing. But in the submitted code one step in ten learned
+# only without labels, with a gradient of its own size and direction. Random numbers deserve a look at their *shape*
+# (Ho & Salimans 2022, algorithm 1, draws one for each image).
 
 # %% [markdown]
 # ## Patient 9: the picture that is always right
@@ -793,7 +793,7 @@ to_picture_symptom(to_picture)  # what your code does now
 # `levels = ((samples + 1) * 127.5).clamp(0, 255)`
 
 # %% [markdown] tags=["explanation"] name="to_picture"
-# Now one sees what the means say: run B has lost its dark colours, and run C is a white fog. A picture that is
+# Now you can see what the means say: run B has lost its dark colours, and run C is a white fog. A picture that is
 # stretched from its own minimum to its own maximum looks right whatever its brightness and contrast are. `plt.imshow`
 # does this to every single-channel image unless you pass `vmin` and `vmax`, and
 # `torchvision.utils.make_grid(normalize=True)` stretches a whole batch.

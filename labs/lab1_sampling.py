@@ -121,7 +121,7 @@ if check.lab1.one_call(one_call):
 # ## The step
 #
 # We are at timestep $t$ with the noisy image $x_t$, and want to go to a smaller timestep $s$. Suppose that we knew
-# the clean image $x_0$. Then the forward process tells exactly how $x_s$ is distributed: as a Gaussian (Ho et al.
+# the clean image $x_0$. Then the forward process tells us exactly how $x_s$ is distributed: as a Gaussian (Ho et al.
 # 2020, equations 6 and 7). With $\beta = 1 - \bar\alpha_t/\bar\alpha_s$, the variance of the noise that was added
 # between $s$ and $t$, its mean is
 #
@@ -193,8 +193,8 @@ if check.lab1.posterior_mean(posterior_mean):
 # the right end the weight of $x_t$ falls too: the last steps of this schedule add so much noise that $x_T$ says
 # almost nothing about the step before.)
 #
-# The usual mistake is $\beta_t$ from a table in the place of $\beta = 1 - \bar\alpha_t/\bar\alpha_s$. It works as
-# long as $s = t-1$, and breaks as soon as the sampler skips timesteps.
+# The usual mistake is $\beta_t$ from a table instead of $\beta = 1 - \bar\alpha_t/\bar\alpha_s$. It works as long as
+# $s = t-1$, and breaks as soon as the sampler skips timesteps.
 
 # %% [markdown]
 # ## How wide is it?
@@ -203,8 +203,8 @@ if check.lab1.posterior_mean(posterior_mean):
 #
 # $$\tilde\beta = \frac{1-\bar\alpha_s}{1-\bar\alpha_t}\;\beta$$
 #
-# It is smaller than $\beta$, the variance of the noise that the forward process added. The reason: whoever knows
-# $x_0$ knows part of that noise.
+# It is smaller than $\beta$, the variance of the noise that the forward process added. The reason: if you know $x_0$,
+# you know part of that noise.
 
 # %% tags=["prediction"] name="narrower"
 predict(
@@ -240,11 +240,11 @@ if check.lab1.posterior_variance(posterior_variance):
     )
 
 # %% [markdown] tags=["hint"] name="posterior_variance"
-# The same three numbers as before: $\bar\alpha_t$, $\bar\alpha_s$ and $\beta$. No square root this time: a variance
-# is asked for.
+# The same three numbers as before: $\bar\alpha_t$, $\bar\alpha_s$ and $\beta$. No square root this time: you need a
+# variance.
 
 # %% [markdown] tags=["hint"] name="posterior_variance"
-# Of the fraction, the numerator belongs to $s$ and the denominator to $t$, so it is below 1.
+# In the fraction, the numerator belongs to $s$ and the denominator to $t$, so it is below 1.
 
 # %% [markdown] tags=["hint"] name="posterior_variance"
 # With `a` and `b` as before: `(1 - b) / (1 - a) * (1 - a / b)`.
@@ -381,7 +381,7 @@ if check.lab1.ddpm(ddpm):
     predict.measured(
         "lab1.no_noise",
         "c",
-        f"the 8 images differ by {spread[0]:.2f} a pixel with noise, by {spread[1]:.2f} without (std)",
+        f"the 8 images differ by {spread[0]:.2f} per pixel with noise, and by {spread[1]:.2f} without (std)",
     )
     # Watch it: x_t above and the prediction below, for the first image; with noise, then without.
     shown = [0, 50, 100, 125, 150, 175, 200, 225, 249]
@@ -497,7 +497,7 @@ if check.lab1.next_variance(next_variance):
 # The curve of DDPM lies on the exact one. (Its last value is a little below 0.5. That is the error of finite steps,
 # and it shrinks with more of them.) Without noise the curve leaves the exact one at once and falls to almost 0: all
 # samples are the same image, the mean. For Gaussian data the collapse is exactly that. On sprites the network is not
-# linear, so the blob is another one than the mean, but the collapse is the same.
+# linear, so the blob is not the mean image, but the collapse is the same.
 #
 # This check of a sampler by its variance is worth remembering: `sd.conformance.check_sampler` does it with any
 # sampler, and your `ddpm` has passed it.

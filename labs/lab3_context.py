@@ -82,7 +82,7 @@ def label_vector(amounts, names):
 # %% tags=["check"] name="label_vector"
 if check.lab3.label_vector(label_vector):
     mixed = label_vector({"human": 1, "food": 0.6}, names)
-    print(mixed.tolist())
+    print([round(number, 2) for number in mixed.tolist()])
     sd.show(model.sample(6, label=mixed.expand(6, -1), seed=4), columns=6)
     images = small.sample(40, label=mixed.expand(40, -1), seed=4)
     predict.measured(
@@ -105,8 +105,8 @@ if check.lab3.label_vector(label_vector):
 
 # %% [markdown] tags=["explanation"] name="label_vector"
 # Look at the six samples. They are humans, but with a touch of something else, in colour or outline. No training
-# image had this label. The network still does something sensible, because what lies between two label vectors is for
-# it a point between two points that it has seen.
+# image had this label. The network still does something sensible, because the new vector is close to label vectors
+# that it has seen.
 #
 # The usual mistake is to follow the order of the dict. {"food": 1} would then fill the *first* entry, and the network
 # would draw a human: the order of the classes is fixed when the network is trained.
@@ -115,8 +115,7 @@ if check.lab3.label_vector(label_vector):
 # ## Generate on demand
 #
 # A sampler wants a function of two arguments, $(x_t, t) \mapsto \hat x_0$. The network takes three. So we fix the
-# label: we make a new function, which calls the network with our label whatever the sampler asks. The sampler notices
-# nothing.
+# label: we make a new function, which always calls the network with our label. The sampler sees no difference.
 #
 # One detail: the sampler denoises a batch of B images, and the network wants a label for each of them, a tensor (B,
 # L).
@@ -267,7 +266,7 @@ def drop_labels(labels, probability, generator):
 if check.lab3.drop_labels(drop_labels):
     generator = torch.Generator().manual_seed(0)
     dropped = drop_labels(labels[:8], 0.5, generator)
-    print("eight labels, of which half should be dropped:", *[row.tolist() for row in dropped], sep="\n  ")
+    print("eight labels, of which about half should be dropped:", *[row.tolist() for row in dropped], sep="\n  ")
     batches = torch.stack([(drop_labels(labels[:64], 0.1, generator) == 0).all(1).sum() for _ in range(1000)])
     both = ((batches > 0) & (batches < 64)).float().mean().item()
     predict.measured("lab3.batches", "c", f"{both:.1%} of 1000 batches of 64 have both")
@@ -355,8 +354,8 @@ if check.lab3.blend(blend):
 # %% [markdown]
 # ## Classifier-free guidance
 #
-# A label of 1 asks for a class. How could we ask for *more* of it? A label of 3 is far outside of what the network
-# saw in training. Guidance asks in another way. It compares two predictions, with the label $c$ and without
+# A label of 1 asks for a class. How could we ask for *more* of it? A label of 3 is far outside what the network saw
+# in training. Guidance asks in another way. It compares two predictions, with the label $c$ and without
 # ($\varnothing$), and goes in the direction from the second to the first, further than to the first:
 #
 # $$\hat x_0 = \hat x_0(\varnothing) + \text{scale} \cdot \big(\hat x_0(c) - \hat x_0(\varnothing)\big)$$
@@ -432,7 +431,7 @@ if check.lab3.guided(guided):
 # In the first row the label is ignored: anything appears. From row to row the spells get more typical. Guidance
 # pushes away from what an unlabelled image would look like, so what is left is what only spells have. The table shows
 # the price: more matches, less variety. On the [live page](../docs/live.md) you can move the guidance scale while the
-# network dreams.
+# network generates images.
 #
 # The usual mistake is the sign: `conditional + scale * (unconditional - conditional)` moves *away* from the label,
 # and at scale 1 it already ignores it. Another is the paper's $w$: if a paper says $w = 1$, our scale is 2.

@@ -95,7 +95,7 @@ if check.lab1.one_call(one_call):
 # ## The step
 #
 # We are at timestep $t$ with the noisy image $x_t$, and want to go to a smaller timestep $s$. Suppose that we knew
-# the clean image $x_0$. Then the forward process tells exactly how $x_s$ is distributed: as a Gaussian (Ho et al.
+# the clean image $x_0$. Then the forward process tells us exactly how $x_s$ is distributed: as a Gaussian (Ho et al.
 # 2020, equations 6 and 7). With $\beta = 1 - \bar\alpha_t/\bar\alpha_s$, the variance of the noise that was added
 # between $s$ and $t$, its mean is
 #
@@ -148,8 +148,8 @@ if check.lab1.posterior_mean(posterior_mean):
 #
 # $$\tilde\beta = \frac{1-\bar\alpha_s}{1-\bar\alpha_t}\;\beta$$
 #
-# It is smaller than $\beta$, the variance of the noise that the forward process added. The reason: whoever knows
-# $x_0$ knows part of that noise.
+# It is smaller than $\beta$, the variance of the noise that the forward process added. The reason: if you know $x_0$,
+# you know part of that noise.
 
 # %% tags=["prediction"] name="narrower"
 predict(
@@ -276,7 +276,7 @@ if check.lab1.ddpm(ddpm):
     predict.measured(
         "lab1.no_noise",
         "c",
-        f"the 8 images differ by {spread[0]:.2f} a pixel with noise, by {spread[1]:.2f} without (std)",
+        f"the 8 images differ by {spread[0]:.2f} per pixel with noise, and by {spread[1]:.2f} without (std)",
     )
     # Watch it: x_t above and the prediction below, for the first image; with noise, then without.
     shown = [0, 50, 100, 125, 150, 175, 200, 225, 249]

@@ -77,7 +77,7 @@ def label_vector(amounts, names):
 # %% tags=["check"] name="label_vector"
 if check.lab3.label_vector(label_vector):
     mixed = label_vector({"human": 1, "food": 0.6}, names)
-    print(mixed.tolist())
+    print([round(number, 2) for number in mixed.tolist()])
     sd.show(model.sample(6, label=mixed.expand(6, -1), seed=4), columns=6)
     images = small.sample(40, label=mixed.expand(40, -1), seed=4)
     predict.measured(
@@ -91,8 +91,7 @@ if check.lab3.label_vector(label_vector):
 # ## Generate on demand
 #
 # A sampler wants a function of two arguments, $(x_t, t) \mapsto \hat x_0$. The network takes three. So we fix the
-# label: we make a new function, which calls the network with our label whatever the sampler asks. The sampler notices
-# nothing.
+# label: we make a new function, which always calls the network with our label. The sampler sees no difference.
 #
 # One detail: the sampler denoises a batch of B images, and the network wants a label for each of them, a tensor (B,
 # L).
@@ -217,7 +216,7 @@ def drop_labels(labels, probability, generator):
 if check.lab3.drop_labels(drop_labels):
     generator = torch.Generator().manual_seed(0)
     dropped = drop_labels(labels[:8], 0.5, generator)
-    print("eight labels, of which half should be dropped:", *[row.tolist() for row in dropped], sep="\n  ")
+    print("eight labels, of which about half should be dropped:", *[row.tolist() for row in dropped], sep="\n  ")
     batches = torch.stack([(drop_labels(labels[:64], 0.1, generator) == 0).all(1).sum() for _ in range(1000)])
     both = ((batches > 0) & (batches < 64)).float().mean().item()
     predict.measured("lab3.batches", "c", f"{both:.1%} of 1000 batches of 64 have both")
@@ -262,8 +261,8 @@ if check.lab3.blend(blend):
 # %% [markdown]
 # ## Classifier-free guidance
 #
-# A label of 1 asks for a class. How could we ask for *more* of it? A label of 3 is far outside of what the network
-# saw in training. Guidance asks in another way. It compares two predictions, with the label $c$ and without
+# A label of 1 asks for a class. How could we ask for *more* of it? A label of 3 is far outside what the network saw
+# in training. Guidance asks in another way. It compares two predictions, with the label $c$ and without
 # ($\varnothing$), and goes in the direction from the second to the first, further than to the first:
 #
 # $$\hat x_0 = \hat x_0(\varnothing) + \text{scale} \cdot \big(\hat x_0(c) - \hat x_0(\varnothing)\big)$$

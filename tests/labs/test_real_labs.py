@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shapedreamer import cli
-from shapedreamer.labs import build, progress
+from shapedreamer.labs import assistance, build, progress
 from shapedreamer.labs.formulas import to_unicode
 from shapedreamer.labs.process import run_task
 from shapedreamer.labs.run import Task, has_output_above
@@ -99,3 +99,9 @@ def test_a_class_that_hands_in_the_solutions(tmp_path: Path, monkeypatch: pytest
     assert cli.main() == 0
     count = sum(len(lab.exercises) for lab in LABS[:2])
     assert f"anna: {count} exercises are right" in capsys.readouterr().out
+
+
+def test_explanations_name_pages_that_a_learners_folder_cannot_link_to() -> None:
+    texts = [assistance.explanation(f"{lab.name}.{name}") for lab in read_labs() for name in lab.exercises]
+    assert not [text for text in texts if "](../" in text]
+    assert any("live page (docs/live.md)" in text for text in texts)

@@ -20,10 +20,12 @@ def run(
     editor: whenever you save it, it is checked here. Type help for the commands.
 
       hint          the next of three hints
+      show          the pictures and numbers of the text above the current exercise
       check         check the current exercise
       next          go to the next unsolved exercise
-      lab3          go to a lab, or to an exercise such as lab3.mixing
+      lab3          go to a lab, or to an exercise such as lab3.blend
       exam          go to the exam of the current lab; passing it solves the lab
+      solution      the solution of the current exercise, once you have solved it
       reset         empty the current exercise again; your file is kept
       list          all labs, with your progress
       check-all     check every exercise in your files

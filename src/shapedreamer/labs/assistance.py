@@ -1,6 +1,7 @@
 """What a learner may see on request, or after passing: the hints, the explanation and the solution of an exercise."""
 
 import functools
+import re
 from pathlib import Path
 
 from ..common.errors import UserError
@@ -44,9 +45,13 @@ _SHOWN: dict[str, int] = {}  # without a learner's folder
 
 
 def explanation(exercise: str) -> str:
-    """The explanation of an exercise, as Markdown."""
+    """The explanation of an exercise, as Markdown.
+
+    Links to the documentation lead from the docs site, and a learner's folder has no docs: name the page instead.
+    """
     lab, _, name = exercise.partition(".")
-    return "\n\n".join(cell.text for cell in solved_lab(lab).find("explanation", name))
+    text = "\n\n".join(cell.text for cell in solved_lab(lab).find("explanation", name))
+    return re.sub(r"\[([^\]]+)\]\(\.\./(docs/[^)#]+)[^)]*\)", r"\1 (\2)", text)
 
 
 def solution(exercise: str) -> str:

@@ -148,6 +148,10 @@ def step_with(std: Any, base: Any = None) -> Any:
     return step
 
 
+def step_with_own_noise(x_t: Any, x0: Any, t: int, s: int, schedule: Any, z: Any) -> Any:
+    return StepInDouble()(x_t, x0, t, s, schedule, torch.randn_like(z))
+
+
 def tilde(a: float, b: float, beta: float) -> float:
     return (1 - b) / (1 - a) * beta
 
@@ -361,6 +365,7 @@ ANSWERS = {
             (step_with(tilde), "multiply it by √v"),
             (step_with(lambda a, b, beta: beta**0.5), "where the posterior variance β̃ belongs"),
             (step_with(lambda a, b, beta: 0), "without noise"),
+            (step_with_own_noise, "noise of your own"),
             (step_with(lambda *n: tilde(*n) ** 0.5, lambda mean, x_t, x0: x0), "not the posterior's"),
             (step_with(lambda *n: tilde(*n) ** 0.5, lambda mean, x_t, x0: x_t), "noise to x_t"),
             (step_with(lambda a, b, beta: 1.0), "standard deviation 1"),

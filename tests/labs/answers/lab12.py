@@ -480,7 +480,11 @@ ANSWERS = {
             "forward: where ᾱ_t = 1/2",
             "b",
             forward,
-            {"a": "then the curve of the grey image", "c": "with any table", "d": "then both curves would be moved"},
+            {
+                "a": "if so, the curve of the grey image",
+                "c": "with any table",
+                "d": "if so, both curves would be moved",
+            },
             [
                 (with_factors(lambda a: a, lambda a: 1 - a), "you took a root away"),
                 (with_factors(lambda a: a, lambda a: (1 - a).sqrt()), "that of x₀ is not"),
@@ -499,7 +503,7 @@ ANSWERS = {
             "preview: the preview changes as fast",
             "c",
             preview,
-            {"a": "other noise gives", "b": "a decay close to 1", "d": "then the first columns"},
+            {"a": "other noise gives", "b": "a decay close to 1", "d": "if so, the first columns"},
             [
                 (mean_of_previews, "average the images of both networks"),
                 (mean_of_weights, "average the images or the weights"),
@@ -515,7 +519,11 @@ ANSWERS = {
             "ema_update: the table of the average",
             "c",
             ema(mean, copied),
-            {"a": "then the table of the average", "b": "then the network's own table", "d": "float32 moves"},
+            {
+                "a": "if so, the table of the average",
+                "b": "if so, the network's own table",
+                "d": "float32 moves",
+            },
             [
                 (ema(copied, copied), "the parameters are copied now"),
                 (ema(nothing, copied), "the parameters of the average do not change any more"),
@@ -532,7 +540,7 @@ ANSWERS = {
             "ddim: ",
             "a",
             ours,
-            {"b": "then every number of steps", "c": "without ε̂", "d": "then more steps"},
+            {"b": "if so, every number of steps", "c": "without ε̂", "d": "if so, more steps"},
             [
                 (ddim_at(capped), "no index is negative any more, but"),
                 (ddim_at(even, lambda s: max(s, 1)), "the last step ends at t = 1 now"),
@@ -549,7 +557,11 @@ ANSWERS = {
             "ddim_step: at η = 1",
             "d",
             ddim_step_with(root),
-            {"a": "then the samples would be smooth", "b": "the variance is smaller", "c": "then each sample"},
+            {
+                "a": "if so, the samples would be smooth",
+                "b": "the variance is smaller",
+                "c": "if so, each sample",
+            },
             [
                 (ddim_step_with(lambda b, sigma: sigma), "now only σ multiplies ε̂"),
                 (ddim_step_with(lambda b, sigma: 1 - b - sigma**2), "without its square root"),
@@ -571,7 +583,11 @@ ANSWERS = {
             "clipped_step: with these",
             "b",
             clipped_step,
-            {"a": "without clipping", "c": "then nothing in the samples", "d": "then no change of this function"},
+            {
+                "a": "without clipping",
+                "c": "if so, nothing in the samples",
+                "d": "if so, no change of this function",
+            },
             [
                 (clipped_step_with(lambda p, q, free, x0, eps, new: p * free + q * eps), "you no longer clip"),
                 (
@@ -601,7 +617,7 @@ ANSWERS = {
             "load_images: the darkest pixel is 0",
             "d",
             load_images,
-            {"a": "then some dark pixels", "b": "blurred samples", "c": "then the first row"},
+            {"a": "if so, some dark pixels", "b": "blurred samples", "c": "if so, the first row"},
             [
                 (lambda pixels: load_images(pixels) + 1, "subtract 1"),
                 (lambda pixels: load_images(pixels) / 2, "from −0.5 to 0.5"),
@@ -620,9 +636,13 @@ ANSWERS = {
             "drop_labels: a batch of 64",
             "a",
             drop_labels,
-            {"b": "the weights do not change", "c": "each of the 100 batches", "d": "then nearly all batches"},
+            {"b": "the weights do not change", "c": "each of the 100 batches", "d": "if so, nearly all batches"},
             [
                 (drop_numbers, "single entries of a label are dropped"),
+                (
+                    lambda labels, p, generator: labels * (torch.rand(len(labels), generator=generator) >= p),
+                    "so that each",
+                ),
                 (keep_instead, "used to keep labels instead"),
                 (drop_in_place, "in place"),
                 (no_generator, "do not come from the generator"),
@@ -661,7 +681,7 @@ ANSWERS = {
             "guide: the larger the scale",
             "c",
             guide,
-            {"a": "then a larger scale", "b": "then scale 1 would already", "d": "without clipping"},
+            {"a": "if so, a larger scale", "b": "if so, scale 1 would already", "d": "without clipping"},
             [
                 (lambda cond, uncond, scale: cond + scale * (cond - uncond), "you start at the conditional prediction"),
                 (away, "cond and uncond are swapped"),
@@ -682,10 +702,10 @@ ANSWERS = {
     "train_steps": Answers(
         right=fix("b", [train_steps, train_steps_with(lambda first, i, last: first + i)]),
         wrong=mistakes(
-            "train_steps: the losses leave",
+            "train_steps: the losses differ from",
             "b",
             train_steps,
-            {"a": "without its moments", "c": "known batches", "d": "then the very first loss"},
+            {"a": "without its moments", "c": "known batches", "d": "if so, the very first loss"},
             [
                 (
                     train_steps_with(lambda first, i, last: first + i, lambda first, i, last: i),
@@ -708,7 +728,7 @@ ANSWERS = {
             "score: a perfect model",
             "a",
             score,
-            {"b": "the samples of this table", "c": "bad luck would change", "d": "then the real images"},
+            {"b": "the samples of this table", "c": "bad luck would change", "d": "if so, the real images"},
             [
                 (scores(lambda n: n, lambda n: None), "measure the real images with the same number"),
                 (scores(lambda n: 64, lambda n: 64), "64 images are too few"),

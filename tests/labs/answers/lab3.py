@@ -184,6 +184,7 @@ ANSWERS = {
         right=[loop, AsClass()],
         wrong=[
             (dict_order, "the order of `names` decides"),
+            (lambda amounts, names: torch.tensor([amounts[name] for name in names]), "raises KeyError; amounts.get"),
             (lambda amounts, names: torch.tensor([float(name in amounts) for name in names]), "may be any number"),
             (lambda amounts, names: torch.tensor(list(amounts.values())), "one for each of the"),
             (lambda amounts, names: loop(amounts, names) / sum(amounts.values()), "scaled so that they sum to 1"),
@@ -214,9 +215,10 @@ ANSWERS = {
         right=[with_where, with_clone],
         wrong=[
             (per_entry, "single entries"),
+            (lambda labels, p, generator: labels * (torch.rand(len(labels), generator=generator) >= p), "so that each"),
             (per_batch, "per batch"),
             (kept_instead, "keep labels"),
-            (in_place, "in place"),
+            (in_place, "change a copy"),
             (without_generator, "do not come from the generator"),
             (like_dropout, "other than 0"),
             (minus_one, "other than 0"),
@@ -229,6 +231,7 @@ ANSWERS = {
         right=[blend_loop, blend_lerp],
         wrong=[
             (lambda a, b, steps: blend_loop(b, a, steps), "from b to a"),
+            (lambda a, b, steps: torch.linspace(0, 1, steps) * b, "the shape (steps, 1)"),
             (lambda a, b, steps: torch.stack([a + i / steps * (b - a) for i in range(steps)]), "never reaches b"),
             (lambda a, b, steps: blend_loop(a, b, steps + 2)[1:-1], "leaves out both ends"),
             (lambda a, b, steps: a + weights(steps) * b, "weights of a and b must sum to 1"),

@@ -13,7 +13,7 @@ from ...conformance import check_sampler
 from ...diffusion import schedule as schedules
 from ...diffusion.process import posterior
 from ...diffusion.schedule import Schedule, step_times
-from ..verdict import AnswerError, call, exercise, same, tensor
+from ..verdict import AnswerError, call, close, exercise, same, tensor
 from .runs import Draws, Network, Run, name_mistake, noise, run, same_run, steps_of
 
 SHAPE = (4, 1, 8, 8)
@@ -112,7 +112,7 @@ def posterior_variance(answer: Any) -> str:
         mistakes = {
             "your variance is β, where the posterior variance β̃ belongs; they differ most at small t": beta,
             "this is (1−ᾱ_s)/(1−ᾱ_t); multiply it by β": (1 - b) / (1 - a),
-            "this is the standard deviation; the variance is asked for, without a root": math.sqrt(right),
+            "this is the standard deviation; return the variance, without the root": math.sqrt(right),
             "your fraction is upside down: the numerator 1−ᾱ_s is smaller than the denominator 1−ᾱ_t": (
                 (1 - a) / (1 - b) * beta
             ),
@@ -160,6 +160,8 @@ def ddpm_step(answer: Any) -> str:
             "you subtract the noise; its sign does not matter for the distribution, but add it, so that it can be "
             "compared": mean - math.sqrt(variance) * z,
         }
+        if not close(yours, tensor(run(answer, x_t, x0, t, s, schedule, z), x_t.shape)):
+            raise AnswerError("each call gives another result, so you draw noise of your own; use z, the argument")
         end = "at s = 0 the step must return x0 without noise" if s == 0 else "the step is mean + √β̃ z"
         same(yours, right, end, mistakes, tol=2e-4)
     return "at s = 0 the variance is 0, so the last step adds no noise without a special case."

@@ -22,6 +22,7 @@ from ...diffusion import samplers
 from ...diffusion.denoiser import Denoiser, clipped
 from ...diffusion.schedule import Schedule, cosine, linear
 from ..verdict import AnswerError, call, close, exercise, same, tensor
+from .lab3 import call_dropout
 
 Function = TypeVar("Function")
 T = 100  # timesteps of the schedules in these checks
@@ -269,10 +270,10 @@ def forward(answer: Any) -> str:
         answer,
         "b",
         {
-            "a": "then the curve of the grey image would lie on its expected line, since it has no signal to lose",
+            "a": "if so, the curve of the grey image would lie on its expected line, since it has no signal to lose",
             "c": "with any table, √ of it and √ of one minus it have squares that add up to 1: the upper curve "
             "would be flat",
-            "d": "then both curves would be moved by one timestep of 500, and nobody could see it",
+            "d": "if so, both curves would be moved by one timestep of 500, and nobody could see it",
         },
         test,
     )
@@ -345,7 +346,7 @@ def preview(answer: Any) -> str:
             "a": "other noise gives other sprites in each column; here each row keeps its sprite and only its "
             "look changes",
             "b": "a decay close to 1 makes an average that hardly moves: the columns would be the same",
-            "d": "then the first columns would show the blur of an untrained network, and the last ones sprites",
+            "d": "if so, the first columns would show the blur of an untrained network, and the last ones sprites",
         },
         test,
     )
@@ -421,8 +422,8 @@ def ema_update(answer: Any) -> str:
         answer,
         "c",
         {
-            "a": "then the table of the average would be almost the new one after the first update",
-            "b": "then the network's own table would change with each update; its curve is exactly the cosine schedule",
+            "a": "if so, the table of the average would be almost the new one after the first update",
+            "b": "if so, the network's own table would change with each update; its curve is the cosine schedule",
             "d": "float32 moves the values by less than 0.000001; these are wrong by more than 0.1",
         },
         test,
@@ -510,9 +511,9 @@ def ddim(answer: Any) -> str:
         answer,
         "a",
         {
-            "b": "then every number of steps would leave grain in the images, also 25",
+            "b": "if so, every number of steps would leave grain in the images, also 25",
             "c": "without ε̂ the images would be blurred for every number of steps, and smooth",
-            "d": "then more steps would always be worse, or always better; here 25 is fine and 30 is not",
+            "d": "if so, more steps would always be worse, or always better; here 25 is fine and 30 is not",
         },
         test,
     )
@@ -576,10 +577,10 @@ def ddim_step(answer: Any) -> str:
         answer,
         "d",
         {
-            "a": "then the samples would be smooth blobs, and worst at η = 0, where σ is 0; but that column is fine",
+            "a": "if so, the samples would be smooth blobs, and worst at η = 0, where σ is 0; but that column is fine",
             "b": "the variance is smaller than its root, so there would be too little noise: η = 1 would look "
             "smoother, not harsher",
-            "c": "then each sample with η > 0 would be a whole sprite below a layer of grain; here the shapes "
+            "c": "if so, each sample with η > 0 would be a whole sprite below a layer of grain; here the shapes "
             "themselves are broken",
         },
         test,
@@ -642,13 +643,13 @@ def clipped_step(answer: Any) -> str:
         "b",
         {
             "a": "without clipping, the step is still consistent: whole sprites, with colours that are too strong",
-            "c": "then nothing in the samples could be darker than a medium grey, at scale 1 as well",
-            "d": "then no change of this function could help; but model.sample(guidance=6) gives whole sprites with "
+            "c": "if so, nothing in the samples could be darker than a medium grey, at scale 1 as well",
+            "d": "if so, no change of this function could help; but model.sample(guidance=6) gives whole sprites with "
             "the same network",
         },
         test,
     )
-    return "x_t, x̂₀ and ε̂ are three names for two things. Whoever changes one has to recompute another."
+    return "x_t, x̂₀ and ε̂ are three names for two things. If you change one, recompute another."
 
 
 # 7
@@ -695,10 +696,10 @@ def load_images(answer: Any) -> str:
         answer,
         "d",
         {
-            "a": "then some dark pixels would turn bright and the other way round: speckles, not a veil",
+            "a": "if so, some dark pixels would turn bright and the other way round: speckles, not a veil",
             "b": "blurred samples are dark where all sprites are dark, and the first row, without any network, is "
             "pale too",
-            "c": "then the first row, which was not sampled, would not be pale",
+            "c": "if so, the first row, which was not sampled, would not be pale",
         },
         test,
     )
@@ -717,7 +718,7 @@ def drop_labels(answer: Any) -> str:
 
     def test() -> None:
         labels = torch.rand(16, 5) + 0.5
-        yours = call(answer, labels, 0.5, torch.Generator().manual_seed(integer(0, 1000)))
+        yours = call_dropout(answer, labels, 0.5)
         tensor(yours, labels.shape)
         still = "the bug is still there: a batch of 64 loses all of its labels or none"
         conforms(conformance.check_label_dropout(answer), mistakes.DROPPED_PER_BATCH, still)
@@ -728,7 +729,7 @@ def drop_labels(answer: Any) -> str:
         {
             "b": "the weights do not change during this measurement, so no step can be too large",
             "c": "each of the 100 batches in the plot has the same images, so no image can make one of them special",
-            "d": "then nearly all batches would lie a little above the lower line, and none far above it",
+            "d": "if so, nearly all batches would lie a little above the lower line, and none far above it",
         },
         test,
     )
@@ -767,8 +768,8 @@ def to_picture(answer: Any) -> str:
             "scale: use the fixed range −1…1": (samples - low) / (high - low) * 255,
             "you subtract each picture's mean. That hides the drift completely": (centred + 1) * 127.5,
             "negative values become black: you scale 0…1, and images are in −1…1": samples.clamp(0, 1) * 255,
-            "values outside of −1…1 wrap around in uint8: clamp before you convert": exact.long() % 256,
-            "values outside of −1…1 wrap around: clamp before you convert": exact.round().long() % 256,
+            "values outside −1…1 wrap around in uint8: clamp before you convert": exact.long() % 256,
+            "values outside −1…1 wrap around: clamp before you convert": exact.round().long() % 256,
         }
         for message, typical in levels.items():
             difference = (result - typical.double().clamp(0, 255)).abs()
@@ -848,8 +849,8 @@ def guide(answer: Any) -> str:
         answer,
         "c",
         {
-            "a": "then a larger scale would change nothing, since both predictions would be the same",
-            "b": "then scale 1 would already be guided: a different sprite than without guidance, but a human, and "
+            "a": "if so, a larger scale would change nothing, since both predictions would be the same",
+            "b": "if so, scale 1 would already be guided: a different sprite than without guidance, but a human, and "
             "more so at 4",
             "d": "without clipping, the colours would be too strong; the sprites would be human",
         },
@@ -940,7 +941,7 @@ def train_steps(answer: Any) -> str:
                 right,
                 "the losses are not those of an uninterrupted run, in which step k has the learning rate rate(k)",
                 {
-                    "the bug is still there: the losses leave those of the uninterrupted run right after "
+                    "the bug is still there: the losses differ from those of the uninterrupted run right after "
                     "the resume": result(shifted(lambda first, i: problem.rate(i), global_step))[0],
                     "the learning rate stays at that of the step where the session began": result(
                         shifted(lambda first, i: problem.rate(first), global_step)
@@ -974,10 +975,10 @@ def train_steps(answer: Any) -> str:
         answer,
         "b",
         {
-            "a": "without its moments, Adam starts anew with small, careful averages: a short bump, and then the "
+            "a": "without its moments, Adam restarts with small, careful averages: a short bump, and then the "
             "rates would be as before",
             "c": "known batches would make the loss lower after the resume, not higher",
-            "d": "then the very first loss after the resume would be another; it is printed, and is the same",
+            "d": "if so, the very first loss after the resume would be another; it is printed, and is the same",
         },
         test,
     )
@@ -1042,7 +1043,7 @@ def score(answer: Any) -> str:
         {
             "b": "the samples of this table are real sprites, so no model can be at fault",
             "c": "bad luck would change from seed to seed, and sometimes be good luck; here every seed is far above",
-            "d": "then the real images would score badly as well, since they have the same features",
+            "d": "if so, the real images would score badly as well, since they have the same features",
         },
         test,
     )

@@ -24,7 +24,14 @@ def label_vector(answer: Any) -> str:
     amounts = {name: round(0.2 + 0.6 * torch.rand(()).item() + number, 3) for number, name in enumerate(chosen)}
     right = torch.tensor([amounts.get(name, 0.0) for name in names])
     given = dict(amounts)
-    yours = call(answer, given, names)
+    try:
+        yours = call(answer, given, names)
+    except AnswerError as error:
+        if "raised KeyError" in error.message and any(repr(name) in error.message for name in names):
+            raise AnswerError(
+                "a class that is not in the dict raises KeyError; amounts.get(name, 0) returns 0 for it"
+            ) from None
+        raise
     if given != amounts:
         raise AnswerError("your function changes the dict that it gets; read from it only (get, not pop)")
     if isinstance(yours, Tensor) and yours.shape == (len(amounts),):
@@ -128,14 +135,33 @@ def conditional(answer: Any) -> str:
     return "the sampler sees a function of (x_t, t), and the label travels inside of it."
 
 
+def call_dropout(answer: Any, labels: Tensor, probability: float) -> Any:
+    """Call a label dropout, also that of lab 12. A mask (B,), which does not fit labels (B, L), is explained."""
+    try:
+        return call(answer, labels, probability, torch.Generator().manual_seed(int(torch.randint(2**31, ()))))
+    except AnswerError as error:
+        if "must match the size" in error.message:
+            raise AnswerError(
+                f"a mask ({len(labels)},) cannot be multiplied with labels ({len(labels)}, {L}); it needs the shape "
+                f"({len(labels)}, 1), so that each of its numbers acts on a row"
+            ) from None
+        raise
+
+
 @exercise
 def drop_labels(answer: Any) -> str:
     """The conformance suite's check of label dropout, after a look at the form of the result."""
     labels = torch.rand(6, L) + 0.5
-    yours = call(answer, labels, 0.5, torch.Generator().manual_seed(int(torch.randint(2**31, ()))))
+    yours = call_dropout(answer, labels, 0.5)
     if isinstance(yours, Tensor) and yours.dtype == torch.bool:
         raise AnswerError("your function returns the mask; multiply the labels by it")
     tensor(yours, labels.shape)
+    before = labels.clone()
+    call(lambda: answer(labels, 1.0, torch.Generator().manual_seed(0)))
+    if not torch.equal(labels, before):
+        raise AnswerError(
+            "you change the labels in place, and the data set loses them for good; change a copy: labels.clone()"
+        )
     _require(check_label_dropout(answer))
     return "each image is decided on its own, so every batch trains both tasks."
 
@@ -147,7 +173,15 @@ def blend(answer: Any) -> str:
         a, b = torch.rand(L) + 0.2, torch.rand(L) * 2 + 1
         w = torch.linspace(0, 1, steps).view(-1, 1)
         right = (1 - w) * a + w * b
-        yours = call(answer, a, b, steps)
+        try:
+            yours = call(answer, a, b, steps)
+        except AnswerError as error:
+            if "must match the size" in error.message:
+                raise AnswerError(
+                    f"a weight for each step, ({steps},), cannot be multiplied with a label, ({L},); "
+                    "give the weights the shape (steps, 1): w.view(-1, 1)"
+                ) from None
+            raise
         if isinstance(yours, (list, tuple)):
             raise AnswerError(
                 f"your function returns a list; stack the labels into one tensor ({steps}, {L}): torch.stack(…)"
