@@ -752,7 +752,7 @@ ANSWERS = {
         ],
         wrong=[
             (Said("?", submitted.exam), "both bugs are still there"),
-            (Said("?", submitted.exam), "write the letters of both"),
+            (Said("?", submitted.exam), "Name the causes, too: write both letters"),
             (Said("be", submitted.exam), "Your diagnosis is right"),
             (Said("be", exam_with(ceiling, guide)), "30 steps give noise"),
             (Said("be", exam_with(even, away)), "scale 1 gives all kinds"),

@@ -48,8 +48,8 @@ def treat(answer: Any, right: str, symptoms: dict[str, str], test: Callable[[], 
     wrong = [letter for letter in said if letter in symptoms]
     named = "".join(said) == right
     if not said or len(said) > len(right) or not set(said) <= set(choices):
-        which = "its letter" if len(right) == 1 else "the letters of both"
-        advice = f'Name the cause, too: write {which} into @cause("?"); the choices are {", ".join(choices)}'
+        which = "cause, too: write its letter" if len(right) == 1 else "causes, too: write both letters"
+        advice = f'Name the {which} into @cause("?"); the choices are {", ".join(choices)}'
     elif wrong:
         advice = " ".join(f"It is not {letter}): {symptoms[letter]}." for letter in wrong).rstrip(".")
         advice = ("Half of your diagnosis is right. " if len(wrong) < len(said) else "") + advice
