@@ -34,7 +34,7 @@ MODELS = {
     "large": small_model(channels=3, size=32),
 }
 READERS, NOT_READING, VANISHING = 130, 50, 20
-FRAMES = 450  # received by each reader; takes about two minutes on two cores
+FRAMES = 250  # received by each reader; takes about a minute on two cores
 BUFFER = 2**14  # bytes of a socket's send or receive buffer, which a client that does not read soon fills
 MAX_GROWTH = 2**26  # bytes by which memory may grow in the second half of the test
 HOSTILE_MESSAGES = 10_000

@@ -31,6 +31,7 @@ from shapedreamer.common.errors import UserError
 from shapedreamer.models import checkpoint as files
 from shapedreamer.models.checkpoint import read_config, read_metrics
 from shapedreamer.models.model import load
+from shapedreamer.training.log import RunLog
 from shapedreamer.training.loop import train
 from tests.tiny import CONDITIONAL, SMALL
 
@@ -49,6 +50,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("hostile") / "run"
     train(RECIPE, out, sample_every=0, save_every=0, max_minutes=0)
     return out
+
+
+@pytest.fixture(autouse=True)
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots would take most of the time, and show only the log."""
+    monkeypatch.setattr(RunLog, "plots", lambda log: None)
 
 
 @pytest.fixture(autouse=True)

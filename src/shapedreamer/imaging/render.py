@@ -17,6 +17,7 @@ from ..common.values import as_path
 
 BACKGROUND = 96  # the grey between images: neither black nor white
 MARGIN = 2  # pixels of background around each image
+LEGEND_COLUMNS = 3  # of a plot
 WIDTH = 1024  # pictures are enlarged to about this many pixels
 PICTURES = {".png": "PNG", ".gif": "GIF", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 TITLE_SIZE = 14  # font size in pixels
@@ -144,12 +145,15 @@ def lines_figure(
     log_y: bool = False,
 ) -> Any:
     """A matplotlib Figure of named lines (x, y). Needs the extra `track`."""
-    figure = require("matplotlib.figure", "track").Figure(figsize=(7, 4), layout="constrained")
+    figure = require("matplotlib.figure", "track").Figure(figsize=(7, 4))
+    rows = math.ceil(len(lines) / LEGEND_COLUMNS)
+    # fixed margins: matplotlib's layout engine takes longer than everything else
+    figure.subplots_adjust(left=0.14, right=0.97, top=0.92, bottom=0.15 + 0.06 * rows)
     axes = figure.add_subplot()
     for name, (x, y) in lines.items():
         axes.plot(x, y, label=name, marker="." if len(x) < 30 else "")
     scales = {"xscale": "log" if log_x else "linear", "yscale": "log" if log_y else "linear"}
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title, **scales)
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="lower center", ncols=LEGEND_COLUMNS)
     return figure
