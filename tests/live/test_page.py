@@ -596,7 +596,10 @@ def url_contains(image: np.ndarray) -> Callable[[str], bool]:
 
     def contains(url: str) -> bool:
         found = re.search("image=([^&]*)", urlsplit(url).fragment)
-        return found is not None and zlib.decompress(base64.urlsafe_b64decode(found[1] + "=="), -zlib.MAX_WBITS) == image.tobytes()
+        if found is None:
+            return False
+        deflated = base64.urlsafe_b64decode(found[1] + "==")
+        return zlib.decompress(deflated, -zlib.MAX_WBITS) == image.tobytes()
 
     return contains
 

@@ -389,7 +389,7 @@ def test_errors_of_all_processes_are_printed_once(tmp_path: Path) -> None:
     for options in (["--batch-size", "31"], ["--out", str(tmp_path / "run")], ["--lr", "nan"], ["--nonsense"]):
         codes, errors = finish(start(2, ["-m", "shapedreamer", "train", "shapes", "--samples", "64", *options]))
         assert codes == [2, 2], errors
-        assert errors.count("rror") == 1 or (options == ["--nonsense"] and errors.count("--nonsense") == 1), errors
+        assert errors.count("error: ") == 1 or (options == ["--nonsense"] and errors.count("--nonsense") == 1), errors
 
 
 # Two machines

@@ -38,8 +38,10 @@ from ..common.values import as_int
 
 Result = TypeVar("Result")
 
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # environment variable of torchrun
 TIMEOUT = 600  # seconds that a process waits for the others, if SHAPEDREAMER_TIMEOUT does not say otherwise
 CONNECT_TIMEOUT = 120  # seconds until all processes must have connected
+REPORT_TIMEOUT = 3  # seconds that process 0 waits for the others to fail, too
 EXIT_TIMEOUT = 5  # seconds for this process to notice by itself that another has ended
 
 
@@ -73,12 +75,20 @@ class Group:
         return slice(self.rank * rows, (self.rank + 1) * rows)
 
     def first(self, work: Callable[[], Result]) -> Result:
-        """Do `work` in process 0 only, and return its result in every process."""
+        """Do `work` in process 0 only, and return its result, or raise its UserError, in every process."""
         if self.size == 1:
             return work()
-        result = [work() if self.is_first else None]
-        dist.broadcast_object_list(result)
-        return result[0]  # type: ignore[return-value]
+        outcome: list[Any] = [None]
+        if self.is_first:
+            try:
+                outcome = [(work(), None)]
+            except UserError as error:
+                outcome = [(None, error)]
+        dist.broadcast_object_list(outcome)
+        result, failure = outcome[0]
+        if failure is not None:
+            raise failure
+        return result
 
     def in_turn(self, work: Callable[[], Result]) -> Result:
         """Do `work` in one process of each machine, then in the others, which find what it has downloaded."""
@@ -185,6 +195,8 @@ def _initialise(group: Group, device: torch.device) -> None:
         if group.rank:
             _wait_for_address(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), connect_timeout.seconds)
         store, rank, size = next(dist.rendezvous("env://", timeout=connect_timeout))  # type: ignore[attr-defined]
+        # after a restart by torchrun, the store may still have the addresses of the processes that have ended
+        store = dist.distributed_c10d.PrefixStore(f"attempt {_variable(RESTARTS, 0)}", store)
         # gloo also with GPUs: process 0 and the others agree on stops without waiting for the GPU
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_timeout())
@@ -260,7 +272,7 @@ def lost_process(error: BaseException, advice: str) -> UserError:
 
 def is_restart() -> bool:
     """Whether torchrun has restarted the processes, after one of them failed (torchrun --max-restarts)."""
-    return _variable("TORCHELASTIC_RESTART_COUNT", 0) > 0
+    return _variable(RESTARTS, 0) > 0
 
 
 @contextmanager
@@ -363,7 +375,12 @@ def _is_first_to_fail(group: Group) -> bool:
     if group.size == 1:
         return True
     try:
-        return dist.distributed_c10d._get_default_store().add("failures", 1) == 1
+        store = dist.distributed_c10d._get_default_store()
+        is_first = store.add("failures", 1) == 1
+        end = time.monotonic() + REPORT_TIMEOUT
+        while group.is_first and store.add("failures", 0) < group.size and time.monotonic() < end:
+            time.sleep(0.05)  # process 0 has the store: if it ended now, torch would print warnings in the others
+        return is_first
     except RuntimeError:  # the process that had the store has ended; no process of its machine can report for this one
         return group.local_rank == min(1, group.local_size - 1)
 

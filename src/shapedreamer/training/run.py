@@ -8,7 +8,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
@@ -116,9 +116,8 @@ class Run(ABC):
         Ctrl-C, SIGTERM or max_minutes end the steps early, after a save.
         """
         group, first = self.group, self.group.is_first
-        with self._naming_lost_processes(), lock_run(self.out) if first else nullcontext(), threads(self._threads()):
-            for folder in (self.out, self.checkpoints, self.out / "samples") if first else ():
-                remove_leftovers(folder)
+        with self._naming_lost_processes(), threads(self._threads()), ExitStack() as stack:
+            group.first(lambda: self._open_folder(stack))
             self._check_same_images()
             start = self.resume() if resume else group.first(lambda: self.begin(save_every))
             log = RunLog(self.out, self.recipe, start, baseline, max_minutes) if first else SilentLog()
@@ -131,6 +130,12 @@ class Run(ABC):
                 log.say(f"training in {group.size} processes, with {images} images each in a step")
             with log, stop_signals(REPEATED_SIGNAL if group.size > 1 else 0) as caught:
                 yield log, self._steps(start, log, caught)
+
+    def _open_folder(self, stack: ExitStack) -> None:
+        """Lock the folder until the stack closes, and delete what killed processes have left in it."""
+        stack.enter_context(lock_run(self.out))
+        for folder in (self.out, self.checkpoints, self.out / "samples"):
+            remove_leftovers(folder)
 
     @contextmanager
     def _naming_lost_processes(self) -> Iterator[None]:
