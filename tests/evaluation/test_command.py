@@ -1,6 +1,7 @@
 """`shapedreamer evaluate`: its output, its files and its errors."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from shapedreamer.evaluation.validity import ShapeReport
 from shapedreamer.imaging.render import grid
 from shapedreamer.models.options import SampleOptions
 from shapedreamer.models.recipes import DrawnData
+from tests.training.test_processes import finish, start, without_launcher
 
 Untrained = Callable[..., Path]
 
@@ -213,3 +215,48 @@ def test_errors_are_one_line_with_exit_code_2(
     assert len(output.err.splitlines()) == 1
     assert output.out == ""
     assert not written_files()
+
+
+SHARED = """
+import sys
+from shapedreamer.common import device
+device.has_fast_bf16 = lambda device: False  # in float32
+import shapedreamer as sd
+from dataclasses import asdict
+from json import dumps
+from shapedreamer.common.processes import connect
+from shapedreamer.evaluation import sweep
+from shapedreamer.evaluation.evaluator import load_subject
+quality = asdict(sd.evaluate(sys.argv[1], 300, steps=2))
+sweep.STEPS = (1,)
+group, _ = connect(device.pick_device("cpu"))
+points = sweep.sweep(load_subject(sys.argv[1], group=group), 300)
+print(dumps([quality | {"seconds": 0}, points]), file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_any_number_of_processes_gets_the_same_numbers(sprites: Path) -> None:
+    """300 samples are batches of 64, 64, 64, 64 and 44, which do not divide evenly."""
+    results = set()
+    for size in (1, 2):
+        codes, errors = finish(start(size, ["-c", SHARED, str(sprites)]))
+        assert codes == [0] * size, errors
+        lines = [line for line in errors.splitlines() if line.startswith("[{")]
+        assert len(lines) == size
+        results |= set(lines)
+    assert len(results) == 1
+
+
+@pytest.mark.slow
+def test_the_command_shares_the_sampling(
+    sprites: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", str(sprites), "--num", "256", "--steps", "2", "--json"]
+    monkeypatch.setattr(sys, "argv", ["shapedreamer", *words])
+    assert cli.main() == 0
+    alone = json.loads(capsys.readouterr().out)
+    command = [sys.executable, "-m", "shapedreamer", *words, "--devices", "2"]
+    done = subprocess.run(command, env=without_launcher(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) | {"seconds": 0} == alone | {"seconds": 0}

@@ -13,17 +13,17 @@ import pytest
 import torch
 
 from shapedreamer.common.errors import UserError
+from shapedreamer.common.lock import NAME, lock_folder
 from shapedreamer.imaging import render
 from shapedreamer.models.checkpoint import RunConfig, load_checkpoint, read_config
 from shapedreamer.training.board import Board
-from shapedreamer.training.lock import NAME, lock_run
 from shapedreamer.training.loop import train
 from shapedreamer.training.run import threads
 from tests.tiny import TINY
 
 ONE_EPOCH = replace(TINY, epochs=1, timesteps=8)
-HOLD = "import sys, time; from pathlib import Path; from shapedreamer.training.lock import lock_run\n" + (
-    "with lock_run(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+HOLD = "import sys, time; from pathlib import Path; from shapedreamer.common.lock import lock_folder\n" + (
+    "with lock_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 )
 
 
@@ -35,7 +35,7 @@ def test_a_folder_in_use_names_the_other_process_and_a_killed_one_leaves_no_lock
             train(ONE_EPOCH, tmp_path)
         other.send_signal(signal.SIGKILL)
     assert (tmp_path / NAME).exists()
-    with lock_run(tmp_path):
+    with lock_folder(tmp_path):
         pass
     assert not (tmp_path / NAME).exists()
 
@@ -45,12 +45,12 @@ def test_two_threads_cannot_write_to_one_folder(tmp_path: Path) -> None:
 
     def enter() -> None:
         try:
-            with lock_run(tmp_path):
+            with lock_folder(tmp_path):
                 entered.append(True)
         except UserError:
             entered.append(False)
 
-    with lock_run(tmp_path):
+    with lock_folder(tmp_path):
         thread = threading.Thread(target=enter)
         thread.start()
         thread.join()

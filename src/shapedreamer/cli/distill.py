@@ -46,8 +46,8 @@ def run(
         out: Run folder.
         resume: Continue the run in --out.
     """
+    from ..common.processes import several
     from ..training.distillation import distill
-    from ..training.processes import several
 
     with several(devices, device):
         distill(

@@ -20,6 +20,7 @@ def run(
     sweep: Literal["steps"] | None = None,
     out: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(default: sweep.png)")] = None,
     device: DeviceName = "auto",
+    devices: int = 1,
 ) -> None:
     """Measure how good a model's samples are, each number beside that of real images.
 
@@ -36,14 +37,16 @@ def run(
         sweep: Measure quality against network calls, for every sampler; with --report, in addition.
         out: The picture of a sweep.
         device: Where to compute.
+        devices: Processes on this machine that share the sampling: one for each GPU, or for groups of CPU cores.
     """
     from dataclasses import asdict
     from json import dumps
 
     from ..common.errors import require
+    from ..common.processes import several
     from ..common.progress import Progress
     from ..evaluation import sweep as sweeping
-    from ..evaluation.evaluator import NUM, evaluate_subject, load_subject
+    from ..evaluation.evaluator import NUM, evaluate_subject, ignore, load_subject
     from ..evaluation.report import check_folder, write_report
     from ..evaluation.table import lines_of
     from ..imaging.render import check_ending, save_picture
@@ -56,18 +59,18 @@ def run(
         require("matplotlib", "track")
     elif out:
         raise UserError("--out is the picture of a sweep: add --sweep steps")
-    if report:
-        check_folder(report)
-
-    results, points = None, []
-    with Progress() as progress:
-        subject = load_subject(model, data, device, progress)
+    results, points, paths = None, [], []
+    with several(devices, device, "run the same command again") as group, Progress() as progress:
+        if report:
+            group.first(lambda: check_folder(report))
+        subject = load_subject(model, data, device, progress if group.is_first else ignore, group)
         if report or not sweep:
             results = evaluate_subject(subject, NUM if num is None else num, sampling)
         if sweep:
             sweep_num = sweeping.NUM if num is None else num
             points = sweeping.sweep(subject, sweep_num, sampling.guidance, sampling.seed)
-    paths = []
+    if not group.is_first:
+        return
     if out:
         save_picture(sweeping.picture(points), out)
         paths.append(out)

@@ -1,8 +1,10 @@
 """Options that several subcommands share: where a recipe's images come from, and how to sample."""
 
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress, arg
 
@@ -48,6 +50,27 @@ class CompareOptions(SampleOptions):
     sampler: Annotated[None, Suppress] = None
     steps: Annotated[None, Suppress] = None
     eta: Annotated[None, Suppress] = None
+
+
+@dataclass(frozen=True)
+class ShardOptions:
+    """How to fill a folder with many images.
+
+    Args:
+        shards: Files of a folder: arrays as in a .npy, or tar archives of 8-bit PNGs with labels, for WebDataset.
+        shard_size: Images in each file of a folder.
+        devices: Processes on this machine that fill a folder together: one for each GPU, or for groups of CPU cores.
+    """
+
+    shards: Literal["npy", "tar"] = "npy"
+    shard_size: int = 1024
+    devices: int = 1
+
+
+def command_again(devices: str) -> str:
+    """This command, to be typed again. devices: the option that starts as many processes, if a launcher did it now."""
+    words = shlex.join(["shapedreamer", *sys.argv[1:]])
+    return words if "--devices" in words else words + devices
 
 
 def parse_size(size: str | None) -> tuple[int, int] | None:

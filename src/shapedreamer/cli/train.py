@@ -65,10 +65,10 @@ def run(
         out: Run folder.
         resume: Resume the run in --out.
     """
+    from ..common.processes import several
     from ..models.checkpoint import read_config
     from ..models.recipes import get_recipe, with_data_path, with_overrides
     from ..training.loop import train
-    from ..training.processes import several
 
     out = out or Path("runs") / recipe
     with several(devices, device) as group:

@@ -9,4 +9,6 @@ Read them in this order:
     noise       noise as a function of (seed, step, image index, pixel); docs/noise.md is its specification
     files       atomic writes, and clear messages when the disk refuses
     progress    progress bars and status lines
+    lock        one writer to a folder
+    processes   several processes that share the work
 """

@@ -14,7 +14,7 @@ class UserError(Exception):
     """The exit status of the command line."""
 
     reported = False
-    """Whether another process of the same run has printed the error; see training/processes.py."""
+    """Whether another process of the same run has printed the error; see common/processes.py."""
 
 
 def require(module: str, extra: str) -> ModuleType:

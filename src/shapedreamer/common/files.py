@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from .errors import UserError
 
@@ -18,12 +19,22 @@ def write_atomic(path: Path, content: bytes) -> None:
 
     Creates missing parent folders. UserError if the disk is full or the folder is not writable.
     """
+    with atomic_file(path, len(content)) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, size: int = 0) -> Iterator[IO[bytes]]:
+    """Yield a file to write to piece by piece, and rename it to `path` at the end of the `with` block.
+
+    size: about how many bytes the block writes. Otherwise like write_atomic.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with naming_disk_errors(path, len(content)):
+        with naming_disk_errors(path, size):
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -78,9 +89,14 @@ def new_folder(out: Path) -> Iterator[Path]:
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files of writes to this folder that were killed. Nobody else may be writing to it."""
     for path in folder.glob(".*.tmp") if folder.is_dir() else ():
-        if _TEMPORARY.fullmatch(path.name):
+        if is_temporary(path.name):
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file has a name that write_atomic gives to a file which is not complete."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..common.device import pick_device
 from ..common.errors import UserError
 from ..common.names import DeviceName, SamplerName
+from ..common.processes import SINGLE, Group, connect
 from ..data.spec import Dataset
 from ..diffusion.samplers import sample
 from ..imaging.render import to_uint8
@@ -114,6 +116,7 @@ class Subject:
     """The subject of an evaluation: a model, its name, and the data it was trained on.
 
     report: called with progress; see ReportProgress
+    group:  the processes that share the sampling; process 0 measures
     """
 
     name: str
@@ -121,6 +124,7 @@ class Subject:
     training: Dataset
     held_out: Dataset
     report: ReportProgress = ignore
+    group: Group = SINGLE
 
     @cached_property
     def classifier(self) -> tuple[Classifier, str]:
@@ -150,20 +154,25 @@ class Subject:
 
 
 def load_subject(
-    run: str | Path, data: str | Path | None = None, device: DeviceName = "auto", report: ReportProgress = ignore
+    run: str | Path,
+    data: str | Path | None = None,
+    device: DeviceName = "auto",
+    report: ReportProgress = ignore,
+    group: Group = SINGLE,
 ) -> Subject:
     """The model of a run, a checkpoint, or a shipped model (see models.model.load), with its training images.
 
-    data: where the images are now, for recipes that read files. UserError if they are not the training images.
+    data:  where the images are now, for recipes that read files. UserError if they are not the training images.
+    group: the processes that share the sampling; each calls this function
     """
     checkpoint = load_checkpoint(find_checkpoint(run))
-    training, held_out = with_data_path(checkpoint.config.recipe, data).make_data()
+    training, held_out = group.in_turn(with_data_path(checkpoint.config.recipe, data).make_data)
     if training.spec != checkpoint.config.data:
         raise UserError(
             f"{run} was not trained on the images of {data or training.spec.name}; "
             "pass the path of its training images with `data`"
         )
-    return Subject(str(run), from_checkpoint(checkpoint, "ema", device), training, held_out, report)
+    return Subject(str(run), from_checkpoint(checkpoint, "ema", device), training, held_out, report, group)
 
 
 def evaluate(
@@ -185,8 +194,11 @@ def evaluate(
     report:           called with the name of the current task, the steps done, and the total
 
     UserError as in load_subject and evaluate_subject.
+
+    In a script started by torchrun, the processes share the sampling. Call this function in each, with equal arguments.
     """
-    subject = load_subject(model, data, device, report)
+    group, _ = connect(pick_device(device))
+    subject = load_subject(model, data, device, report if group.is_first else ignore, group)
     return evaluate_subject(subject, num, replace(options, **changes))[0]
 
 
@@ -196,14 +208,32 @@ def evaluate_subject(
     """Measure `num` samples, with labels drawn from the data, and as many real images in their place.
 
     UserError for an option out of range, or if `num` is too small or too large for the data; raised before sampling.
-    """
-    model = subject.model
-    reference, real, real_labels = real_images(subject.training, subject.held_out, num)
-    sampling = model.resolve_sampling(options)
-    start = time.perf_counter()
-    samples, labels = draw(model, num, options, lambda done: subject.report("sampling", done, num))
-    seconds = time.perf_counter() - start
 
+    Several processes share the sampling, and the first of them measures. All get the same result.
+    """
+    model, group = subject.model, subject.group
+    reference, real, real_labels = real_images(subject.training, subject.held_out, num)
+    start = time.perf_counter()
+    samples, labels = draw(model, num, options, lambda done: subject.report("sampling", done, num), group)
+    seconds = time.perf_counter() - start
+    drawn = _Drawn(samples, labels, reference, real, real_labels, seconds)
+    return group.first_patiently(lambda: _measure(subject, drawn, options))
+
+
+class _Drawn(NamedTuple):
+    """The images to compare, as evaluate_subject draws them, and how long sampling took."""
+
+    samples: Tensor
+    labels: Tensor | None
+    reference: Tensor
+    real: Tensor
+    real_labels: Tensor
+    seconds: float
+
+
+def _measure(subject: Subject, drawn: _Drawn, options: SampleOptions) -> tuple[Evaluation, Evidence]:
+    samples, labels, reference, real, real_labels, seconds = drawn
+    num, sampling = len(samples), subject.model.resolve_sampling(options)
     classifier, classifier_name = subject.classifier
     subject.report("comparing", 0, 3)
     reference_features, _ = classifier.predict(reference)
@@ -255,22 +285,27 @@ def evaluate_subject(
 
 
 def draw(
-    model: Model, num: int, options: SampleOptions, progress: Callable[[int], None]
+    model: Model, num: int, options: SampleOptions, progress: Callable[[int], None], group: Group = SINGLE
 ) -> tuple[Tensor, Tensor | None]:
     """`num` samples, (num, C, H, W), and the labels they are conditioned on, (num, L), or None.
 
     The samples are rounded to the 256 levels of an image file, like real images, so that a copy is at distance 0.
-    `progress` is called after each batch with the number of samples so far.
+    `progress` is called after each batch with the number of samples so far. The processes of the group share the work:
+    the batches are the same for any number of them, and each gets all samples.
     """
     if options.label != "any":
         raise UserError("evaluation draws its labels from the data; leave out `label`")
     labels = model.label_vectors("any", num, options.seed)
     batches = []
-    for first in range(0, num, BATCH):
-        count = min(BATCH, num - first)
-        batches.append(sample(model.stream(count, options, first=first)).cpu())
-        progress(first + count)
-    levels = torch.from_numpy(to_uint8(torch.cat(batches))).permute(0, 3, 1, 2)
+    for start in range(0, num, group.size * BATCH):
+        first = start + group.rank * BATCH
+        count = max(0, min(BATCH, num - first))
+        pixels = torch.zeros(BATCH, model.spec.height, model.spec.width, model.spec.channels, dtype=torch.uint8)
+        if count:
+            pixels[:count] = torch.from_numpy(to_uint8(sample(model.stream(count, options, first=first))))
+        batches.append(group.gather(pixels))
+        progress(min(num, start + group.size * BATCH))
+    levels = torch.cat(batches)[:num].permute(0, 3, 1, 2)
     return levels.float() / 127.5 - 1, None if labels is None else labels.cpu()
 
 

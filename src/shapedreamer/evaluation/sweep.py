@@ -5,6 +5,7 @@ DDPM and DDIM with eta 1 share a line: with the same steps they are the same sam
 
 import io
 from collections.abc import Callable, Sequence
+from functools import cache
 from statistics import fmean
 from typing import Literal, NamedTuple
 
@@ -65,6 +66,7 @@ def sweep(subject: Subject, num: int = NUM, guidance: float = 1.0, seed: int = 0
     steps = [n for n in STEPS if n <= subject.model.schedule.T]
     measure: Literal["valid", "FID"] = "valid" if primitives_of(subject.training.spec) else "FID"
     metric, cost = (_valid(subject), SEARCH_COST) if measure == "valid" else (_fid(subject, reference), 0)
+    group = subject.group
     total = num * (len(CURVES) * sum(n + cost for n in steps) + cost)  # in network calls
     finished = 0
 
@@ -73,10 +75,10 @@ def sweep(subject: Subject, num: int = NUM, guidance: float = 1.0, seed: int = 0
 
     def measure_samples(sampler: SamplerName, eta: float, n: int) -> float:
         options = SampleOptions(sampler, n, eta, seed, guidance=guidance)
-        images, _ = draw(subject.model, num, options, lambda done: report(n * done))
-        return metric(images, lambda done: report(n * num + cost * done))
+        images, _ = draw(subject.model, num, options, lambda done: report(n * done), group)
+        return group.first_patiently(lambda: metric(images, lambda done: report(n * num + cost * done)))
 
-    real_quality = metric(real, lambda done: report(cost * done))
+    real_quality = group.first_patiently(lambda: metric(real, lambda done: report(cost * done)))
     finished += cost * num
     points = []
     for sampler, eta in CURVES:
@@ -172,6 +174,9 @@ def _valid(subject: Subject) -> Metric:
 
 def _fid(subject: Subject, reference: Tensor) -> Metric:
     """The FID to the reference images (N, C, H, W)."""
-    classifier, _ = subject.classifier
-    reference_features, _ = classifier.predict(reference)
-    return lambda images, _: fid(classifier.predict(images)[0], reference_features)
+
+    @cache  # computed on first use, which is in process 0 only
+    def features() -> Tensor:
+        return subject.classifier[0].predict(reference)[0]
+
+    return lambda images, _: fid(subject.classifier[0].predict(images)[0], features())

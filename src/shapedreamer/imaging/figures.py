@@ -14,7 +14,7 @@ from ..common.noise import Noise
 from ..common.values import as_path
 from ..data.spec import Dataset
 from ..diffusion.process import diffuse
-from ..diffusion.samplers import Step
+from ..diffusion.samplers import Step, sample
 from ..diffusion.schedule import Schedule
 from ..models.model import Model
 from ..models.options import SampleOptions
@@ -59,22 +59,28 @@ def write_samples(
     render.check_ending(out, ".npy")
     if num < 1:
         raise UserError(f"num must be at least 1, not {num}")
-    batches = []
+    animated = out.suffix.lower() in render.ANIMATIONS
+    images = torch.empty(num, model.spec.channels, model.spec.height, model.spec.width)
+    histories = []  # of all images for an animation, and of the first ones for a strip
     for first in range(0, num, BATCH):
         count = min(BATCH, num - first)
         steps = model.stream(count, options, first=first)
-        batches.append(history(steps, model.noise(count, options.seed, first), model.schedule.T))
-    frames = [torch.cat([moment.x for moment in moments]) for moments in zip(*batches, strict=True)]
+        if animated or (show_process and first == 0):
+            histories.append(history(steps, model.noise(count, options.seed, first), model.schedule.T))
+            images[first : first + count] = histories[-1][-1].x
+        else:
+            images[first : first + count] = sample(steps)
     if out.suffix.lower() == ".npy":
-        render.save_array(frames[-1], out)
-    elif out.suffix.lower() in render.ANIMATIONS:
+        render.save_array(images, out)
+    elif animated:
+        frames = [torch.cat([moment.x for moment in moments]) for moments in zip(*histories, strict=True)]
         render.save_animation([render.grid(frame, width=render.ANIMATION_WIDTH) for frame in frames], out)
     else:
-        render.save_picture(render.grid(frames[-1]), out)
+        render.save_picture(render.grid(images), out)
     if not show_process:
         return [out]
     process = out.with_name(f"{out.stem}-process.png")
-    render.save_picture(process_picture(batches[0]), process)
+    render.save_picture(process_picture(histories[0]), process)
     return [out, process]
 
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..common.errors import UserError, require
-from ..common.files import naming_disk_errors, write_atomic
+from ..common.files import atomic_file, naming_disk_errors, write_atomic
 from ..common.values import as_path
 
 BACKGROUND = 96  # the grey between images: neither black nor white
@@ -102,9 +102,17 @@ def save_animation(frames: Sequence[Image.Image], path: str | Path, frame_ms: in
 
 def save_array(images: Tensor, path: str | Path) -> None:
     """Write images as .npy: (N, C, H, W) float32 in [−1, 1]."""
-    path, buffer = as_path("path", path), io.BytesIO()
-    np.save(buffer, images.float().cpu().numpy(), allow_pickle=False)
-    write_atomic(path, buffer.getvalue())
+    path, array = as_path("path", path), np.ascontiguousarray(images.float().cpu().numpy())
+    with atomic_file(path, array.nbytes) as file:
+        file.write(array_header(array.shape))
+        file.write(array.data)  # without a copy; np.save would not say that the disk is full
+
+
+def array_header(shape: tuple[int, ...]) -> bytes:
+    """What precedes the values of a float32 array in a .npy file."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
 
 
 def check_ending(path: str | Path, *others: str) -> None:

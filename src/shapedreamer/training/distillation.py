@@ -66,6 +66,7 @@ from ..common.device import autocast, pick_device, torch_defaults
 from ..common.errors import UserError
 from ..common.names import DeviceName
 from ..common.noise import fold
+from ..common.processes import SINGLE, Group, connect
 from ..common.values import as_int, as_path
 from ..data.spec import DataSpec
 from ..diffusion.denoiser import Denoiser, with_label
@@ -78,7 +79,6 @@ from ..models.weights import network_with_weights
 from ..networks.critic import Critic
 from .log import RunLog, check_minutes
 from .loop import WEIGHTS, learning_rate, seeded, training_batch, training_density
-from .processes import SINGLE, Group, connect
 from .run import Run, Stateful, with_resume, with_threads
 
 CALLS = (1, 2, 4, 8)  # the numbers of network calls that a few-step model is trained for

@@ -25,6 +25,7 @@ from ..common.device import autocast, pick_device, torch_defaults
 from ..common.errors import UserError
 from ..common.names import DeviceName
 from ..common.noise import fold
+from ..common.processes import Group, connect
 from ..common.values import as_int, as_path
 from ..data.spec import Dataset, DataSpec
 from ..diffusion.denoiser import with_label
@@ -32,9 +33,9 @@ from ..diffusion.loss import denoising_loss, loss_weight, sample_timesteps, stra
 from ..models.model import Model
 from ..models.recipes import Recipe
 from ..models.weights import check_network
+from .fabric import make_fabric
 from .log import RunLog, check_minutes
 from .optim import make_optimizers
-from .processes import Group, connect, make_fabric
 from .run import Run, with_resume, with_threads
 
 # Folded into the seed, so that each purpose has its own random numbers

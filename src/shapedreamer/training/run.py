@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError
 from ..common.files import remove_leftovers, write_atomic
+from ..common.lock import lock_folder
+from ..common.processes import Group, is_lost_connection, is_restart, lost_process
 from ..data.spec import DataSpec
 from ..models.checkpoint import (
     Checkpoint,
@@ -32,9 +34,7 @@ from ..models.model import Model
 from ..models.recipes import RECIPES, Recipe
 from ..models.weights import load_state
 from .ema import EMA
-from .lock import lock_run
 from .log import RunLog, SilentLog
-from .processes import Group, is_lost_connection, is_restart, lost_process
 from .states import load_states
 
 PREVIEW_IMAGES = 32
@@ -133,7 +133,7 @@ class Run(ABC):
 
     def _open_folder(self, stack: ExitStack) -> None:
         """Lock the folder until the stack closes, and delete what killed processes have left in it."""
-        stack.enter_context(lock_run(self.out))
+        stack.enter_context(lock_folder(self.out))
         for folder in (self.out, self.checkpoints, self.out / "samples"):
             remove_leftovers(folder)
 

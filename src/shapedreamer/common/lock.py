@@ -1,4 +1,4 @@
-"""One process at a time may write to a run folder."""
+"""One process at a time may write to a folder, such as a run."""
 
 import contextlib
 import json
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from ..common.errors import UserError
-from ..common.files import naming_disk_errors
+from .errors import UserError
+from .files import naming_disk_errors
 
 try:
     import fcntl
@@ -21,8 +21,8 @@ NAME = "lock"
 
 
 @contextlib.contextmanager
-def lock_run(folder: Path) -> Iterator[None]:
-    """Hold the run folder in the `with` block. UserError, which names the other process, if it is in use.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold the folder in the `with` block. UserError, which names the other process, if it is in use.
 
     The lock is one of the operating system's on the file `lock`. The system releases it when the process ends, however
     it ends, so a lock file that a killed process left behind does not block anyone. Where there are no such locks, as

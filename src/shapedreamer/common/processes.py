@@ -1,16 +1,17 @@
-"""Several processes that train one model together, on one machine or on several.
+"""Several processes that train, sample or evaluate one model together, on one machine or on several.
 
 A launcher, such as torchrun, starts the same command several times and numbers the processes in environment variables.
-Every process holds the whole network. It computes the gradient on its share of the batch, the gradients are averaged,
-and all processes take the same step (data parallelism, as in PyTorch's DistributedDataParallel). Process 0 alone writes
-files.
+Every process holds the whole network.
+
+- Training: each process computes the gradient on its share of the batch, the gradients are averaged, and all processes
+  take the same step (data parallelism, as in PyTorch's DistributedDataParallel). Process 0 alone writes files.
+- Sampling and evaluating: each process generates its share of the images.
 
 `Group` says which share is this process's, and makes the processes agree. With a single process it does nothing.
 `several` starts the processes of `--devices`, and lets one process report an error that they share.
 """
 
 import atexit
-import logging
 import os
 import signal
 import socket
@@ -22,27 +23,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from itertools import count as counter
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
-from ..common.device import has_fast_bf16, pick_device
-from ..common.errors import UserError
-from ..common.names import DeviceName
-from ..common.values import as_int
+from .device import pick_device
+from .errors import UserError
+from .names import DeviceName
+from .values import as_int
 
 Result = TypeVar("Result")
 
 RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # environment variable of torchrun
 TIMEOUT = 600  # seconds that a process waits for the others, if SHAPEDREAMER_TIMEOUT does not say otherwise
 CONNECT_TIMEOUT = 120  # seconds until all processes must have connected
-REPORT_TIMEOUT = 3  # seconds that process 0 waits for the others to fail, too
-EXIT_TIMEOUT = 5  # seconds for this process to notice by itself that another has ended
+EXIT_TIMEOUT = 5  # seconds for a process to notice by itself that another has ended
+FAILURES = "failures"  # the key in the store that counts the processes that have failed
+_numbers = counter()  # of the pieces of work that the others wait for
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,21 @@ class Group:
         if failure is not None:
             raise failure
         return result
+
+    def first_patiently(self, work: Callable[[], Result]) -> Result:
+        """Like `first`, but the others wait as long as the work takes, unless process 0 fails."""
+        if self.size == 1:
+            return work()
+        store, key = dist.distributed_c10d._get_default_store(), f"done {next(_numbers)}"
+        if self.is_first:
+            result = work()
+            store.set(key, "")
+            return self.first(lambda: result)
+        while not store.check([key]):
+            if store.add(FAILURES, 0):
+                raise dist.DistStoreError("process 0 has failed")
+            time.sleep(0.1)
+        return self.first(work)
 
     def in_turn(self, work: Callable[[], Result]) -> Result:
         """Do `work` in one process of each machine, then in the others, which find what it has downloaded."""
@@ -206,13 +221,20 @@ def _initialise(group: Group, device: torch.device) -> None:
             f"{connect_timeout.seconds} s ({_reason(error)}); check that all processes were started, and that the "
             "address of the first machine is right and its port open"
         ) from None
+    if group.is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # else torchrun has the store
+        _Exit.waiting = group.size
     atexit.register(_disconnect)
 
 
 class _Exit:
-    """How this process ends: with an exit status that cannot wait for others, or None to disconnect first."""
+    """How this process ends.
+
+    status:  the exit status after a failure, which does not wait for the others; None to disconnect first
+    waiting: how many processes share the store that ends with this process; they need it to agree on who reports
+    """
 
     status: int | None = None
+    waiting: int = 0
 
 
 def _disconnect() -> None:
@@ -222,7 +244,19 @@ def _disconnect() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
+    if _Exit.waiting:
+        _let_others_fail()
     os._exit(_Exit.status)  # torch's threads would wait for the processes that have ended
+
+
+def _let_others_fail() -> None:
+    """Cut the connections, so that the others fail, and keep the store until they have learnt that this one reports."""
+    with suppress(RuntimeError):
+        store = dist.distributed_c10d._get_default_store()
+        threading.Thread(target=dist.destroy_process_group, daemon=True).start()  # it may wait for one that has ended
+        end = time.monotonic() + EXIT_TIMEOUT
+        while store.add(FAILURES, 0) < _Exit.waiting and time.monotonic() < end:
+            time.sleep(0.05)
 
 
 def _wait_for_address(host: str, port: int, seconds: float) -> None:
@@ -236,24 +270,6 @@ def _wait_for_address(host: str, port: int, seconds: float) -> None:
             if time.monotonic() > end:
                 raise
         time.sleep(0.2)
-
-
-def make_fabric(group: Group, device: torch.device) -> Fabric:
-    """Lightning Fabric for this process: its device, precision, and the averaging of gradients."""
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # else it prints the precision
-    precision: Any = "bf16-mixed" if has_fast_bf16(device) else "32-true"
-    if group.size == 1:
-        return Fabric(accelerator=device.type, devices=1, precision=precision)
-    fabric = Fabric(
-        accelerator=device.type,
-        devices=group.local_size,
-        num_nodes=group.size // group.local_size,
-        strategy=DDPStrategy(),
-        plugins=[TorchElasticEnvironment()],
-        precision=precision,
-    )
-    fabric.launch()
-    return fabric
 
 
 def is_lost_connection(error: BaseException) -> bool:
@@ -276,8 +292,10 @@ def is_restart() -> bool:
 
 
 @contextmanager
-def several(devices: int, device: DeviceName) -> Iterator[Group]:
+def several(devices: int, device: DeviceName, advice: str = "continue with --resume") -> Iterator[Group]:
     """Run a command in several processes: in the `with` block, this process is one of the group.
+
+    advice: what to do if one of them is killed
 
     Without a launcher and with devices > 1, this process becomes process 0, and starts the same command for the others.
     If processes fail, their UserErrors are marked as reported, except for the first.
@@ -312,7 +330,7 @@ def several(devices: int, device: DeviceName) -> Iterator[Group]:
     ]
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0"}
     done = threading.Event()
-    threading.Thread(target=_watch, args=(others, done), daemon=True).start()
+    threading.Thread(target=_watch, args=(others, done, advice), daemon=True).start()
     try:
         with _one_report(device) as group:
             yield group
@@ -321,25 +339,23 @@ def several(devices: int, device: DeviceName) -> Iterator[Group]:
     finally:
         done.set()
         for process in others:
-            process.kill()  # it writes no files, and this process has said what is wrong
+            process.kill()  # it leaves no file half-written, and this process has said what is wrong
             process.wait()
+        _Exit.waiting = 0
         os.environ.clear()
         os.environ.update(before)
 
 
-def _watch(others: Sequence["subprocess.Popen[bytes]"], done: threading.Event) -> None:
+def _watch(others: Sequence["subprocess.Popen[bytes]"], done: threading.Event, advice: str) -> None:
     """End this process if another one fails and this one does not notice, such as while it waits for a GPU."""
     while not done.wait(0.2):
         failed = [(rank, process) for rank, process in enumerate(others, 1) if process.poll() not in (None, 0)]
         if failed and not done.wait(EXIT_TIMEOUT):
             rank, process = failed[0]
             if process.returncode != UserError.exit_code:  # else it has reported its error
-                print(
-                    f"error: process {rank} of {len(others) + 1} has ended with {_ending(process.returncode)}; "
-                    "continue with --resume",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                ending = _ending(process.returncode)
+                message = f"error: process {rank} of {len(others) + 1} has ended with {ending}; {advice}"
+                print(message, file=sys.stderr, flush=True)
             for other in others:
                 other.kill()
             os._exit(UserError.exit_code)
@@ -359,7 +375,7 @@ def _one_report(device: DeviceName) -> Iterator[Group]:
         except RuntimeError as error:
             if group.size == 1 or not is_lost_connection(error):
                 raise
-            raise lost_process(error, "It had not begun to train") from None
+            raise lost_process(error, "Run the same command again") from None
     except UserError as error:
         error.reported = not _is_first_to_fail(group)
         _Exit.status = error.exit_code
@@ -375,12 +391,7 @@ def _is_first_to_fail(group: Group) -> bool:
     if group.size == 1:
         return True
     try:
-        store = dist.distributed_c10d._get_default_store()
-        is_first = store.add("failures", 1) == 1
-        end = time.monotonic() + REPORT_TIMEOUT
-        while group.is_first and store.add("failures", 0) < group.size and time.monotonic() < end:
-            time.sleep(0.05)  # process 0 has the store: if it ended now, torch would print warnings in the others
-        return is_first
+        return dist.distributed_c10d._get_default_store().add(FAILURES, 1) == 1
     except RuntimeError:  # the process that had the store has ended; no process of its machine can report for this one
         return group.local_rank == min(1, group.local_size - 1)
 
