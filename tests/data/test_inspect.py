@@ -21,6 +21,8 @@ def test_held_out_images_are_counted_for_each_label(tmp_path: Path) -> None:
         for i in range(count):
             Image.fromarray(RANDOM.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / name / f"{i}.png")
     data, held_out = folder.load(tmp_path)
+    assert isinstance(data, Arrays)
+    assert isinstance(held_out, Arrays)
     assert "72 + 8 held out" in describe(data, held_out)
     report = inspect_data(data, held_out)
     assert "72 + 8 held out" in report

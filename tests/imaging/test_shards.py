@@ -103,7 +103,7 @@ def test_two_processes_write_the_same_bytes_as_one(run: Path, alone: Path, tmp_p
 
 @pytest.mark.slow
 def test_both_launchers_write_the_same_bytes(run: Path, alone: Path, tmp_path: Path) -> None:
-    """torchrun with three processes, and --devices with two. Without the --, torchrun takes --num for its own option."""
+    """Three processes of torchrun, which without the -- takes --num for an option of its own, and two of --devices."""
     words = command(run, tmp_path / "torchrun")[1:]
     for launched in (
         [*torchrun("--nproc-per-node", "3", "-m"), "--", *words],
@@ -355,7 +355,7 @@ from shapedreamer.models.options import SampleOptions
 def memory(name):
     return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 torch.set_num_threads(1)
-model, options = load(sys.argv[1]), SampleOptions(sampler="ddim", steps=8)
+model, options = load(sys.argv[1]), SampleOptions(sampler="ddim", steps=1)
 model.sample(64, options)
 Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
 before = memory("VmRSS")
@@ -371,11 +371,11 @@ print("MiB:", memory("VmHWM") - before, file=sys.stderr)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux, which tells the peak of memory")
 def test_memory_does_not_grow_with_the_number_of_images(run: Path, tmp_path: Path) -> None:
-    """5,000 images are 20 MiB: an array is in memory about once, without its history, and of a folder one shard."""
+    """8,000 images are 31 MiB: an array is in memory about once, without its history, and of a folder one shard."""
     peaks = []
     for out in ("a.npy", "folder"):
-        codes, text = finish(start(1, ["-c", PEAK, str(run), str(tmp_path / out), "5000"]))
+        codes, text = finish(start(1, ["-c", PEAK, str(run), str(tmp_path / out), "8000"]))
         assert codes == [0], text
         peaks.append(float(text.rpartition("MiB:")[2]))
-    assert 15 < peaks[0] < 40  # less than 15 would mean that it is not measured
+    assert 28 < peaks[0] < 62  # less than 28 would mean that it is not measured
     assert peaks[1] < 15

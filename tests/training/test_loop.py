@@ -11,23 +11,27 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from shapedreamer.common import progress
 from shapedreamer.common.errors import UserError
+from shapedreamer.data.files import folder
 from shapedreamer.diffusion import oracle
 from shapedreamer.diffusion.loss import denoising_loss, timestep_distribution
 from shapedreamer.diffusion.process import to_eps
 from shapedreamer.models.checkpoint import load_checkpoint, load_optimizers, read_config, read_metrics
 from shapedreamer.models.recipes import FolderData, NoiseLevels, Recipe, shapes
-from shapedreamer.training.loop import held_out_batch, learning_rate, train, training_batch
+from shapedreamer.training.loop import ORDER, epoch_order, held_out_batch, learning_rate, seeded, train, training_batch
 from tests.tiny import CONDITIONAL, SMALL, TINY, TUNED
 
 DATA = TINY.make_data()[0]
+RANDPERM = torch.randperm
 
 
 def assert_same_run(a: Path, b: Path) -> None:
@@ -119,6 +123,67 @@ def test_an_epoch_visits_every_image_once_in_a_new_order() -> None:
     for epoch in epochs:
         assert torch.equal(*(x.flatten(1).sort(0).values for x in (epoch, images)))
     assert not torch.equal(*epochs)
+
+
+@pytest.mark.parametrize("images", [1, 64, 10_007])
+def test_the_order_of_an_epoch_is_that_of_randperm(images: int) -> None:
+    """In int64, as it was computed at every step before it was cached, so that older runs resume to the same bits."""
+    for seed, epoch in ((0, 0), (0, 1), (7, 2), (0, 0)):
+        expected = torch.randperm(images, generator=seeded(seed, ORDER, epoch))
+        assert torch.equal(epoch_order(seed, epoch, images).long(), expected)
+
+
+def test_images_are_shuffled_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counting(n: int, **options: Any) -> Tensor:
+        calls.append(n)
+        return RANDPERM(n, **options)
+
+    monkeypatch.setattr(torch, "randperm", counting)
+    epoch_order.cache_clear()
+    density = timestep_distribution(TINY.make_schedule())
+    for step in range(8):  # two epochs
+        training_batch(TINY, DATA, density, step)
+    assert calls.count(len(DATA)) == 2
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from shapedreamer.models.recipes import get_recipe
+from shapedreamer.training.loop import training_batch, training_density
+recipe = get_recipe("shapes", samples=int(sys.argv[1]))
+data, _ = recipe.make_data()
+for step in range(20):
+    training_batch(recipe, data, training_density(recipe), step)
+print(*re.findall(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to measure memory")
+def test_ten_million_drawn_images_take_no_memory_except_for_their_order() -> None:
+    peaks = []
+    for samples in (100_000, 10_000_000):
+        command = [sys.executable, "-c", PEAK, str(samples)]
+        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1000)
+    assert peaks[1] - peaks[0] < 50  # MB
+
+
+@pytest.mark.slow
+def test_a_run_is_the_same_with_images_in_memory_and_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
+    for i, image in enumerate(pixels):
+        place = tmp_path / "images" / "ab"[i % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{i}.png")
+    recipe = replace(CONDITIONAL, data=FolderData(str(tmp_path / "images")), epochs=2, lr_decay=False)
+    in_memory = train_quietly(recipe, tmp_path / "memory")
+    train_quietly(replace(recipe, epochs=1), tmp_path / "disk")
+    monkeypatch.setattr(folder, "max_bytes_in_memory", lambda: 0)
+    train(recipe, tmp_path / "disk", resume=True, sample_every=0, save_every=0)
+    assert_same_run(in_memory, tmp_path / "disk")
 
 
 def test_labels_belong_to_their_images_and_are_dropped_image_by_image() -> None:

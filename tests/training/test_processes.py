@@ -349,7 +349,7 @@ def test_a_batch_must_divide_among_the_processes() -> None:
     Group(0, 4).check_batch(32, 2)
     with pytest.raises(
         UserError,
-        match="a batch of 30 images cannot be divided evenly among 4 processes; choose a --batch-size that is a "
+        match="a batch of 30 images cannot be divided evenly among 4 processes; choose a `batch_size` that is a "
         "multiple of 4, such as 32",
     ):
         Group(0, 4).check_batch(30)

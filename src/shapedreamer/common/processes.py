@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count as counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -166,7 +166,7 @@ class Group:
             among = f"{accumulate} micro-batches" if self.size == 1 else _count(self.size) + each
             raise UserError(
                 f"a batch of {images} images cannot be divided evenly among {among}; "
-                f"choose a --batch-size that is a multiple of {parts}, such as {max(1, round(images / parts)) * parts}"
+                f"choose a `batch_size` that is a multiple of {parts}, such as {max(1, round(images / parts)) * parts}"
             )
 
 
@@ -187,7 +187,7 @@ def connect(device: torch.device) -> tuple[Group, torch.device]:
     rank = _variable("RANK", 0, size - 1)
     group = Group(rank, size, _variable("LOCAL_RANK", rank % local_size, local_size - 1), local_size)
     if device.type == "mps":
-        raise UserError(f"{_count(size)} cannot share the device mps; use --device cpu")
+        raise UserError(f"{_count(size)} cannot share the device mps; use `device='cpu'`")
     if device.type == "cuda":
         _check_devices(local_size, device)
         device = torch.device("cuda", group.local_rank)
@@ -307,8 +307,8 @@ def several(devices: int, device: DeviceName, advice: str = "continue with --res
         local_size = _variable("LOCAL_WORLD_SIZE", _variable("WORLD_SIZE", 1, low=1), low=1)
         if devices not in (1, local_size):
             raise UserError(
-                f"--devices is {devices}, but the launcher has started {_count(local_size)} on this machine; "
-                "leave out --devices"
+                f"`devices` is {devices}, but the launcher has started {_count(local_size)} on this machine; "
+                "leave out `devices`"
             )
         with _one_report(device) as group:
             yield group
@@ -403,7 +403,7 @@ def _is_launched() -> bool:
 def _check_devices(number: int, device: torch.device) -> None:
     """UserError if this machine has fewer devices than processes."""
     if device.type == "mps":
-        raise UserError(f"{_count(number)} cannot share the device mps; use --device cpu")
+        raise UserError(f"{_count(number)} cannot share the device mps; use `device='cpu'`")
     there = torch.cuda.device_count() if device.type == "cuda" else _cores()
     if number > there and (device.type == "cuda" or not _is_launched()):
         name = "GPU" if device.type == "cuda" else "CPU core"

@@ -10,6 +10,7 @@ from torch import Tensor
 from .spec import DataSpec
 
 MAX_HELD_OUT = 512
+DIGEST_BYTES = 16  # of an image: enough to tell a trillion images apart
 
 
 class Arrays:
@@ -39,6 +40,10 @@ class Arrays:
         images = torch.from_numpy(self.images[index.numpy()]).permute(0, 3, 1, 2)
         return images.float() / 127.5 - 1, torch.from_numpy(self.labels[index.numpy()])
 
+    def digests(self) -> np.ndarray:
+        """A digest of each image: (N,) void."""
+        return np.frombuffer(b"".join(map(digest, self.images)), f"V{DIGEST_BYTES}")
+
     def take(self, index: np.ndarray) -> "Arrays":
         """A data set of the images with these indices or this mask."""
         return Arrays(self.spec.name, self.images[index], self.labels[index], self.spec.labels)
@@ -56,9 +61,7 @@ def first(data: Arrays, samples: int | None) -> Arrays:
 
     The subset is random since files may be sorted by class.
     """
-    if samples is None or samples >= len(data):
-        return data
-    return data.take(np.random.default_rng(0).permutation(len(data))[:samples])
+    return data if samples is None or samples >= len(data) else data.take(_some(len(data), samples))
 
 
 def split(data: Arrays, samples: int | None = None) -> tuple[Arrays, Arrays]:
@@ -67,11 +70,33 @@ def split(data: Arrays, samples: int | None = None) -> tuple[Arrays, Arrays]:
     No duplicate of a held-out image is in the training set. With fewer than ten distinct images, the held-out set is
     the whole data set. `samples` limits the training set, as in `first`.
     """
-    digests = np.frombuffer(b"".join(hashlib.sha256(image.data).digest() for image in data.images), "V32")
+    training, held_out = split_index(data.digests(), samples)
+    if len(held_out) == len(data):
+        return first(data, samples), data
+    return data.take(training), data.take(held_out)
+
+
+def split_index(digests: np.ndarray, samples: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The indices of the training images and of the held-out images, as in `split`.
+
+    digests: of each image, (N,) void
+    """
     _, first_index, group = np.unique(digests, return_index=True, return_inverse=True)
     count = min(MAX_HELD_OUT, len(first_index) // 10)
-    if not count:
-        return first(data, samples), data
-    held_out = np.random.default_rng(0).permutation(len(first_index))[:count]
-    training = data.take(np.flatnonzero(~np.isin(group, held_out)))
-    return first(training, samples), data.take(np.sort(first_index[held_out]))
+    if count:
+        chosen = np.random.default_rng(0).permutation(len(first_index))[:count]
+        training, held_out = np.flatnonzero(~np.isin(group, chosen)), np.sort(first_index[chosen])
+    else:
+        training = held_out = np.arange(len(digests))
+    if samples is not None and samples < len(training):
+        training = training[_some(len(training), samples)]
+    return training, held_out
+
+
+def _some(num: int, samples: int) -> np.ndarray:
+    return np.random.default_rng(0).permutation(num)[:samples]
+
+
+def digest(image: np.ndarray) -> bytes:
+    """The first bytes of the SHA-256 hash of an image. Two different images never have the same ones in practice."""
+    return hashlib.sha256(np.ascontiguousarray(image).data).digest()[:DIGEST_BYTES]

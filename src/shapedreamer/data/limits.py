@@ -5,6 +5,8 @@ allocates memory, and unpacks compressed data in blocks that stop at a limit. Wi
 megabytes takes less than 1 GB of memory. Larger data sets may use more, in proportion to their size on disk.
 """
 
+import contextlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from unicodedata import category
@@ -32,6 +34,7 @@ MAX_IMAGE_PIXELS = 2**22
 FREE_BYTES = 2**27
 MAX_RATIO = 64
 MAX_DATA_BYTES = 2**33
+CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 MIN_BYTES_PER_IMAGE = 2048  # what an image counts at least, as each one takes time too, however small it is
 
 # An archive, or an .npz or .npy file of sprites. The Dungeon Crawl tiles have 20 MB in 10,000 files.
@@ -41,7 +44,8 @@ MAX_ZIP_MEMBERS = 200_000  # which are listed faster; the one that is downloaded
 
 # A folder: visited folders and files. Links can make a few folders look like millions.
 MAX_FOLDERS = 20_000
-MAX_FILES = 500_000
+MAX_FILES = 2_000_000
+MAX_IMAGES = 10_000_000  # that are read from disk for each batch; memory holds about 60 bytes for each
 
 # Labels: an image has a number for each of them.
 MAX_LABELS = 1000
@@ -57,12 +61,30 @@ def bytes_on_disk(paths: Iterable[Path]) -> int:
     total = 0
     for path in paths:
         try:
-            status = path.stat()
+            total += occupied_bytes(path.stat())
         except OSError:  # such as a broken link; reading it reports the error
             continue
-        blocks = getattr(status, "st_blocks", None)  # of 512 bytes; Windows has none
-        total += status.st_size if blocks is None else min(status.st_size, 512 * blocks)
     return total
+
+
+def occupied_bytes(status: os.stat_result) -> int:
+    """The bytes that a file occupies on disk, from its status."""
+    blocks = getattr(status, "st_blocks", None)  # of 512 bytes; Windows has none
+    return status.st_size if blocks is None else min(status.st_size, 512 * blocks)
+
+
+def max_bytes_in_memory() -> int:
+    """How many bytes of images are held in memory on this machine. More are read from disk for each batch.
+
+    An eighth of the memory, since splitting copies the images, and 4 GB at most.
+    """
+    memory = [MAX_DATA_BYTES * 4]
+    if hasattr(os, "sysconf"):  # not on Windows
+        memory.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for limit in CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # there is no such file, or it says "max"
+            memory.append(int(limit.read_text()))
+    return min(memory) // 8
 
 
 def allowed_bytes(on_disk: int) -> int:

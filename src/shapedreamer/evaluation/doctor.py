@@ -106,7 +106,7 @@ def _read_case(
     if replace(training.spec, low=spec.low, high=spec.high) != spec:  # a wrong range is a finding, not an error
         raise UserError(
             f"{run} was not trained on the images of {data or training.spec.name}; "
-            "pass the path of its training images with --data"
+            "pass the path of its training images as `data`"
         )
     model = from_checkpoint(checkpoint, "ema", device)
     raw = from_checkpoint(checkpoint, "raw", device).network if checkpoint.network else None

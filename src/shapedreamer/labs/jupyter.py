@@ -25,7 +25,7 @@ def open_jupyter(folder: Path, *options: str) -> int:
     try:
         require("jupyterlab", "labs")
     except UserError as error:
-        raise UserError(f"{error}; or leave out --jupyter: the runner needs no notebook") from None
+        raise UserError(f"{error}; or use the runner, which needs no notebook") from None
     written = copy_labs(read_labs(), folder, notebooks=True)
     if repaired := progress.repair(folder):
         print(repaired)

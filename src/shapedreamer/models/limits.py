@@ -22,7 +22,7 @@ from ..common.values import (
     shown,
 )
 
-MAX_SAMPLES = 10_000_000  # each epoch shuffles them: 80 MB
+MAX_SAMPLES = 10_000_000  # each epoch shuffles them: 40 MB
 MAX_EPOCHS = 1_000_000_000  # only so that steps · epochs stays exact in a float64
 MAX_BATCH = 65_536  # images in a step
 MAX_LR = 1e30  # above, an update overflows float32 before the first loss can be checked

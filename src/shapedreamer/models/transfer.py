@@ -28,7 +28,7 @@ def receive_run(
     """
     out, part = folder / run, folder / f".{run}.{os.getpid()}.part"
     if out.exists():
-        raise UserError(f"{out} exists already: move or delete it, or choose another --out")
+        raise UserError(f"{out} exists already: move or delete it, or choose another `out`")
     try:
         for attempt in range(1, ATTEMPTS + 1):
             paths = _files(run, list_files)

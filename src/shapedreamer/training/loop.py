@@ -15,6 +15,7 @@ it, and the gradients are averaged.
 """
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,13 +144,23 @@ def training_batch(recipe: Recipe, data: Dataset, density: Tensor, step: int, sh
     The random numbers of a row do not depend on the share.
     """
     epoch, place = divmod(step, recipe.steps_per_epoch)
-    order = torch.randperm(len(data), generator=seeded(recipe.seed, ORDER, epoch))
-    index = order[place * recipe.batch_size : (place + 1) * recipe.batch_size]
+    order = epoch_order(recipe.seed, epoch, len(data))
+    index = order[place * recipe.batch_size : (place + 1) * recipe.batch_size].long()
     x0, label = data.batch(index[share])
     generator = seeded(recipe.seed, STEP, step)
     t, eps = _times_and_noise(len(index), x0.shape[1:], density, generator)
     keep = torch.rand(len(index), 1, generator=generator) >= recipe.label_dropout
     return Batch(x0, t[share], eps[share], label * keep[share] if recipe.network.context else None)
+
+
+@lru_cache(maxsize=1)
+def epoch_order(seed: int, epoch: int, images: int) -> Tensor:
+    """The order in which an epoch visits the images: (images,) int32, at most 2³¹ − 1 of them.
+
+    The last order is cached: to shuffle ten million images takes half a second, and their order takes 40 MB. int32
+    needs half the memory of int64 and gives the same numbers.
+    """
+    return torch.randperm(images, generator=seeded(seed, ORDER, epoch), dtype=torch.int32)
 
 
 def held_out_batch(recipe: Recipe, data: Dataset, density: Tensor) -> Batch:

@@ -27,7 +27,7 @@ from shapedreamer.common.errors import UserError
 from shapedreamer.common.names import Fit, Mode
 from shapedreamer.data.arrays import Arrays
 from shapedreamer.data.files import folder
-from shapedreamer.data.files.folder import MAX_LISTED, load
+from shapedreamer.data.files.folder import MAX_LISTED, Images, load
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 DCSS = SHARED / "dcss" / "dcss_cc0_nov2015_32x32.npz"
@@ -40,6 +40,11 @@ def read_all(path: Path, size: tuple[int, int] | None = None, fit: Fit = "none",
     """Read a folder of fewer than ten images, in which case the held-out data are the same images."""
     data, held_out = load(path, size, fit, mode)
     assert len(held_out) == len(data) < 10
+    return in_memory(data)
+
+
+def in_memory(data: Images) -> Arrays:
+    assert isinstance(data, Arrays)
     return data
 
 
@@ -262,8 +267,8 @@ def test_one_image_of_any_size_is_enough(shape: tuple[int, int], tmp_path: Path)
     data, held_out = load(tmp_path)
     assert (data.spec.channels, data.spec.height, data.spec.width) == (3, *shape)
     assert data.spec.name == tmp_path.name
-    assert np.array_equal(data.images, pixels[None])
-    assert np.array_equal(held_out.images, pixels[None])
+    assert np.array_equal(in_memory(data).images, pixels[None])
+    assert np.array_equal(in_memory(held_out).images, pixels[None])
     batch, labels = data.batch(torch.tensor([0]))
     assert torch.equal(((batch + 1) * 127.5).round().byte()[0].permute(1, 2, 0), torch.from_numpy(pixels))
     assert labels.shape == (1, 0)
@@ -279,7 +284,8 @@ def test_one_image_of_any_size_is_enough(shape: tuple[int, int], tmp_path: Path)
 def test_transparent_images_are_blended_with_the_background(pixel: tuple[int, ...], background: str) -> None:
     with tempfile.TemporaryDirectory() as path:
         save(plain(1, 1, *pixel), Path(path) / "x.png")
-        found = load(Path(path), mode="RGB", background=background)[0].images[0, 0, 0]
+        data = load(Path(path), mode="RGB", background=background)[0]
+    found = in_memory(data).images[0, 0, 0]
     back, (*front, alpha) = ImageColor.getrgb(background), pixel
     for value, over, under in zip(found.tolist(), front, back, strict=True):
         assert abs(value - (over * alpha + under * (255 - alpha)) / 255) <= 1
@@ -321,7 +327,7 @@ def test_mode_l_converts_to_luminance(tmp_path: Path) -> None:
 def test_a_coloured_background_makes_grey_images_coloured(tmp_path: Path) -> None:
     save(plain(1, 2, 9), tmp_path / "x.png")
     data, _ = load(tmp_path, size=(3, 2), fit="pad", background="red")
-    assert data.images[0].tolist() == [[[255, 0, 0]] * 2, [[9, 9, 9]] * 2, [[255, 0, 0]] * 2]
+    assert in_memory(data).images[0].tolist() == [[[255, 0, 0]] * 2, [[9, 9, 9]] * 2, [[255, 0, 0]] * 2]
 
 
 # sizes
@@ -912,7 +918,8 @@ def test_a_corrupt_file_does_not_affect_the_others(form: str, data: st.DataObjec
         save(pixels, Path(path) / "a.png")
         (Path(path) / f"b.{form}").write_bytes(content[:cut])
         with contextlib.suppress(UserError):  # an array's shape or type may have changed
-            assert np.array_equal(load(Path(path), (6, 7), "stretch", "RGB")[0].images[0], pixels)
+            read, _ = load(Path(path), (6, 7), "stretch", "RGB")
+            assert np.array_equal(in_memory(read).images[0], pixels)
 
 
 def test_warning_filters_are_restored(tmp_path: Path) -> None:
@@ -932,7 +939,8 @@ def test_a_tenth_is_held_out_and_samples_limits_the_training_images(tmp_path: Pa
         save(one, tmp_path / f"{i:02}-copy.bmp")
     data, held_out = load(tmp_path)
     assert (len(data), len(held_out)) == (54, 3)
-    assert not {image.tobytes() for image in data.images} & {image.tobytes() for image in held_out.images}
+    training, unseen = ({image.tobytes() for image in in_memory(part).images} for part in (data, held_out))
+    assert not training & unseen
     few, same = load(tmp_path, samples=5)
     assert len(few) == 5
     assert same.spec == held_out.spec

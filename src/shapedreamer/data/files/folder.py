@@ -14,6 +14,7 @@ large files and images may be.
 
 import contextlib
 import math
+import stat
 import sys
 import time
 import warnings
@@ -30,23 +31,31 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ...common.errors import UserError
 from ...common.names import Fit, Mode
-from ..arrays import Arrays, one_hot, split
+from ..arrays import Arrays, split, split_index
 from ..limits import (
+    FREE_BYTES,
     MAX_FILES,
     MAX_FOLDERS,
     MAX_IMAGE_PIXELS,
+    MAX_IMAGES,
     MAX_LABELS,
     MAX_PICTURE_BYTES,
     MAX_PICTURE_PIXELS,
+    MAX_RATIO,
     MIN_BYTES_PER_IMAGE,
     allowed_bytes,
     bytes_on_disk,
     check_picture,
     check_unpacked,
+    max_bytes_in_memory,
     megabytes,
+    occupied_bytes,
     printable,
 )
-from .npy import StoredArray, open_arrays
+from .npy import RowsInFile, StoredArray, open_arrays
+from .streaming import Digests, FileNames, Source, StreamedImages, label_vectors
+
+Images = Arrays | StreamedImages
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # the only ones Pillow may try, as some others start programs
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
@@ -65,8 +74,10 @@ def load(
     mode: Mode = "auto",
     background: str = "white",
     samples: int | None = None,
-) -> tuple[Arrays, Arrays]:
+) -> tuple[Images, Images]:
     """Read all images in a folder, sorted by path; arrays.split divides them into training and held-out data.
+
+    Images that are larger than memory are only checked, and read again for each batch: see streaming.py.
 
     size        (height, width) of the result; None if all images have the same size
     fit         how to bring an image of another size to `size`. crop: scale it to cover the frame, and cut out the
@@ -97,19 +108,28 @@ def load(
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             images = _read(Folder(path), size, fit, mode, background)
-            return split(images, samples)
+            return split(images, samples) if isinstance(images, Arrays) else _split_source(images, samples)
         except UserError as error:  # names of files may contain line breaks
             raise UserError(printable(str(error))) from error
         except MemoryError:
             raise UserError(f"the images in {path} do not fit into memory; choose a smaller `size=(H, W)`") from None
 
 
+def _split_source(source: Source, samples: int | None) -> tuple[StreamedImages, StreamedImages]:
+    """Training images and held-out images, as in arrays.split."""
+    training, held_out = split_index(source.digests, samples)
+    with _progress(len(training), "checking") as advance:
+        data = StreamedImages(source, training, advance)
+    same = np.array_equal(training, held_out)
+    return data, data if same else StreamedImages(source, held_out)
+
+
 class Folder:
     """The contents of a folder: the files to read, and those that were skipped or ignored.
 
-    files     image and array files, sorted by path
-    arrays    for each file saved by NumPy: images (N, H, W, C) uint8, and labels or None
-    skipped   files and folders that could not be read -> why
+    files     the paths of image and array files, relative to the folder and sorted
+    arrays    for the number of each file saved by NumPy: images (N, H, W, C) uint8, and labels or None
+    skipped   relative paths of files and folders that could not be read -> why; those of folders end in a slash
     ignored   "hidden" or an extension -> number of files
     notes     how arrays of an ambiguous shape were read
     on_disk   bytes that the files occupy on disk
@@ -119,92 +139,117 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.files: list[Path] = []
-        self.arrays: dict[Path, tuple[np.ndarray, np.ndarray | None]] = {}
-        self.skipped: dict[Path, str] = {}
+        self.files = FileNames()
+        self.arrays: dict[int, tuple[np.ndarray | RowsInFile, np.ndarray | None]] = {}
+        self.skipped: dict[str, str] = {}
         self.ignored: Counter[str] = Counter()
         self.notes: list[str] = []
-        self._folders = 0
-        self._walk(root, frozenset())
-        self.files.sort(key=self.relative)  # as text, which gives the same order on every system
-        self.on_disk = bytes_on_disk(self.files)
+        self.on_disk = self.folders = 0
+        self._walk(root, "", frozenset())
         claimed = 0
-        for file in self.files:
-            with self.skipping(file):
-                if not file.is_file():  # opening a named pipe would block until another program writes to it
-                    raise OSError("not a regular file, or a broken link")
-                if not file.stat().st_size:
-                    raise OSError("empty")
-                if file.suffix.lower() in ARRAY_EXTENSIONS:
-                    images, labels, note = _load_array(file, claimed, self.on_disk)
-                    self.arrays[file] = images, labels
-                    claimed += images.nbytes
+        for number, name in enumerate(self.files):
+            if Path(name).suffix.lower() in ARRAY_EXTENSIONS and name not in self.skipped:
+                with self.skipping(name):
+                    images, labels, note = _load_array(self.path(number), claimed, self.on_disk)
+                    self.arrays[number] = images, labels
+                    claimed += 0 if isinstance(images, RowsInFile) else images.nbytes
                     if note:
                         self.notes.append(note)
 
-    def _walk(self, folder: Path, parents: frozenset[tuple[int, int]]) -> None:
-        with self.skipping(folder):
+    def _walk(self, folder: Path, relative: str, parents: frozenset[tuple[int, int]]) -> None:
+        """Find the files in a folder, sorted by path. relative: "" for the root, otherwise it ends in a slash."""
+        found: list[tuple[str, str]] = []  # path, which ends in a slash if it is a folder, and why it is skipped
+        with self.skipping(relative or "./"):
             status = folder.stat()
             identity = (status.st_dev, status.st_ino)
             if identity in parents:  # a link to one of its own parents
                 return
-            self._folders += 1
-            if self._folders > MAX_FOLDERS or len(self.files) > MAX_FILES:
-                raise UserError(
-                    f"{self.root} has more than {MAX_FOLDERS:,} folders or {MAX_FILES:,} files, counting those behind "
-                    "links each time; choose a smaller folder"
-                )
+            self.folders += 1
+            self._check_counts(0)
             for entry in folder.iterdir():
                 extension = entry.suffix.lower()
+                try:
+                    status = entry.stat()
+                    mode = status.st_mode
+                except OSError:  # such as a broken link
+                    mode = 0
                 if entry.name.startswith("."):
                     self.ignored["hidden"] += 1
-                elif entry.is_dir():
-                    self._walk(entry, parents | {identity})
+                elif stat.S_ISDIR(mode):
+                    found.append((f"{relative}{entry.name}/", ""))
                 elif extension in IMAGE_EXTENSIONS + ARRAY_EXTENSIONS:
-                    self.files.append(entry)
+                    reason = ""
+                    if not stat.S_ISREG(mode):  # opening a named pipe would block until another program writes to it
+                        reason = "not a regular file, or a broken link"
+                    elif not status.st_size:
+                        reason = "empty"
+                    else:
+                        self.on_disk += occupied_bytes(status)
+                    found.append((f"{relative}{entry.name}", reason))
+                    self._check_counts(len(found))
                 else:
                     self.ignored[extension or "without extension"] += 1
+        found.sort()  # as text, which gives the same order on every system
+        found.reverse()
+        while found:
+            name, reason = found.pop()
+            if name.endswith("/"):
+                with self.skipping(name):
+                    self._walk(self.root / name, name, parents | {identity})
+                continue
+            self.files.append(name)
+            if reason:
+                self.skipped[name] = reason
 
-    def relative(self, file: Path) -> str:
-        return file.relative_to(self.root).as_posix()
+    def _check_counts(self, more_files: int) -> None:
+        if self.folders > MAX_FOLDERS or len(self.files) + more_files > MAX_FILES:
+            raise UserError(
+                f"{self.root} has more than {MAX_FOLDERS:,} folders or {MAX_FILES:,} files, counting those behind "
+                "links each time; choose a smaller folder"
+            )
+
+    def path(self, number: int) -> Path:
+        """The path of a file."""
+        return self.root / self.files[number]
 
     @contextlib.contextmanager
-    def skipping(self, file: Path) -> Iterator[None]:
-        """If reading the file fails, record why in `skipped` and continue."""
+    def skipping(self, name: str) -> Iterator[None]:
+        """If reading the file or folder with this relative path fails, record why in `skipped` and continue."""
         try:
             yield
         except UserError:
             raise
         except Exception as error:  # decoders raise almost any exception on damaged files
             reason = error.strerror if isinstance(error, OSError) else None
-            self.skipped[file] = printable(reason or str(error) or type(error).__name__)
+            self.skipped[name] = sys.intern(printable(reason or str(error) or type(error).__name__))
 
-    def read(self, file: Path, max_pixels: int) -> Iterator[Image.Image | np.ndarray]:
+    def read(self, number: int, max_pixels: int) -> Iterator[Image.Image | np.ndarray]:
         """Yield the images in a file: a picture, or batches (n, H, W, C) uint8 of an array; nothing if unreadable.
 
         UserError if a picture has more than max_pixels.
         """
-        if file in self.arrays:
-            images, _ = self.arrays[file]
+        if number in self.arrays:
+            images, _ = self.arrays[number]
             step = max(1, BATCH_PIXELS // math.prod(images.shape[1:3]))
             for first in range(0, len(images), step):
                 yield images[first : first + step]
-        elif file not in self.skipped:
+        elif (name := self.files[number]) not in self.skipped:
             picture = None
-            with self.skipping(file):
-                picture = _load_image(file, max_pixels)
+            with self.skipping(name):
+                picture = _load_image(self.root / name, max_pixels)
             if picture:
                 yield picture
 
     def sizes(self) -> Counter[tuple[int, int]]:
         """Count the images of each (height, width), according to the headers of the files."""
         sizes: Counter[tuple[int, int]] = Counter()
-        for file in self.files:
-            if file in self.arrays:
-                images, _ = self.arrays[file]
-                sizes[images.shape[1:3]] += len(images)
-            elif file not in self.skipped:
-                with self.skipping(file), _open(file) as image:
+        for number, name in enumerate(self.files):
+            if number in self.arrays:
+                images, _ = self.arrays[number]
+                height, width = images.shape[1:3]
+                sizes[height, width] += len(images)
+            elif name not in self.skipped:
+                with self.skipping(name), _open(self.root / name) as image:
                     # the base class's getexif: that of a PNG would decode the pixels to find metadata after them
                     rotated = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) >= 5
                     sizes[image.size if rotated else image.size[::-1]] += 1
@@ -216,9 +261,10 @@ class Folder:
         if len(self.notes) > MAX_LISTED:
             lines.append(f"and {len(self.notes) - MAX_LISTED} more arrays like these")
         if self.skipped:
-            lines.append(f"skipped {len(self.skipped)} of {len({*self.files, *self.skipped})} files in {self.root}:")
-            for file in sorted(self.skipped, key=self.relative)[:MAX_LISTED]:
-                lines.append(f"  {printable(self.relative(file))}: {self.skipped[file]}")
+            total = len(self.files) + sum(name.endswith("/") for name in self.skipped)
+            lines.append(f"skipped {len(self.skipped)} of {total} files in {self.root}:")
+            for name in sorted(self.skipped)[:MAX_LISTED]:
+                lines.append(f"  {printable(name.removesuffix('/'))}: {self.skipped[name]}")
             if len(self.skipped) > MAX_LISTED:
                 lines.append(f"  and {len(self.skipped) - MAX_LISTED} more")
         if self.ignored:
@@ -231,57 +277,118 @@ class Folder:
             print("\n".join(lines), file=sys.stderr)
 
 
-def _read(folder: Folder, size: tuple[int, int] | None, fit: Fit, mode: Mode, background: str) -> Arrays:
-    """Read all images of a folder; the other parameters are those of `load`."""
+def _read(folder: Folder, size: tuple[int, int] | None, fit: Fit, mode: Mode, background: str) -> Arrays | Source:
+    """Read all images of a folder: a Source if they do not fit into memory. The parameters are those of `load`."""
     target = size
     resizes = size is not None and fit != "none"
-    capacity = sum(len(folder.arrays[file][0]) if file in folder.arrays else 1 for file in folder.files)
-    images: np.ndarray = np.empty(0, np.uint8)
-    total = 0
-    counts: Counter[Path] = Counter()  # of images from each file that could be read
+    max_pixels = MAX_PICTURE_PIXELS if resizes else MAX_IMAGE_PIXELS
+    store = _Store(folder)
+    counts = np.zeros(len(folder.files), np.uint32)  # of images from each file that could be read
     with _progress(len(folder.files)) as advance:
-        for file in folder.files:
-            for batch in folder.read(file, MAX_PICTURE_PIXELS if resizes else MAX_IMAGE_PIXELS):
+        for number in range(len(folder.files)):
+            for batch in folder.read(number, max_pixels):
                 image_size = (batch.height, batch.width) if isinstance(batch, Image.Image) else batch.shape[1:3]
-                target = target or image_size
+                target = target or (image_size[0], image_size[1])
                 if image_size != target and not resizes:
                     raise _different_sizes(folder, size)
-                if not total:
-                    _check_memory(folder, capacity, target, 1)
+                if not store.total:
+                    store.fits(target, 1)
                 pixels = _fit(batch, target, fit, mode, background)
-                if not total:
-                    _check_memory(folder, capacity, target, pixels.shape[3])
-                    images = np.empty((capacity, *pixels.shape[1:]), np.uint8)
-                elif pixels.shape[3] > images.shape[3]:  # the first colour image; all before it were grey
-                    _check_memory(folder, capacity, target, pixels.shape[3])
-                    images = np.repeat(images, pixels.shape[3], axis=3)
-                images[total : total + len(pixels)] = pixels
-                total += len(pixels)
-                counts[file] += len(pixels)
+                store.add(pixels)
+                counts[number] += len(pixels)
             advance()
     folder.report()
-    if not total:
+    if target is None or not store.total:
         supported = " ".join(IMAGE_EXTENSIONS + ARRAY_EXTENSIONS)
         raise UserError(f"no image in {folder.root} could be read; supported files: {supported}")
     labels, names = _labels(folder, counts)
-    return Arrays(printable(folder.root.resolve().name), images[:total], labels, names)
+    title = printable(folder.root.resolve().name)
+    if store.digests is None:
+        return Arrays(title, store.images[: store.total], label_vectors(labels, len(names)), names)
+    print(f"streaming from disk: {store.total:,} images, larger than memory", file=sys.stderr)
+
+    starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+    channels, frame = store.channels, target
+
+    def file_of(image: int) -> int:
+        return int(np.searchsorted(starts, image, "right")) - 1
+
+    def decode(image: int) -> np.ndarray:
+        number = file_of(image)
+        batch: Image.Image | np.ndarray
+        if number in folder.arrays:
+            row = image - int(starts[number])
+            batch = folder.arrays[number][0][row : row + 1]
+        else:
+            batch = _load_image(folder.path(number), max_pixels)
+            if not resizes and batch.size != frame[::-1]:
+                raise ValueError(f"its size is now {_format_size(batch.size[::-1])}")
+        pixels: np.ndarray = _fit(batch, frame, fit, mode, background)[0]
+        return pixels if pixels.shape[2] == channels else pixels.repeat(channels, axis=2)
+
+    digests = store.digests.array()
+    return Source(title, (*frame, channels), digests, labels, names, decode, lambda image: folder.path(file_of(image)))
 
 
-def _check_memory(folder: Folder, num: int, size: tuple[int, int], channels: int) -> None:
-    """UserError if `num` images of this size need more memory than the files of the folder may use."""
-    if math.prod(size) > MAX_IMAGE_PIXELS:
-        raise _too_large(folder.root, size)
-    in_arrays = sum(len(images) for images, _ in folder.arrays.values())
-    each = math.prod(size) * channels
-    needed = (num - in_arrays) * each + in_arrays * max(each, MIN_BYTES_PER_IMAGE)
-    allowed = allowed_bytes(folder.on_disk)
-    if needed > allowed:
-        raise UserError(
-            f"the images in {folder.root} do not fit into memory; choose a smaller `size=(H, W)`, or use fewer images: "
-            f"{num:,} images of {_format_size(size)} need {megabytes(needed)} (in an array, at least "
-            f"{MIN_BYTES_PER_IMAGE} bytes each), and {megabytes(allowed)} are allowed for files of "
-            f"{megabytes(folder.on_disk)}"
-        )
+class _Store:
+    """The images that have been read: the images themselves while all fit into memory, otherwise only their digests.
+
+    total     number of images
+    channels  of all images; 0 at first, 1 while all are grey
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.capacity = len(folder.files) + sum(len(images) - 1 for images, _ in folder.arrays.values())
+        self.images: np.ndarray = np.empty(0, np.uint8)
+        self.digests: Digests | None = None
+        self.total = self.channels = 0
+
+    def add(self, pixels: np.ndarray) -> None:
+        """Add images (n, H, W, C) uint8; H and W are always the same."""
+        num, height, width, channels = pixels.shape
+        if channels > self.channels:  # the first image, or the first colour image after grey ones
+            fits = self.digests is None and self.fits((height, width), channels)
+            if self.digests is None and not fits:
+                self.digests = Digests()
+                if self.total:
+                    self.digests.add(self.images[: self.total])
+                self.images = np.empty(0, np.uint8)
+            elif fits and self.total:
+                self.images = np.repeat(self.images, channels, axis=3)
+            elif fits:
+                self.images = np.empty((self.capacity, *pixels.shape[1:]), np.uint8)
+            self.channels = channels
+        if self.digests is None:
+            self.images[self.total : self.total + num] = pixels
+        else:
+            self.digests.add(pixels)
+        self.total += num
+
+    def fits(self, size: tuple[int, int], channels: int) -> bool:
+        """Whether all images of this size fit into memory. UserError if they could not be read in pieces either."""
+        folder, each = self.folder, math.prod(size) * channels
+        if math.prod(size) > MAX_IMAGE_PIXELS:
+            raise _too_large(folder.root, size)
+        unpacked = sum(len(images) for images, _ in folder.arrays.values() if not isinstance(images, RowsInFile))
+        needed, allowed = unpacked * max(each, MIN_BYTES_PER_IMAGE), max(FREE_BYTES, MAX_RATIO * folder.on_disk)
+        if needed > allowed:
+            raise UserError(
+                f"the images in {folder.root} do not fit into memory; choose a smaller `size=(H, W)`, or use fewer "
+                f"images: {unpacked:,} images of {_format_size(size)} in arrays need {megabytes(needed)} (at least "
+                f"{MIN_BYTES_PER_IMAGE} bytes each), and {megabytes(allowed)} are allowed for files of "
+                f"{megabytes(folder.on_disk)}"
+            )
+        labels = len({name.partition("/")[0] for name in folder.files if "/" in name})
+        in_memory = self.capacity * (each + 4 * labels)
+        if in_memory <= min(allowed_bytes(folder.on_disk), max_bytes_in_memory()):
+            return True
+        if self.capacity > MAX_IMAGES:
+            raise UserError(
+                f"{folder.root} has {self.capacity:,} images, which do not fit into memory; at most {MAX_IMAGES:,} "
+                "can be streamed from disk"
+            )
+        return False
 
 
 def _too_large(source: Path, size: tuple[int, int]) -> UserError:
@@ -344,7 +451,7 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _load_array(file: Path, claimed: int, on_disk: int) -> tuple[np.ndarray, np.ndarray | None, str]:
+def _load_array(file: Path, claimed: int, on_disk: int) -> tuple[np.ndarray | RowsInFile, np.ndarray | None, str]:
     """Read images (N, H, W, C) uint8, labels, and a note on how an ambiguous shape was read.
 
     Labels are (N,) integers, (N, L) numbers, or None if there are none.
@@ -362,6 +469,8 @@ def _load_array(file: Path, claimed: int, on_disk: int) -> tuple[np.ndarray, np.
             stored_labels = next((array for array in arrays if array.name == "labels"), None)
             if stored_labels:
                 _check_labels(file, stored_labels.header.shape, stored_labels.header.dtype, shape[0])
+            if _stays_on_disk(stored_images, claimed):
+                return RowsInFile(file, shape), None, note
             sizes = (array.header.nbytes for array in (stored_images, stored_labels) if array)
             check_unpacked(f"{file} and other arrays" if claimed else file, claimed + sum(sizes), on_disk)
             images = stored_images.read().reshape(shape)
@@ -378,6 +487,14 @@ def _load_array(file: Path, claimed: int, on_disk: int) -> tuple[np.ndarray, np.
         if not valid:
             raise _labels_error(file, labels.shape, labels.dtype, len(images))
     return images, labels, note
+
+
+def _stays_on_disk(array: StoredArray, claimed: int) -> bool:
+    """Whether an array is too large for memory and can be read in rows: those of complete .npy files in C order can."""
+    header = array.header
+    is_npy = not array.name and not header.fortran_order
+    is_large = claimed + header.nbytes > max_bytes_in_memory()
+    return is_npy and is_large and bytes_on_disk([array.path]) >= header.nbytes
 
 
 def _not_one_array(file: Path, arrays: list[StoredArray]) -> str:
@@ -558,6 +675,8 @@ def _scale(image: Image.Image, W: int, H: int) -> Image.Image:
     Integer factors keep pixel art sharp: each pixel becomes a block of equal pixels, or each block becomes its mean.
     """
     w, h = image.size
+    if (w, h) == (W, H):
+        return image
     if W * h > MAX_PICTURE_PIXELS:  # the size of what Pillow computes in between
         raise UserError(f"cannot scale {h}x{w} pixels to {H}x{W} (height x width); choose a smaller `size=(H, W)`")
     if W % w == 0 and H % h == 0:
@@ -574,38 +693,44 @@ def _scale(image: Image.Image, W: int, H: int) -> Image.Image:
 # labels
 
 
-def _labels(folder: Folder, counts: Counter[Path]) -> tuple[np.ndarray, list[str]]:
-    """Return labels (N, L) and their names. counts: the number of images from each file, in order."""
-    by_file = {file: folder.arrays[file][1] for file in counts if file in folder.arrays}
-    arrays = [labels for labels in by_file.values() if labels is not None]
+def _labels(folder: Folder, counts: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Return labels, as in streaming.label_vectors, and their names. counts: (F,) images from each file."""
+    files = np.flatnonzero(counts)
+    by_file = [folder.arrays[number][1] if number in folder.arrays else None for number in files.tolist()]
+    arrays = [labels for labels in by_file if labels is not None]
     if not arrays:
         return _subfolder_labels(folder, counts)
-    for file in counts:
-        if by_file.get(file) is None:
+    for number, labels in zip(files.tolist(), by_file, strict=True):
+        if labels is None:
             raise UserError(
-                f"{file} has no `labels`, but another array in {folder.root} does; give labels to every file or to none"
+                f"{folder.path(number)} has no `labels`, but another array in {folder.root} does; give labels to every "
+                "file or to none"
             )
     if len({labels.shape[1:] for labels in arrays}) > 1:
         shapes = ", ".join(str(labels.shape) for labels in arrays)
         raise UserError(f"the `labels` of the arrays in {folder.root} have different shapes: {shapes}")
-    labels = np.concatenate(arrays)
-    if labels.ndim == 1:
-        count = int(labels.max()) + 1
+    joined = np.concatenate(arrays)
+    if joined.ndim == 1:
+        count = int(joined.max()) + 1
         _check_label_count(folder, count)
-        labels = one_hot(labels.astype(np.int64), count)
-    return labels, [str(i) for i in range(labels.shape[1])]
+        joined = joined.astype(np.int64)
+    else:
+        count = joined.shape[1]
+    return joined, [str(i) for i in range(count)]
 
 
-def _subfolder_labels(folder: Folder, counts: Counter[Path]) -> tuple[np.ndarray, list[str]]:
-    """Label each image with its subfolder; the vectors of images at the top level are all zeros."""
-    paths = [file.relative_to(folder.root).parts for file in counts]
-    names = sorted({path[0] for path in paths if len(path) > 1})
+def _subfolder_labels(folder: Folder, counts: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Label each image with its subfolder. The class number of images at the top level means no label."""
+    read = np.flatnonzero(counts).tolist()
+    names = sorted({name.partition("/")[0] for name in map(folder.files.__getitem__, read) if "/" in name})
     _check_label_count(folder, len(names))
     class_of = {name: i for i, name in enumerate(names)}
-    classes = [class_of[path[0]] if len(path) > 1 else len(names) for path in paths]
-    # one more class for images without a label, whose column is then dropped
-    labels = one_hot(np.repeat(classes, list(counts.values())), len(names) + 1)[:, :-1]
-    return labels, [printable(name) for name in names]
+    classes = np.full(len(counts), len(names), np.int16)
+    for number in read:
+        first, slash, _ = folder.files[number].partition("/")
+        if slash:
+            classes[number] = class_of[first]
+    return np.repeat(classes, counts), [printable(name) for name in names]
 
 
 def _check_label_count(folder: Folder, count: int) -> None:
@@ -617,9 +742,9 @@ def _check_label_count(folder: Folder, count: int) -> None:
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
+def _progress(total: int, verb: str = "reading") -> Iterator[Callable[[], None]]:
     """Yield a function to call after each file; after PROGRESS_DELAY it shows a bar and the time left on stderr."""
-    columns = TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True)
+    columns = TextColumn(verb), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True)
     progress = Progress(*columns, console=Console(stderr=True))
     task = progress.add_task("", total=total)
     start = time.monotonic()

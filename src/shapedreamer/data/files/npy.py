@@ -72,6 +72,34 @@ class StoredArray(NamedTuple):
         )
 
 
+class RowsInFile:
+    """Images (N, H, W, C) uint8 in an .npy file, in C order, which are read when they are indexed.
+
+    ValueError if the file is truncated.
+    Not a memory map: if the file is truncated later, reading it is an error and does not end the process.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self.path, self.shape, self.nbytes = path, shape, math.prod(shape)
+        with path.open("rb") as file:
+            read_header(file)
+            self.start = file.tell()
+        if path.stat().st_size < self.start + self.nbytes:
+            raise ValueError("truncated")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        first, end, _ = rows.indices(len(self))
+        bytes_per_row = math.prod(self.shape[1:])
+        content = np.empty((end - first) * bytes_per_row, np.uint8)
+        with self.path.open("rb") as file:
+            file.seek(self.start + first * bytes_per_row)
+            read_into(file, content)
+        return content.reshape(end - first, *self.shape[1:])
+
+
 def read_into(file: IO[bytes], content: np.ndarray) -> None:
     """Fill an array (N,) uint8 with the next N bytes of a file. ValueError if it has fewer."""
     size = 0
