@@ -327,7 +327,7 @@ def test_jupyter_writes_notebooks_and_starts_jupyterlab_with_ipc(
 
     monkeypatch.setattr(jupyter, "require", missing)
     assert shapedreamer(monkeypatch, "--jupyter") == 2
-    assert "pip install 'shapedreamer[labs]'; or leave out --jupyter" in capsys.readouterr().err
+    assert "pip install 'shapedreamer[labs]'; or use the runner" in capsys.readouterr().err
 
 
 def test_a_damaged_progress_file_is_repaired() -> None:

@@ -125,5 +125,5 @@ def test_a_run_that_does_not_exist_is_an_error_that_names_those_that_do(store: S
 
 def test_nothing_is_overwritten(store: Store) -> None:
     (store.folder.parent / "home" / "mine").mkdir(parents=True)
-    with pytest.raises(UserError, match="exists already: move or delete it, or choose another --out"):
+    with pytest.raises(UserError, match="exists already: move or delete it, or choose another `out`"):
         receive(store)
