@@ -45,7 +45,7 @@ MAX_ZIP_MEMBERS = 200_000  # which are listed faster; the one that is downloaded
 # A folder: visited folders and files. Links can make a few folders look like millions.
 MAX_FOLDERS = 20_000
 MAX_FILES = 2_000_000
-MAX_IMAGES = 10_000_000  # that are read from disk for each batch; memory holds about 60 bytes for each
+MAX_IMAGES = 10_000_000  # that are read from disk for each batch; memory holds about 75 bytes for each
 
 # Labels: an image has a number for each of them.
 MAX_LABELS = 1000

@@ -1,6 +1,6 @@
 """Images larger than memory: they stay on disk, and each batch is read when it is needed.
 
-In memory are only the names of the files, in one block of text, a digest of each image and its label: about 60 bytes
+In memory are only the names of the files, in one block of text, a digest of each image and its label: about 75 bytes
 for each image. Splits, labels, digests and batches equal those of data.arrays.Arrays bit for bit.
 """
 
