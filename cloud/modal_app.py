@@ -53,7 +53,7 @@ def train_run(recipe: Recipe, run: str) -> str | None:
         loop.train(recipe, RUNS / run, resume=resume, on_save=lambda path: path.stem == "latest" and volume.commit())
         volume.commit()  # the plots, which come after the last checkpoint
     except UserError as error:
-        return f"error: {error}".replace("--out", "--run")
+        return f"error: {error}".replace("`out`", "--run")
     return None
 
 

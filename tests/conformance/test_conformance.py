@@ -708,7 +708,7 @@ def test_a_module_in_the_current_folder_is_found(tmp_path: Path, monkeypatch: py
         ("broken.py:x", "auto", "broken.py cannot be imported: ZeroDivisionError"),
         ("math:pi", "auto", "cannot tell which check to run on a float"),
         ("math:pi", "sampler", "this is a float, but the check of kind sampler needs a function or class"),
-        ("shapedreamer.common.noise:fold", "auto", "choose with --kind: schedule, step_times"),
+        ("shapedreamer.common.noise:fold", "auto", "choose with `kind`: schedule, step_times"),
         ("shapedreamer.training.ema:EMA", "schedule", "does not make a schedule"),
     ],
 )
