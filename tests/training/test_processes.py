@@ -164,6 +164,7 @@ def test_the_shares_of_all_processes_are_the_batch_of_one(size: int) -> None:
         assert torch.equal(part.eps, whole.eps[rows])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float32")
 def test_two_processes_train_the_same_model_as_one(tmp_path: Path) -> None:
     """52 steps with Muon, gradient clipping and dropped labels."""
