@@ -369,7 +369,7 @@ print("MiB:", memory("VmHWM") - before, file=sys.stderr)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux, which tells the peak of memory")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux to measure memory")
 def test_memory_does_not_grow_with_the_number_of_images(run: Path, tmp_path: Path) -> None:
     """8,000 images are 31 MiB: an array is in memory about once, without its history, and of a folder one shard."""
     peaks = []

@@ -114,9 +114,9 @@ def save_pipeline(model: Model, out: str | Path, options: SampleOptions = Sample
 def clock(model: Model, sampling: Sampling) -> Tensor | None:
     """Our timesteps, ascending and float64, that the exported timesteps 0, 1, … stand for; None for 1…T.
 
-    None if the model spaces its timesteps evenly, as Diffusers can. Otherwise every interval between two timesteps that
-    sampling.steps calls visit is cut into equal parts, so many that there are at least MIN_TIMESTEPS. The timesteps in
-    between are fractions. A pipeline that makes as many calls visits our timesteps exactly.
+    None if the model spaces its timesteps evenly, as Diffusers can. Otherwise the intervals between the timesteps that
+    sampling.steps calls visit are divided into equal parts, until there are at least MIN_TIMESTEPS timesteps. Those in
+    between are fractions. A pipeline that makes the same number of calls visits our timesteps exactly.
     """
     if sampling.spacing == "even":
         return None

@@ -74,7 +74,7 @@ def compare_samplers(
 def _rows(
     model: Model, rows: Sequence[SampleOptions], num: int, options: SampleOptions, without_noise: bool = False
 ) -> list[Row]:
-    """A row for each of these samplers; a sampler None is the model's own."""
+    """A row of images for each sampler; None stands for the model's own sampler."""
     denoise, x_T = model.denoiser_for(num, options), model.noise(num, options.seed)
     names = [_name(model.resolve_sampling(row)) for row in rows]
     runs = [
