@@ -53,6 +53,7 @@ nitpick_ignore_regex = [
 ]
 nitpick_ignore = [  # type variables
     ("py:class", "shapedreamer.common.noise.Words"),
+    ("py:class", "shapedreamer.common.processes.Result"),
     ("py:class", "shapedreamer.conformance.report.Result"),
     ("py:class", "shapedreamer.data.drawn.sprites.T"),
 ]
