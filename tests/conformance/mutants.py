@@ -523,3 +523,69 @@ def guided_lerp(conditional: Denoise, unconditional: Denoise, scale: float) -> D
     """Swaps cond and uncond in (1 + w) cond − w uncond, where w = scale − 1."""
     w = scale - 1
     return lambda x_t, t: (1 + w) * unconditional(x_t, t) - w * conditional(x_t, t)  # swapped
+
+
+# Flow matching
+
+
+def ddim_velocity_as_eps(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+    """Takes the velocity of flow matching for ε̂."""
+    x = x_T
+    for t, s in _pairs(schedule, steps):
+        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+        x0 = denoise(x, _times(t, x))
+        u = (x - math.sqrt(a) * x0) / math.sqrt(1 - a) - x0  # ε̂ − x̂₀
+        x = math.sqrt(b) * x0 + math.sqrt(1 - b) * u
+    return x
+
+
+def ddim_v_as_eps(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+    """Takes v for ε̂."""
+    x = x_T
+    for t, s in _pairs(schedule, steps):
+        a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+        x0 = denoise(x, _times(t, x))
+        v = math.sqrt(a) * to_eps(x0, x, t, schedule) - math.sqrt(1 - a) * x0
+        x = math.sqrt(b) * x0 + math.sqrt(1 - b) * v
+    return x
+
+
+def flow_with_the_other_sign(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+    """Follows x̂₀ − ε̂ on the line, as courses do whose time runs from noise to data."""
+    scale, tau = [], []
+    for a in schedule.alpha_bar.tolist():
+        scale.append(math.sqrt(a) + math.sqrt(1 - a))
+        tau.append(math.sqrt(1 - a) / scale[-1])
+    z = x_T / scale[-1]
+    for t, s in _pairs(schedule, steps):
+        u = (denoise(z * scale[t], _times(t, z)) - z) / tau[t]  # x̂₀ − ε̂
+        z = z + (tau[s] - tau[t]) * u
+    return z
+
+
+def flow_from_data_to_noise(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: int) -> Tensor:
+    """Counts time upward, so that the network sees t = 1 at the noise."""
+    x, T = x_T, schedule.T
+    times = [max(1, round(i * T / steps)) for i in range(steps)]  # upward
+    for t, s in zip(times, [*times[1:], T], strict=True):
+        a, b = schedule.alpha_bar[T - t].item(), schedule.alpha_bar[T - s].item()
+        x = _ddim_step(x, denoise(x, _times(t, x)), a, b)
+    return x
+
+
+def diffuse_on_the_line(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
+    """The straight path of flow matching, for any schedule."""
+    tau = (t / schedule.T).view(-1, 1, 1, 1)
+    return (1 - tau) * x0 + tau * eps
+
+
+def diffuse_from_noise_to_data(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
+    """The same with the time of other courses."""
+    tau = (t / schedule.T).view(-1, 1, 1, 1)
+    return tau * x0 + (1 - tau) * eps
+
+
+def diffuse_at_T_minus_t(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
+    """Reads the table at T − t."""
+    ab = schedule.alpha_bar[schedule.T - t].view(-1, 1, 1, 1)
+    return ab.sqrt() * x0 + (1 - ab).sqrt() * eps

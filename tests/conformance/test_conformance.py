@@ -27,7 +27,15 @@ from shapedreamer.diffusion.denoiser import Denoise, Denoiser, guided
 from shapedreamer.diffusion.loss import denoising_loss
 from shapedreamer.diffusion.process import diffuse, posterior, target, to_x0
 from shapedreamer.diffusion.samplers import SAMPLERS, Step, ddim, ddpm, dpmpp_2m, heun, sample
-from shapedreamer.diffusion.schedule import Schedule, cosine, linear, linear_zero_snr, step_times, zero_terminal_snr
+from shapedreamer.diffusion.schedule import (
+    Schedule,
+    cosine,
+    flow,
+    linear,
+    linear_zero_snr,
+    step_times,
+    zero_terminal_snr,
+)
 from shapedreamer.training.ema import EMA
 from tests.conformance import mutants
 
@@ -291,6 +299,83 @@ def test_v_with_the_wrong_sign_is_named() -> None:
     assert c.check_conversions(target=negated_target).mistakes == [mistakes.V_SIGN.name]
     # consistent with each other, but not with the definition of v
     assert c.check_conversions(target=negated_target, to_x0=negated_to_x0).mistakes == [mistakes.V_SIGN.name]
+
+
+@pytest.mark.parametrize(
+    ("mutant", "mistake"),
+    [
+        (mutants.ddim_velocity_as_eps, mistakes.VELOCITY_AS_EPS),
+        (mutants.ddim_v_as_eps, mistakes.VELOCITY_AS_EPS),
+        (mutants.flow_with_the_other_sign, mistakes.FLOW_SIGN),
+        (mutants.flow_from_data_to_noise, mistakes.TIME_REVERSED),
+    ],
+)
+def test_mistakes_of_samplers_for_flow_matching_are_named(
+    mutant: Callable[..., Any], mistake: mistakes.Mistake
+) -> None:
+    report = c.check_sampler(mutant)
+    assert report.failed
+    assert mistake.name in report.mistakes
+
+
+@pytest.mark.parametrize(
+    ("mutant", "mistake"),
+    [
+        (mutants.diffuse_on_the_line, mistakes.ON_THE_LINE),
+        (mutants.diffuse_from_noise_to_data, mistakes.TIME_REVERSED),
+        (mutants.diffuse_at_T_minus_t, mistakes.TIME_REVERSED),
+    ],
+)
+def test_forward_processes_of_flow_matching_are_named(mutant: Callable[..., Tensor], mistake: mistakes.Mistake) -> None:
+    assert c.check_forward(mutant).mistakes == [mistake.name]
+
+
+def test_mistakes_in_conversions_of_the_velocity_are_named() -> None:
+    def target_of(wrong: Callable[[Tensor, Tensor, Any], Tensor]) -> Callable[..., Tensor]:
+        def mutant(prediction: Any, x0: Tensor, t: Any, eps: Tensor, schedule: Schedule) -> Tensor:
+            right = target(prediction, x0, t, eps, schedule)
+            return wrong(x0, eps, (t, schedule)) if prediction == "flow" else right
+
+        return mutant
+
+    def to_x0_of(other: Any, sign: float = 1.0) -> Callable[..., Tensor]:
+        def mutant(prediction: Any, output: Tensor, *args: Any) -> Tensor:
+            return to_x0(other, sign * output, *args) if prediction == "flow" else to_x0(prediction, output, *args)
+
+        return mutant
+
+    opposite = c.check_conversions(target=target_of(lambda x0, eps, _: x0 - eps), to_x0=to_x0_of("flow", -1.0))
+    assert opposite.mistakes == [mistakes.FLOW_SIGN.name]
+    assert mistakes.FLOW_SIGN.name in c.check_conversions(to_x0=to_x0_of("flow", -1.0)).mistakes
+    assert mistakes.VELOCITY_AS_EPS.name in c.check_conversions(to_x0=to_x0_of("eps")).mistakes
+    assert mistakes.V_FOR_FLOW.name in c.check_conversions(to_x0=to_x0_of("v")).mistakes
+
+
+@pytest.mark.parametrize("falls_through", [True, False])
+def test_conversions_that_do_not_know_flow_pass(falls_through: bool) -> None:
+    def known(prediction: Any) -> Any:
+        if prediction == "flow" and not falls_through:
+            raise ValueError(prediction)
+        return "v" if prediction == "flow" else prediction
+
+    report = c.check_conversions(
+        target=lambda prediction, *args: target(known(prediction), *args),
+        to_x0=lambda prediction, *args: to_x0(known(prediction), *args),
+    )
+    report.raise_if_failed()
+    assert any("not known" in check.got for check in report.checks)
+
+
+def test_a_schedule_of_flow_matching_is_checked_with_its_shift() -> None:
+    c.check_schedule(flow(100), "flow").raise_if_failed()
+    c.check_schedule(flow(100, 3.0), "flow", shift=3.0).raise_if_failed()
+    assert c.check_schedule(flow(100, 9.0), "flow", shift=3.0).mistakes == [mistakes.SHIFT_TWICE.name]
+    assert c.check_schedule(flow(100, 3.0), "flow").failed
+    assert mistakes.TIME_REVERSED.name in c.check_schedule(flow(100).alpha_bar.flip(0)).mistakes
+    with pytest.raises(UserError, match="belongs to `expected='flow'`"):
+        c.check(flow(100), shift=3.0)
+    with pytest.raises(UserError, match="shift must be"):
+        c.check(flow(100), expected="flow", shift=0.0)
 
 
 def test_a_posterior_with_variance_beta_is_named() -> None:

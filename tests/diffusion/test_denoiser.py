@@ -34,6 +34,8 @@ class OracleNetwork(nn.Module):
         if self.prediction == "x0":
             return x0
         alpha, sigma = self.schedule.alpha_sigma(t, x)
+        if self.prediction == "flow":
+            return (x - (alpha + sigma) * x0) / sigma
         return (x - alpha * x0) / sigma if self.prediction == "eps" else (alpha * x - x0) / sigma
 
 
@@ -52,12 +54,12 @@ def test_every_prediction_type_gives_the_same_x0(prediction: Prediction, schedul
 
 
 def test_eps_prediction_with_zero_terminal_snr_is_rejected() -> None:
-    with pytest.raises(ValueError, match="use prediction v or x0"):
+    with pytest.raises(ValueError, match="use prediction flow, v or x0"):
         Denoiser(nn.Identity(), linear_zero_snr(100), "eps")
 
 
-@pytest.mark.parametrize("prediction", ["x0", "v"])
-def test_v_and_x0_prediction_work_at_zero_terminal_snr(prediction: Prediction) -> None:
+@pytest.mark.parametrize("prediction", ["x0", "v", "flow"])
+def test_other_predictions_work_at_zero_terminal_snr(prediction: Prediction) -> None:
     schedule = linear_zero_snr(100)
     oracle = gaussian(0.2, 0.5, schedule)
     denoise = Denoiser(OracleNetwork(oracle, schedule, prediction), schedule, prediction)

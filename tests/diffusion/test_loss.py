@@ -54,6 +54,8 @@ def test_the_loss_by_hand() -> None:
         "x0": [(0.5**2 + 1.5**2) / 2, (1.5**2 + 0.5**2) / 2],
         # v = (0.8·3 − 0.6·1, −0.8 − 0.6·2) and (0.6·2 + 0.8·1, 0.6)
         "v": [(1.3**2 + 2.5**2) / 2, (1.5**2 + 0.1**2) / 2],
+        # u = (3 − 1, −1 − 2) and (2 + 1, 1)
+        "flow": [(1.5**2 + 3.5**2) / 2, (2.5**2 + 0.5**2) / 2],
     }
     for prediction in PREDICTIONS:
         loss = denoising_loss(network, x0, t, eps, schedule, prediction)
@@ -132,6 +134,7 @@ def test_min_snr_by_hand() -> None:
         "eps": (5 / 9, 1, 1, 1),
         "x0": (5, 4, 1, 1 / 4),
         "v": (5 / 10, 4 / 5, 1 / 2, (1 / 4) / (5 / 4)),
+        "flow": (5 / 16, 4 / 9, 1 / 4, (1 / 4) / (9 / 4)),
     }
     for prediction, values in expected.items():
         weight = loss_weight("min_snr", prediction, schedule)
@@ -158,7 +161,7 @@ def test_min_snr_weights_the_same_x0_error_equally_for_every_prediction_type(sch
 
 
 def test_min_snr_with_zero_terminal_snr_is_finite() -> None:
-    predictions: tuple[Prediction, ...] = ("x0", "v")  # eps-prediction needs a positive SNR
+    predictions: tuple[Prediction, ...] = ("x0", "v", "flow")  # eps-prediction needs a positive SNR
     for prediction in predictions:
         weight = loss_weight("min_snr", prediction, linear_zero_snr(100))
         assert weight.isfinite().all()

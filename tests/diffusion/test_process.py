@@ -166,8 +166,10 @@ def test_targets_by_hand() -> None:
     assert target("x0", x0, 1, eps, schedule).item() == 2
     assert target("v", x0, 1, eps, schedule).item() == pytest.approx(0.8 * 5 - 0.6 * 2)
     assert target("v", x0, 2, eps, schedule).item() == pytest.approx(0.6 * 5 - 0.8 * 2)
+    assert target("flow", x0, 1, eps, schedule).item() == 5 - 2
     x_t = diffuse(x0, 2, eps, schedule)
     assert x_t.item() == pytest.approx(0.6 * 2 + 0.8 * 5)
+    assert to_x0("flow", ONE, x_t, 2, schedule).item() == pytest.approx((5.2 - 0.8) / 1.4)
     assert to_x0("eps", ONE, x_t, 2, schedule).item() == pytest.approx((5.2 - 0.8) / 0.6)
     assert to_x0("x0", ONE, x_t, 2, schedule).item() == 1
     assert to_x0("v", ONE, x_t, 2, schedule).item() == pytest.approx(0.6 * 5.2 - 0.8)
@@ -192,13 +194,15 @@ def test_conversions_accept_an_int_or_a_timestep_for_each_image() -> None:
     assert torch.equal(to_eps(x0, eps, 20, schedule), to_eps(x0, eps, t, schedule))
 
 
-def test_v_is_finite_at_zero_terminal_snr() -> None:
+def test_v_and_u_are_finite_at_zero_terminal_snr() -> None:
     schedule, x0, eps = linear_zero_snr(), images(2, 1), images(2, 2)
     T = schedule.T
     assert torch.equal(diffuse(x0, T, eps, schedule), eps)
     v = target("v", x0, T, eps, schedule)
     assert torch.equal(v, -x0)
     assert torch.equal(to_x0("v", v, eps, T, schedule), x0)
+    u = target("flow", x0, T, eps, schedule)
+    assert_close(to_x0("flow", u, eps, T, schedule), x0, rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize(("s", "t"), [(-1, 5), (5, 5), (6, 5), (0, 1001)])

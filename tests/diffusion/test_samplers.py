@@ -1,4 +1,4 @@
-"""The four samplers: the contract that all share, and the equations of each, tested with exact denoisers."""
+"""The six samplers: the contract that all share, and the equations of each, tested with exact denoisers."""
 
 import itertools
 import math
@@ -10,13 +10,25 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from shapedreamer.common.names import SamplerName
+from shapedreamer.common.names import TWO_CALLS, SamplerName
 from shapedreamer.common.noise import Noise
 from shapedreamer.diffusion.denoiser import Denoise, Denoiser, clipped
 from shapedreamer.diffusion.oracle import finite_data, gaussian
 from shapedreamer.diffusion.process import diffuse, posterior, to_eps
-from shapedreamer.diffusion.samplers import SAMPLERS, Sampler, Step, Steps, ddim, ddpm, dpmpp_2m, heun, sample
-from shapedreamer.diffusion.schedule import Schedule, cosine, linear, linear_zero_snr, step_times
+from shapedreamer.diffusion.samplers import (
+    SAMPLERS,
+    Sampler,
+    Step,
+    Steps,
+    ddim,
+    ddpm,
+    dpmpp_2m,
+    heun,
+    heun_line,
+    midpoint,
+    sample,
+)
+from shapedreamer.diffusion.schedule import Schedule, cosine, flow, linear, linear_zero_snr, step_times
 
 Run = Callable[[Denoise, Schedule, Tensor, Steps, Noise], Iterator[Step]]
 RUNS: dict[str, Run] = {
@@ -29,8 +41,10 @@ RUNS: dict[str, Run] = {
     "dpmpp_2m": lambda d, s, x, n, noise: dpmpp_2m(d, s, x, n),
     "dpmpp_2m 0.5": lambda d, s, x, n, noise: dpmpp_2m(d, s, x, n, eta=0.5, generator=noise),
     "dpmpp_2m 1": lambda d, s, x, n, noise: dpmpp_2m(d, s, x, n, eta=1.0, generator=noise),
+    "midpoint": lambda d, s, x, n, noise: midpoint(d, s, x, n),
+    "heun_line": lambda d, s, x, n, noise: heun_line(d, s, x, n),
 }
-ODE = ("ddim", "heun", "dpmpp_2m")
+ODE = ("ddim", "heun", "dpmpp_2m", "midpoint", "heun_line")
 NOISY = ("ddpm", "ddpm beta", "ddim 0.5", "ddim 1", "dpmpp_2m 0.5", "dpmpp_2m 1")
 
 every_sampler = pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
@@ -79,6 +93,8 @@ def test_these_tests_cover_every_sampler() -> None:
     assert SAMPLERS["ddim"] is ddim
     assert SAMPLERS["heun"] is heun
     assert SAMPLERS["dpmpp_2m"] is dpmpp_2m
+    assert SAMPLERS["midpoint"] is midpoint
+    assert SAMPLERS["heun_line"] is heun_line
 
 
 @every_sampler
@@ -95,7 +111,7 @@ def test_steps_is_the_number_of_calls_and_t_decreases_to_0(run: Run, n: int) -> 
     assert all(t > s for t, s in itertools.pairwise([100, *times]))
 
 
-@pytest.mark.parametrize("name", [name for name in RUNS if name != "heun"])
+@pytest.mark.parametrize("name", [name for name in RUNS if name not in TWO_CALLS])
 @pytest.mark.parametrize("n", [1, 2, 9, 100])
 def test_samplers_with_one_call_per_step_visit_the_timesteps_of_step_times(name: str, n: int) -> None:
     schedule = linear(100)
@@ -108,10 +124,11 @@ def test_samplers_with_one_call_per_step_visit_the_timesteps_of_step_times(name:
 
 
 @pytest.mark.parametrize(("n", "num_steps"), [(1, 1), (2, 2), (3, 2), (4, 3), (9, 5), (10, 6), (99, 50), (100, 51)])
-def test_heun_calls_the_denoiser_at_both_ends_of_a_step(n: int, num_steps: int) -> None:
+@pytest.mark.parametrize("sampler", [heun, heun_line])
+def test_heun_calls_the_denoiser_at_both_ends_of_a_step(sampler: Sampler, n: int, num_steps: int) -> None:
     schedule = linear(100)
     denoise = RecordingDenoiser(gaussian(0.1, 0.5, schedule))
-    steps = list(heun(denoise, schedule, starting_noise(2), n))
+    steps = list(sampler(denoise, schedule, starting_noise(2), n))
     times = step_times(100, num_steps)
     assert [step.t for step in steps] == times[1:]
     # the last step, and for even n the first, is a DDIM step with one call
@@ -123,11 +140,26 @@ def test_heun_calls_the_denoiser_at_both_ends_of_a_step(n: int, num_steps: int) 
         assert torch.equal(step.x0, denoise.predictions[call])
 
 
-@every_sampler
+@pytest.mark.parametrize(("n", "num_steps"), [(1, 1), (2, 1), (3, 2), (4, 2), (9, 5), (10, 5), (99, 50), (100, 50)])
+def test_midpoint_calls_the_denoiser_at_the_start_and_in_the_middle_of_a_step(n: int, num_steps: int) -> None:
+    schedule = flow(100)
+    denoise = RecordingDenoiser(gaussian(0.1, 0.5, schedule))
+    steps = list(midpoint(denoise, schedule, starting_noise(2), n))
+    times = step_times(100, num_steps)
+    assert [step.t for step in steps] == times[1:]
+    starts = [0, *range(1 if n % 2 else 2, n, 2)]  # with an odd number of calls, the first step makes only one
+    assert [denoise.times[call] for call in starts] == times[:-1]
+    for step, call, t in zip(steps, starts, times, strict=False):
+        assert torch.equal(step.x0, denoise.predictions[call])
+        if call + 1 < n and call + 1 not in starts:
+            assert abs(denoise.times[call + 1] - (t + step.t) / 2) <= 0.5
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name != "midpoint"])
 @pytest.mark.parametrize("n", [1, 2, 5, 20])
-def test_the_last_step_lands_on_the_prediction(run: Run, n: int) -> None:
+def test_the_last_step_lands_on_the_prediction(name: str, n: int) -> None:
     schedule = cosine(100)
-    *_, last = run(gaussian(0.1, 0.5, schedule), schedule, starting_noise(3), n, Noise(0))
+    *_, last = RUNS[name](gaussian(0.1, 0.5, schedule), schedule, starting_noise(3), n, Noise(0))
     assert_close(last.x, last.x0, rtol=0, atol=1e-13)
 
 
@@ -213,7 +245,7 @@ def test_steps_can_be_a_list_of_timesteps(run: Run) -> None:
     times = [90, 41, 7, 0]
     steps = list(run(denoise, schedule, starting_noise(2), times, Noise(0)))
     assert [step.t for step in steps] == times[1:]
-    if run is not RUNS["heun"]:  # heun makes fewer steps than calls
+    if run not in [RUNS[name] for name in TWO_CALLS]:  # these make fewer steps than calls
         by_number = sample(run(denoise, schedule, starting_noise(2), 11, Noise(0)))
         assert torch.equal(sample(run(denoise, schedule, starting_noise(2), step_times(100, 11), Noise(0))), by_number)
     as_tuple = sample(run(denoise, schedule, starting_noise(2), tuple(times), Noise(0)))
@@ -448,10 +480,18 @@ def error_at_100(name: str, num_steps: int) -> float:
     return abs((x - exact_flow(x_T, std, 1000, 100, schedule)).item())
 
 
-@pytest.mark.parametrize(("name", "low", "high"), [("ddim", 0.9, 1.1), ("heun", 1.9, 2.2), ("dpmpp_2m", 1.8, 3.5)])
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("ddim", 0.9, 1.1), ("heun", 1.9, 2.2), ("dpmpp_2m", 1.8, 3.5), ("heun_line", 1.9, 2.2)]
+)
 def test_order_of_convergence(name: str, low: float, high: float) -> None:
     order = math.log(error_at_100(name, 20) / error_at_100(name, 100)) / math.log(5)
     assert low <= order <= high
+
+
+def test_midpoint_has_at_least_order_2() -> None:
+    # 20 and 90 steps have a timestep in the middle; 100 do not, and the weights of the slopes make up for it
+    assert math.log(error_at_100("midpoint", 20) / error_at_100("midpoint", 90)) / math.log(4.5) > 2
+    assert error_at_100("midpoint", 100) < error_at_100("heun_line", 100) / 5
 
 
 @every_sampler
@@ -470,8 +510,8 @@ def test_fifty_calls_reproduce_images_of_a_finite_data_set(run: Run, schedule: S
 
 @every_sampler
 @pytest.mark.parametrize("n", [1, 2, 3, 10])
-def test_v_prediction_stays_finite_at_zero_terminal_snr(run: Run, n: int) -> None:
-    schedule = linear_zero_snr(100)
+@pytest.mark.parametrize("schedule", [linear_zero_snr(100), flow(100)])
+def test_v_prediction_stays_finite_at_zero_terminal_snr(run: Run, n: int, schedule: Schedule) -> None:
     oracle = gaussian(0.2, 0.5, schedule)
 
     def network(x: Tensor, t: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from shapedreamer.diffusion.schedule import (
     Schedule,
     cosine,
     cubic_times,
+    flow,
     from_beta,
     linear,
     linear_zero_snr,
@@ -120,6 +121,7 @@ def test_SCHEDULES_maps_every_name_to_its_schedule() -> None:
     assert torch.equal(SCHEDULES["linear"](300).alpha_bar, linear(300).alpha_bar)
     assert torch.equal(SCHEDULES["cosine"](300).alpha_bar, cosine(300).alpha_bar)
     assert torch.equal(SCHEDULES["linear_zero_snr"](300).alpha_bar, zero_terminal_snr(linear(300)).alpha_bar)
+    assert torch.equal(SCHEDULES["flow"](300).alpha_bar, flow(300).alpha_bar)
     assert torch.equal(linear_zero_snr().alpha_bar, zero_terminal_snr(linear(1000)).alpha_bar)
 
 

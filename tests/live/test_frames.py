@@ -33,6 +33,9 @@ SAMPLERS: list[tuple[SamplerName, int, float]] = [  # sampler, steps, eta
     ("ddim", 1, 0.0),
     ("heun", 5, 0.0),
     ("heun", 4, 0.0),
+    ("midpoint", 3, 0.0),
+    ("midpoint", 4, 0.0),
+    ("heun_line", 4, 0.0),
     ("dpmpp_2m", 4, 0.0),
     ("dpmpp_2m", 4, 1.0),
 ]

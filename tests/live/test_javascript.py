@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shapedreamer.common.names import WITH_ETA, Prediction, SamplerName, Spacing
+from shapedreamer.common.names import TWO_CALLS, WITH_ETA, Prediction, SamplerName, Spacing
 from shapedreamer.common.noise import Noise
 from shapedreamer.data.spec import DataSpec
 from shapedreamer.diffusion import oracle
@@ -29,6 +29,7 @@ from shapedreamer.diffusion.schedule import (
     Schedule,
     cosine,
     cubic_times,
+    flow,
     linear,
     linear_zero_snr,
     log_snr_times,
@@ -122,19 +123,19 @@ def times() -> Iterator[dict[str, Any]]:
 
 
 def trajectories() -> Iterator[dict[str, Any]]:
-    for schedule in (linear(60), cosine(60), linear_zero_snr(60)):
+    for schedule in (linear(60), cosine(60), linear_zero_snr(60), flow(60)):
         even, uneven, late = step_times(60, 7), log_snr_times(schedule, 9), [33, 20, 4, 0]
         for ts in (even, uneven, late):
             yield trajectory(schedule, "ddpm", ts)
             yield from (trajectory(schedule, sampler, ts, eta) for sampler in WITH_ETA for eta in (0.0, 0.4, 1.0))
-            yield trajectory(schedule, "heun", ts)
-        yield from (trajectory(schedule, "heun", calls) for calls in (1, 2, 5, 8))
+            yield from (trajectory(schedule, sampler, ts) for sampler in TWO_CALLS)
+        yield from (trajectory(schedule, sampler, calls) for sampler in TWO_CALLS for calls in (1, 2, 5, 8, 60))
 
 
 def trajectory(schedule: Schedule, sampler: SamplerName, steps: int | list[int], eta: float = 0.0) -> dict[str, Any]:
     noise = Noise(SEED, 5)
     x_T = noise(0, like=torch.empty(2, 1, 3, 5, dtype=torch.float64))
-    options: dict[str, Any] = {"generator": noise} if sampler != "heun" else {}
+    options: dict[str, Any] = {"generator": noise} if sampler not in TWO_CALLS else {}
     if sampler in WITH_ETA:
         options["eta"] = eta
     steps_taken = list(SAMPLERS[sampler](oracle.gaussian(MEAN, STD, schedule), schedule, x_T, steps, **options))

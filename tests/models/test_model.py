@@ -318,7 +318,7 @@ def test_a_model_made_by_hand_can_be_saved(conditional: Model, tmp_path: Path) -
     assert torch.equal(copy.schedule.alpha_bar, made.schedule.alpha_bar)
     assert torch.equal(copy.sample(2), made.sample(2))
     other = Model(conditional.network, sd.schedule.linear(50, beta_end=0.5), "v", conditional.spec)
-    with pytest.raises(UserError, match="the schedule is none of linear, cosine, linear_zero_snr"):
+    with pytest.raises(UserError, match="the schedule is none of linear, cosine, linear_zero_snr, flow"):
         other.save(tmp_path / "other.safetensors")
 
 

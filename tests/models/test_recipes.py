@@ -186,7 +186,11 @@ def test_overrides_that_are_none_change_nothing() -> None:
         ({"lr": float("nan")}, "lr must be above 0, not nan"),
         ({"seed": -1}, "seed must be between 0 and 2⁶⁴−1, not -1"),
         ({"label_dropout": 1.5}, r"label_dropout must be between 0 and 1, not 1\.5"),
-        ({"textbook": True, "schedule": "linear_zero_snr"}, "prediction eps does not work .*; use v or x0"),
+        ({"textbook": True, "schedule": "linear_zero_snr"}, "prediction eps does not work .*; use flow, v or x0"),
+        (
+            {"textbook": True, "schedule": "flow"},
+            "prediction eps does not work with schedule flow.*; use flow, v or x0",
+        ),
     ],
 )
 def test_invalid_values_are_rejected_by_name(invalid: dict[str, Any], message: str) -> None:

@@ -26,6 +26,7 @@ def run(
         "label_dropout", "guidance",
     ] = "auto",
     expected: ScheduleName | None = None,
+    shift: float | None = None,
     order: float | None = None,
     stub: Literal[
         "schedule", "step_times", "forward", "posterior", "sampler", "loss", "ema", "sampling_weights", "data",
@@ -57,6 +58,7 @@ def run(
         target: MODULE:NAME or path/to/file.py:NAME, such as my_sampler.py:ddim. The module is run.
         kind: What the target is. "auto" finds out from the names of its parameters.
         expected: For a schedule: the published schedule that it must match.
+        shift: For "--expected flow": the time shift that it must have.
         order: For an ODE solver: the order of convergence that it must have.
         stub: Print a correct object of this kind to start from, instead of a check.
     """
@@ -71,7 +73,7 @@ def run(
     if target is None:
         raise CannotRunError("say what to check, as in: shapedreamer conform my_sampler.py:ddim; or use --stub sampler")
     try:
-        report = check(load(target), None if kind == "auto" else kind, expected=expected, order=order)
+        report = check(load(target), None if kind == "auto" else kind, expected=expected, shift=shift, order=order)
     except UserError as error:
         raise CannotRunError(str(error)) from error
     print(report)

@@ -2,19 +2,22 @@
 
 from typing import Literal
 
-Prediction = Literal["eps", "x0", "v"]
-ScheduleName = Literal["linear", "cosine", "linear_zero_snr"]
+Prediction = Literal["eps", "x0", "v", "flow"]
+ScheduleName = Literal["linear", "cosine", "linear_zero_snr", "flow"]
+ZERO_SNR: tuple[ScheduleName, ...] = ("linear_zero_snr", "flow")  # schedules whose x_T is pure noise: ᾱ_T = 0
 # the fewest and most timesteps T. With more, ᾱ_t of a linear schedule is too small for a float64 before T; a single
 # timestep of pure noise would leave no image to learn from; tables of 100,000 entries stay below a megabyte
 TIMESTEPS: dict[ScheduleName, tuple[int, int]] = {
     "linear": (1, 70_000),
     "cosine": (1, 100_000),
     "linear_zero_snr": (2, 70_000),
+    "flow": (2, 100_000),
 }
 Weight = Literal["simple", "min_snr"]
 OptimizerName = Literal["adamw", "muon"]
-SamplerName = Literal["ddpm", "ddim", "heun", "dpmpp_2m"]
+SamplerName = Literal["ddpm", "ddim", "heun", "dpmpp_2m", "midpoint", "heun_line"]
 WITH_ETA: tuple[SamplerName, ...] = ("ddim", "dpmpp_2m")  # samplers with an eta parameter
+TWO_CALLS: tuple[SamplerName, ...] = ("heun", "midpoint", "heun_line")  # samplers that make two network calls a step
 Spacing = Literal["even", "cubic", "log_snr"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32"]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.names import ScheduleName
+from ..common.values import as_float
 from ..diffusion.schedule import Schedule
 from .data import check_data, check_label_dropout
 from .guidance import check_guidance
@@ -63,25 +64,30 @@ _PARAMETERS: tuple[tuple[Kind, set[str]], ...] = (
 
 
 def check(thing: Any, kind: Kind | None = None, *, order: float | None = None, expected: ScheduleName | None = None,
-          ) -> Report:  # fmt: skip
+          shift: float | None = None) -> Report:  # fmt: skip
     """Run the check for this kind of object and return its report.
 
     kind:     chosen by ``kind_of(thing)`` if None
     order:    for a sampler only, see check_sampler
     expected: for a schedule only, see check_schedule
+    shift:    for expected="flow" only, see check_schedule
 
     A callable schedule is called with T = 1000. Raises UserError if the kind cannot be determined, does not fit the
-    object, or does not go with ``order`` or ``expected``.
+    object, or does not go with ``order``, ``expected`` or ``shift``.
     """
     kind = kind or kind_of(thing)
     if order is not None and kind != "sampler":
         raise UserError(f"order applies to samplers only, but this is checked as: {kind}; remove it")
     if expected is not None and kind != "schedule":
         raise UserError(f"expected applies to schedules only, but this is checked as: {kind}; remove it")
+    if shift is not None:
+        if expected != "flow":
+            raise UserError("`shift` belongs to `expected='flow'`; add that, or remove it")
+        as_float("shift", shift, 0.1, 10)
     if kind == "sampler":
         return check_sampler(_require_callable(thing, kind), order=order)
     if kind == "schedule":
-        return check_schedule(_make_schedule(thing), expected, SCHEDULE_T if callable(thing) else None)
+        return check_schedule(_make_schedule(thing), expected, SCHEDULE_T if callable(thing) else None, shift)
     return _CHECKS[kind](thing if kind == "data" else _require_callable(thing, kind))
 
 

@@ -116,6 +116,35 @@ SWAPPED = Mistake(
     "x_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε. At t = 1, x_t is almost the clean image; at t = T, it is almost pure noise.",
 )
 V_SIGN = Mistake("v has the wrong sign", "v = √ᾱ_t ε − √(1−ᾱ_t) x₀ (Salimans & Ho 2022, section 4).")
+FLOW_SIGN = Mistake(
+    "the velocity of flow matching has the wrong sign: x₀ − ε instead of ε − x₀",
+    "Here the path (1−τ) x₀ + τ ε runs from data to noise, so its velocity is u = ε − x₀, and a sampler follows it "
+    "backward: z + (τ_s − τ_t) û with τ_s < τ_t. Courses that let time run from noise to data have the other sign.",
+)
+V_FOR_FLOW = Mistake(
+    "the velocity v is used as that of flow matching, u",
+    "v = √ᾱ_t ε − √(1−ᾱ_t) x₀ and u = ε − x₀ differ by a factor and a multiple of x_t.",
+)
+VELOCITY_AS_EPS = Mistake(
+    "a velocity is used as the noise ε̂",
+    "A network that predicts u = ε − x₀ or v does not predict ε. From u: x̂₀ = (x_t − σu)/(α+σ) with α = √ᾱ_t and "
+    "σ = √(1−ᾱ_t), and ε̂ = (x_t − α x̂₀)/σ.",
+)
+TIME_REVERSED = Mistake(
+    "time runs from noise to data",
+    "Here t = 0 is clean data and t = T is noise. Many courses on flow matching count the other way: use T − t, and "
+    "change the sign of the velocity.",
+)
+ON_THE_LINE = Mistake(
+    "x_t is (1−τ) x₀ + τ ε with τ = t/T, the line of flow matching",
+    "That is another scale of the same process. x_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε has variance 1: divide z by "
+    "√((1−τ)² + τ²), and use ᾱ = (1−τ)²/((1−τ)² + τ²), the schedule flow.",
+)
+SHIFT_TWICE = Mistake(
+    "the shift is applied twice",
+    "τ = shift · u/(1 + (shift − 1) u). Applied again, it acts like the shift squared. Shift either the table or the "
+    "timesteps of the sampler.",
+)
 SINGLE_PRECISION = Mistake(
     "the schedule is stored in float32",
     "Compute the tables in float64 and convert them to float32 only where you use them. In float32, 1 − ᾱ₁ = 0.0001 "
@@ -289,7 +318,7 @@ DIVIDES_BY_SIGNAL = Mistake(
 )
 OTHER_LAST_STEP = Mistake(
     "the last step does not return the last x̂₀",
-    "It combines several predictions, as linear multistep methods do. That is consistent, but the last step is "
+    "It combines several predictions, as multistep and midpoint methods do. That is consistent, but the last step is "
     "infinitely long in log-SNR, so most solvers end with a plain DDIM step.",
 )
 NOISE_LEFT = Mistake(

@@ -1,4 +1,4 @@
-"""Checks of the forward process, of the conversions between ε, x₀ and v, and of the posterior."""
+"""Checks of the forward process, of the conversions between ε, x₀, v and u, and of the posterior."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -68,10 +68,14 @@ def find_forward_mistake(signal: Tensor, noise: Tensor, t: Tensor, alpha_bar: Te
     """Return the mistake that explains these factors of x₀ (signal) and ε (noise) at the timesteps t."""
     a = alpha_bar[t]
     beta = 1 - a / alpha_bar[t - 1]
+    T = len(alpha_bar) - 1
+    tau, reverse = t.double() / T, alpha_bar[T - t]
     hypotheses = [
         (mistakes.NOISE_WITHOUT_ROOT, a.sqrt(), 1 - a),
         (mistakes.SIGNAL_WITHOUT_ROOT, a, (1 - a).sqrt()),
         (mistakes.SWAPPED, (1 - a).sqrt(), a.sqrt()),
+        (mistakes.ON_THE_LINE, 1 - tau, tau),
+        *((mistakes.TIME_REVERSED, *factors) for factors in ((tau, 1 - tau), (reverse.sqrt(), (1 - reverse).sqrt()))),
         *((mistakes.BETA_FOR_ALPHA_BAR, b.sqrt(), (1 - b).sqrt()) for b in (beta, 1 - beta)),
     ]
     for shift in (-1, 1):
@@ -120,7 +124,9 @@ def check_conversions(
     to_x0: Callable[..., Tensor] = process.to_x0,
     to_eps: Callable[..., Tensor] = process.to_eps,
 ) -> Report:
-    """Check the conversions between ε, x₀ and v, with errors below 1e-10 in float64, where v = √ᾱ_t ε − √(1−ᾱ_t) x₀.
+    """Check the conversions between ε, x₀, v = √ᾱ_t ε − √(1−ᾱ_t) x₀ and u = ε − x₀, with errors below 1e-10 in float64.
+
+    Code that does not know "flow", the prediction of u, passes too.
 
     The functions have the signatures of those in diffusion/process.py.
     """
@@ -131,21 +137,51 @@ def check_conversions(
     x0, eps = torch.randn(2, len(t), 1, 2, 2, generator=generator, dtype=torch.float64)
     a = schedule.alpha_bar[t].view(-1, 1, 1, 1)
     x_t = a.sqrt() * x0 + (1 - a).sqrt() * eps
-    v = a.sqrt() * eps - (1 - a).sqrt() * x0
+    v, u = a.sqrt() * eps - (1 - a).sqrt() * x0, eps - x0
+
+    def as_eps(velocity: Tensor) -> Tensor:
+        return (x_t - (1 - a).sqrt() * velocity) / a.sqrt()
+
+    v_formula, u_formula = "v = √ᾱ_t ε − √(1−ᾱ_t) x₀", "u = ε − x₀"
+    typical: dict[str, tuple[tuple[Mistake, Tensor], ...]] = {
+        v_formula: ((mistakes.V_SIGN, -v),),
+        "v → x0": ((mistakes.V_SIGN, a.sqrt() * x_t + (1 - a).sqrt() * v), (mistakes.VELOCITY_AS_EPS, as_eps(v))),
+        u_formula: ((mistakes.FLOW_SIGN, -u), (mistakes.V_FOR_FLOW, v)),
+        "flow → x0": (
+            (mistakes.FLOW_SIGN, (x_t + (1 - a).sqrt() * u) / (a.sqrt() + (1 - a).sqrt())),
+            (mistakes.VELOCITY_AS_EPS, as_eps(u)),
+            (mistakes.V_FOR_FLOW, a.sqrt() * x_t - (1 - a).sqrt() * u),
+        ),
+    }
 
     def add_check(name: str, call: Callable[[], Tensor], want: Tensor, mistake: Mistake | str) -> None:
         got = checklist.attempt(name, call)
         if got is not None:
             error = (got - want).abs().max().item()
-            suspect = mistakes.V_SIGN if want is v and torch.allclose(got, -v) else mistake
+            named = [wrong for wrong, value in typical.get(name, ()) if torch.allclose(got, value)]
+            suspect = named[0] if named else mistake
             checklist.add(name, error < 1e-10, "error < 1e-10", f"error {error:.2g}", suspect)
+
+    def knows_flow() -> bool:
+        """Whether "flow" is known: code that does not know it raises, or returns the same as for another prediction."""
+        try:
+            ours, inverse = target("flow", x0, t, eps, schedule), to_x0("flow", u, x_t, t, schedule)
+        except Exception:
+            return False
+        others = [(target(p, x0, t, eps, schedule), to_x0(p, u, x_t, t, schedule)) for p in ("eps", "x0", "v")]
+        return not any(torch.equal(ours, one) and torch.equal(inverse, other) for one, other in others)
 
     def convert_and_invert(prediction: str) -> Tensor:
         return to_x0(prediction, target(prediction, x0, t, eps, schedule), x_t, t, schedule)
 
-    v_formula = "√ᾱ_t ε − √(1−ᾱ_t) x₀"
-    add_check(f"v = {v_formula}", lambda: target("v", x0, t, eps, schedule), v, f"v is not {v_formula}")
-    for name, output in (("eps", eps), ("x0", x0), ("v", v)):
+    add_check(v_formula, lambda: target("v", x0, t, eps, schedule), v, f"{v_formula} does not hold")
+    outputs = {"eps": eps, "x0": x0, "v": v}
+    if knows_flow():
+        outputs["flow"] = u
+        add_check(u_formula, lambda: target("flow", x0, t, eps, schedule), u, f"{u_formula} does not hold")
+    else:
+        checklist.skip(u_formula, 'prediction "flow" is not known', required=False)
+    for name, output in outputs.items():
         call = partial(to_x0, name, output, x_t, t, schedule)
         add_check(f"{name} → x0", call, x0, f"the conversion from {name} to x₀ is wrong")
         mistake = f"converting x₀ to {name} and back does not return x₀"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..common.names import ScheduleName
 from ..diffusion.denoiser import Denoiser
-from ..diffusion.schedule import SCHEDULES, Schedule, linear, zero_terminal_snr
+from ..diffusion.schedule import SCHEDULES, Schedule, flow, linear, zero_terminal_snr
 from . import mistakes
 from .mistakes import Mistake
 from .report import Checklist, Report, format_number, name_of, report_exceptions
@@ -62,16 +62,18 @@ def check_schedule(
     schedule: Schedule | Tensor | np.ndarray[Any, Any] | Sequence[float],
     expected: ScheduleName | None = None,
     T: int | None = None,
+    shift: float | None = None,
 ) -> Report:
     """Check that this is a valid noise schedule and, if ``expected`` names a published one, that it is that one.
 
     schedule: a Schedule, or ᾱ for t = 0…T as a tensor, an array or a list of T + 1 numbers
     T:        the number of timesteps that it must have; a table that is one entry short is only a note if None
+    shift:    of the schedule flow, 1 if None
     """
     alpha_bar = schedule.alpha_bar if isinstance(schedule, Schedule) else schedule
     table = alpha_bar.detach() if isinstance(alpha_bar, Tensor) else torch.from_numpy(np.asarray(alpha_bar))
     title = f"schedule (expected: {expected})" if expected else "schedule"
-    checklist = Checklist(title, "Ho et al. 2020, section 4; Nichol & Dhariwal 2021, equation 17")
+    checklist = Checklist(title, "Ho et al. 2020, section 4; Nichol & Dhariwal 2021, equation 17; Esser et al. 2024")
     valid_shape = table.ndim == 1 and len(table) > 1
     checklist.add("shape (T+1,)", valid_shape, "(T+1,)", str(tuple(table.shape)), "ᾱ does not have shape (T+1,)")
     if not valid_shape:
@@ -82,7 +84,8 @@ def check_schedule(
     starts_at_one = not increasing and 0.9 < a[0].item() < 1  # at t = 1
     suspect: Mistake | str = "ᾱ₀ is not 1"
     if increasing:
-        suspect = mistakes.NOT_CUMULATED
+        reversed_time = a[0].item() < 0.1 and a[-1].item() > 0.9
+        suspect = mistakes.TIME_REVERSED if reversed_time else mistakes.NOT_CUMULATED
     elif starts_at_one:
         suspect = mistakes.NO_TIME_ZERO
     _add_table_check(checklist, "all values are finite", ~a.isfinite(), a, "finite", "ᾱ contains NaN or ∞")
@@ -101,7 +104,7 @@ def check_schedule(
     checklist.add("stored in float64", is_double, "float64", dtype, mistakes.SINGLE_PRECISION)
     _add_length_check(checklist, len(a) - 1, T)
     if expected is not None:
-        _add_published_checks(checklist, a, expected)
+        _add_published_checks(checklist, a, expected, 1.0 if shift is None else shift)
     return checklist.report()
 
 
@@ -123,13 +126,15 @@ def _add_table_check(
     checklist.add(name, passed, expected, got, mistake)
 
 
-def _add_published_checks(checklist: Checklist, a: Tensor, expected: ScheduleName) -> None:
+def _add_published_checks(checklist: Checklist, a: Tensor, expected: ScheduleName, shift: float) -> None:
     T = len(a) - 1
-    want = SCHEDULES[expected](T).alpha_bar
+    want = flow(T, shift).alpha_bar if expected == "flow" else SCHEDULES[expected](T).alpha_bar
     error = ((a - want).abs() / want.clamp(min=1e-300)).max().item()
     alphas = torch.cat([want.new_ones(1), want[1:] / want[:-1]])  # 1 − β_t
     not_cumulated = T > 1 and torch.allclose(a, alphas, rtol=1e-6, atol=0)
-    suspect = mistakes.NOT_CUMULATED if not_cumulated else f"this is not the {expected} schedule"
+    suspect: Mistake | str = mistakes.NOT_CUMULATED if not_cumulated else f"this is not the {expected} schedule"
+    if expected == "flow" and shift != 1 and torch.allclose(a, flow(T, shift**2).alpha_bar, rtol=1e-6, atol=0):
+        suspect = mistakes.SHIFT_TWICE
     name = f"relative error of ᾱ ({expected})"
     checklist.add(name, error <= 1e-9, "error ≤ 1e-09", f"error {error:.2g}", suspect)
     for quantity, read, value, tolerance in PUBLISHED.get((expected, T), ()):

@@ -85,7 +85,8 @@ class Trace:
         """The calls of each step; step k starts at the x of the last call in group k.
 
         A method with several calls per step calls the network twice in a row at the same t (Heun), so equal t count
-        as one step. If each image follows from a single call, then each call is a step, even at an equal t.
+        as one step. Calls between t and s (midpoint) make a group of their own. If each image follows from a single
+        call, then each call is a step, even at an equal t.
         """
         if self.one_call_per_step:
             return [[call] for call in self.calls]

@@ -240,6 +240,28 @@ def _single_step_updates(observed: ObservedUpdate, alpha_bar: Sequence[float]) -
         yield _update(a, b, math.sqrt(max(1 - b - noise**2, 0.0)), noise)  # the mean of DDIM with this σ
 
 
+def _velocity_as_eps(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
+    """Whether the step adds û = ε̂ − x̂₀ or v̂ = √a ε̂ − √(1−a) x̂₀ where ε̂ belongs."""
+    a, b = alpha_bar[observed.t], alpha_bar[max(observed.s, 0)]
+    noise = correct_update(a, b, observed.eta, observed.beta).noise
+    direction = _root(1 - b - noise**2)
+    right = _update(a, b, direction, noise)  # x_s = x · x_t + x0 · x̂₀ + noise · z
+    flow = right._replace(x0=right.x0 - direction)
+    of_v = _update(a, b, direction * _root(a), noise)
+    v = of_v._replace(x0=of_v.x0 - direction * _root(1 - a))
+    return observed.s > 0 and any(_close(observed.update, wrong, observed.tolerance) for wrong in (flow, v))
+
+
+def _flow_sign(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
+    """Whether the step follows û on the line of flow matching the wrong way, from τ_t to 2τ_t − τ_s."""
+    a, b = alpha_bar[observed.t], alpha_bar[max(observed.s, 0)]
+    (scale_t, tau_t), (scale_s, tau_s) = ((_root(p) + _root(1 - p), _root(1 - p)) for p in (a, b))
+    tau_t, tau_s = tau_t / scale_t, tau_s / scale_s
+    step = _ratio(tau_s - tau_t, tau_t)  # û = (z − x̂₀)/τ
+    wrong = Update(scale_s / scale_t * (1 - step), scale_s * step, 0.0)
+    return _close(observed.update, wrong, observed.tolerance)
+
+
 def _no_noise(observed: ObservedUpdate, alpha_bar: Sequence[float]) -> bool:
     a, b = alpha_bar[observed.t], alpha_bar[observed.s]
     means = (correct_update(a, b, eta)._replace(noise=0.0) for eta in (observed.eta, 1.0))
@@ -360,6 +382,8 @@ _HYPOTHESES: tuple[tuple[Mistake, Hypothesis], ...] = (
     (mistakes.BETA_FOR_POSTERIOR, _beta_for_posterior),
     *((mistakes.OFF_BY_ONE, _shifted(*shift)) for shift in _SHIFTS),
     (mistakes.BETA_FOR_ALPHA_BAR, _beta_for_alpha_bar),
+    (mistakes.VELOCITY_AS_EPS, _velocity_as_eps),
+    (mistakes.FLOW_SIGN, _flow_sign),
     (mistakes.ENDS_ELSEWHERE, _ends_elsewhere),
 )
 # If none of these fits, the parts of the step say at least which of its factors is wrong.

@@ -14,11 +14,11 @@ from .process import to_x0
 from .schedule import Schedule
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
-Network = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> ε̂, x̂₀ or v̂; usually an nn.Module
+Network = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> ε̂, x̂₀, v̂ or û; usually an nn.Module
 
 
 class Denoiser:
-    """Turns a network that predicts ε, x₀ or v into a denoiser.
+    """Turns a network that predicts ε, x₀, v or u into a denoiser.
 
     Raises ValueError for ε-prediction with ᾱ_T = 0: computing x̂₀ from ε̂ would divide by 0 at T.
     """
@@ -27,7 +27,7 @@ class Denoiser:
         if prediction == "eps" and schedule.alpha_bar[-1] == 0:
             raise ValueError(
                 "eps-prediction cannot recover the image at zero terminal SNR (alpha_bar[T] = 0); "
-                "use prediction v or x0 with this schedule"
+                "use prediction flow, v or x0 with this schedule"
             )
         self.network, self.schedule, self.prediction = network, schedule, prediction
 
@@ -48,7 +48,7 @@ def guided(conditional: Denoise, unconditional: Denoise, scale: float) -> Denois
     """Classifier-free guidance (Ho & Salimans 2022): x̂₀ = x̂₀(∅) + scale · (x̂₀(label) − x̂₀(∅)).
 
     scale = 1 is the conditional model, 0 the unconditional one, and above 1 strengthens the label. (The paper's w is
-    scale − 1.) Guiding x̂₀, ε̂ or v̂ gives the same result, because for a given x_t each is an affine function of the
+    scale − 1.) Guiding x̂₀, ε̂, v̂ or û gives the same result, because for a given x_t each is an affine function of the
     others.
     """
     if scale == 1:

@@ -2,8 +2,8 @@
 
     L = E ‖network(x_t, t) − target‖² · weight_t,    x_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε,    ε ~ N(0, 1),    t ~ p(t)
 
-‖ ‖² is the mean over the pixels. The target is ε, x₀ or v; see process.py. With target ε, weight_t = 1 and uniform p(t)
-this is the simplified objective of DDPM (Ho et al. 2020, equation 14).
+‖ ‖² is the mean over the pixels. The target is ε, x₀, v or u; see process.py. With target ε, weight_t = 1 and
+uniform p(t) this is the simplified objective of DDPM (Ho et al. 2020, equation 14).
 """
 
 import torch
@@ -31,17 +31,17 @@ def loss_weight(weight: Weight, prediction: Prediction, schedule: Schedule, gamm
     """The weight of each timestep in the loss: (T+1,) float64.
 
     "simple" is 1 everywhere. "min_snr" (Hang et al. 2023) weights the error of x̂₀ by min(SNR, γ), so that the easy
-    timesteps with little noise do not dominate. The errors of the three predictions are proportional,
+    timesteps with little noise do not dominate. The errors of all predictions are proportional,
 
-        ‖x̂₀ − x₀‖² = ‖ε̂ − ε‖² / SNR = ‖v̂ − v‖² / (SNR + 1),
+        ‖x̂₀ − x₀‖² = ‖ε̂ − ε‖² / SNR = ‖v̂ − v‖² / (SNR + 1) = ‖û − u‖² / (√SNR + 1)²,
 
-    so the weight is min(SNR, γ) for x₀-prediction, min(SNR, γ) / SNR for ε and min(SNR, γ) / (SNR + 1) for v.
+    so the weight is min(SNR, γ), divided by the same factor as the error.
     """
     if weight == "simple":
         return torch.ones_like(schedule.alpha_bar)
     snr = schedule.snr.clone()
     snr[0] = snr[1]  # t = 0 is never trained on, and its SNR is infinite
-    divisor = {"eps": snr, "x0": torch.ones_like(snr), "v": snr + 1}[prediction]
+    divisor = {"eps": snr, "x0": torch.ones_like(snr), "v": snr + 1, "flow": (snr.sqrt() + 1) ** 2}[prediction]
     return snr.clamp(max=gamma) / divisor
 
 

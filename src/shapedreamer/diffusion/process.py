@@ -1,9 +1,10 @@
-"""The forward process q, its posterior, and conversions between ε-, x₀- and v-prediction.
+"""The forward process q, its posterior, and conversions between ε-, x₀-, v- and flow prediction.
 
 With α = √ᾱ_t and σ = √(1−ᾱ_t):   x_t = α x₀ + σ ε        (Ho et al. 2020, equation 4)
                                    v   = α ε − σ x₀        (Salimans & Ho 2022, section 4)
+                                   u   = ε − x₀           (flow matching: Lipman et al. 2023; Liu et al. 2023)
 
-Any two of x_t, x₀, ε and v determine the others. Images are (B, C, H, W); t is an int or (B,) int64, and 1-based.
+Any two of x_t, x₀, ε, v and u determine the others. Images are (B, C, H, W); t is an int or (B,) int64, and 1-based.
 """
 
 from torch import Tensor
@@ -48,11 +49,13 @@ def posterior(x0: Tensor, x_t: Tensor, t: int, s: int, schedule: Schedule) -> tu
 
 
 def target(prediction: Prediction, x0: Tensor, t: int | Tensor, eps: Tensor, schedule: Schedule) -> Tensor:
-    """What a network with this prediction type is trained to output for x_t = diffuse(x0, t, eps): eps, x0 or v."""
+    """What a network with this prediction type is trained to output for x_t = diffuse(x0, t, eps): eps, x0, v or u."""
     if prediction == "eps":
         return eps
     if prediction == "x0":
         return x0
+    if prediction == "flow":
+        return eps - x0
     alpha, sigma = schedule.alpha_sigma(t, like=x0)
     return alpha * eps - sigma * x0
 
@@ -64,6 +67,8 @@ def to_x0(prediction: Prediction, output: Tensor, x_t: Tensor, t: int | Tensor, 
     alpha, sigma = schedule.alpha_sigma(t, like=x_t)
     if prediction == "eps":
         return (x_t - sigma * output) / alpha
+    if prediction == "flow":
+        return (x_t - sigma * output) / (alpha + sigma)
     return alpha * x_t - sigma * output
 
 

@@ -1,4 +1,4 @@
-"""Four samplers: each turns noise x_T into an image x_0 by calling a denoiser step after step.
+"""Six samplers: each turns noise x_T into an image x_0 by calling a denoiser step after step.
 
 Each is a pure generator of `Step(t, x, x0)`:
 
@@ -37,7 +37,7 @@ class Step(NamedTuple):
 
     t: the timestep on which it landed
     x: the image there, (B, C, H, W)
-    x0: the prediction x̂₀ that led there, (B, C, H, W); heun makes two a step, and this is the first
+    x0: the prediction x̂₀ that led there, (B, C, H, W); of two predictions a step, the first
     """
 
     t: int
@@ -127,15 +127,11 @@ def heun(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps) -> Ite
     n // 2 + 1 steps. If `steps` is a list of timesteps, each interval is one step, and only the last is a DDIM step.
     """
     x = x_T
-    even = isinstance(steps, int) and steps % 2 == 0
-    intervals = _intervals(schedule, steps)  # also checks that the number of calls is in 1…T
-    if isinstance(steps, int):
-        intervals = _intervals(schedule, steps // 2 + 1)
-    for t, s in intervals:
+    for t, s, calls in _two_call_steps(schedule, steps, last_calls=1):
         theta, phi = (math.acos(math.sqrt(schedule.alpha_bar[time].item())) for time in (t, s))
         x0, v = _x0_and_v(denoise, x, t, theta)
         end = math.cos(phi - theta) * x + math.sin(phi - theta) * v
-        if s > 0 and not (even and t == intervals[0][0]):
+        if calls == 2:
             _, v_end = _x0_and_v(denoise, end, s, phi)
             end = x + (phi - theta) * (v + v_end) / 2
         x = end
@@ -180,7 +176,43 @@ def dpmpp_2m(
         yield Step(s, x, x0)
 
 
-SAMPLERS: dict[SamplerName, Sampler] = {"ddpm": ddpm, "ddim": ddim, "heun": heun, "dpmpp_2m": dpmpp_2m}
+def midpoint(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps) -> Iterator[Step]:
+    """The midpoint method on the straight line of flow matching (Lipman et al. 2023), for the ODE of `heun`.
+
+    With τ = √(1−ᾱ_t)/(√ᾱ_t + √(1−ᾱ_t)), every process runs along a line at another scale and pace (schedule.flow):
+
+        z = x_t/(√ᾱ_t + √(1−ᾱ_t)) = (1−τ) x₀ + τ ε,    dz/dτ = û = ε̂ − x̂₀ = (z − x̂₀)/τ
+
+    Euler's method on it is ddim with eta 0. This method makes such a step to m, the first timestep whose τ reaches
+    the middle between t and s, and follows the slope it finds there from t to s.
+
+    A step takes two denoiser calls; for an odd number of calls the first step is an Euler step. A step between
+    neighbouring timesteps, which have no middle, is one of heun_line.
+    """
+    x = x_T
+    for t, s, calls in _two_call_steps(schedule, steps, last_calls=2):
+        middle = (schedule.tau[t] + schedule.tau[s]) / 2
+        m = min(int((schedule.tau > middle - 1e-9).int().argmax()), t - 1)
+        x, x0 = _line_step(denoise, schedule, x, t, m if calls == 2 else 0, s)
+        yield Step(s, x, x0)
+
+
+def heun_line(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps) -> Iterator[Step]:
+    """Heun's method on the line of `midpoint`: follow the mean of the slopes at t and at s. Calls are as in `heun`."""
+    x = x_T
+    for t, s, calls in _two_call_steps(schedule, steps, last_calls=1):
+        x, x0 = _line_step(denoise, schedule, x, t, s if calls == 2 else 0, s)
+        yield Step(s, x, x0)
+
+
+SAMPLERS: dict[SamplerName, Sampler] = {
+    "ddpm": ddpm,
+    "ddim": ddim,
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+    "midpoint": midpoint,
+    "heun_line": heun_line,
+}
 
 
 def sample(steps: Iterator[Step]) -> Tensor:
@@ -199,6 +231,20 @@ def _intervals(schedule: Schedule, steps: Steps) -> list[tuple[int, int]]:
     return list(itertools.pairwise(times))
 
 
+def _two_call_steps(schedule: Schedule, steps: Steps, last_calls: int) -> list[tuple[int, int, int]]:
+    """[(t, s, calls), …] for a sampler that calls the denoiser twice a step, and `last_calls` times in the step to 0.
+
+    If `steps` is a number of calls that leaves one over, the first step, in which û changes little, takes one call.
+    """
+    intervals, spare = _intervals(schedule, steps), 0  # also checks that the number of calls is in 1…T
+    if isinstance(steps, int):
+        count = (steps + 3 - last_calls) // 2
+        intervals, spare = _intervals(schedule, count), 2 * (count - 1) + last_calls - steps
+    calls = [2] * (len(intervals) - 1) + [last_calls]
+    calls[0] -= spare
+    return [(t, s, n) for (t, s), n in zip(intervals, calls, strict=True)]
+
+
 def _check_eta(eta: float) -> None:
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be between 0 and 1, not {eta}")
@@ -215,6 +261,23 @@ def _x0_and_v(denoise: Denoise, x: Tensor, t: int, theta: float) -> tuple[Tensor
     """x̂₀, and v̂ = cos θ ε̂ − sin θ x̂₀, which is (cos θ x − x̂₀)/sin θ because x = cos θ x̂₀ + sin θ ε̂."""
     x0 = denoise(x, _batch_of(t, x))
     return x0, (math.cos(theta) * x - x0) / math.sin(theta)
+
+
+def _line_step(denoise: Denoise, schedule: Schedule, x: Tensor, t: int, m: int, s: int) -> tuple[Tensor, Tensor]:
+    """x_s and x̂₀ after a step of a two-stage Runge-Kutta method on the line: slopes at t and m. m = 0: Euler's step.
+
+    At the exact middle the second slope counts alone; at m = s both count half.
+    """
+    tau_t, tau_m, tau_s = (schedule.tau[time].item() for time in (t, m, s))
+    scale_t, scale_m, scale_s = (1 / math.hypot(1 - tau, tau) for tau in (tau_t, tau_m, tau_s))  # √ᾱ + √(1−ᾱ)
+    z = x / scale_t
+    x0 = denoise(x, _batch_of(t, x))
+    slope = (z - x0) / tau_t
+    if m > 0:
+        z_m = z + (tau_m - tau_t) * slope
+        slope_m = (z_m - denoise(scale_m * z_m, _batch_of(m, x))) / tau_m
+        slope = slope + (tau_s - tau_t) / (2 * (tau_m - tau_t)) * (slope_m - slope)
+    return scale_s * (z + (tau_s - tau_t) * slope), x0
 
 
 def _batch_of(t: int, x: Tensor) -> Tensor:

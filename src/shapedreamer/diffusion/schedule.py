@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..common.device import torch_defaults
 from ..common.names import TIMESTEPS, ScheduleName
-from ..common.values import as_int
+from ..common.values import as_float, as_int
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +58,13 @@ class Schedule:
         """log(ᾱ_t/(1−ᾱ_t)): (T+1,), +∞ at t = 0, and −∞ at T if ᾱ_T = 0."""
         with torch.inference_mode(False):  # for the same reason as in alpha_sigma
             return self.snr.log()
+
+    @cached_property
+    def tau(self) -> Tensor:
+        """τ = √(1−ᾱ_t)/(√ᾱ_t + √(1−ᾱ_t)), the share of noise in x_t: (T+1,), 0 at t = 0, and 1 where ᾱ = 0."""
+        with torch.inference_mode(False):
+            alpha, sigma = self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt()
+            return sigma / (alpha + sigma)
 
     def alpha_sigma(self, t: int | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """(√ᾱ_t, √(1−ᾱ_t)) with the dtype and device of the images `like`, shaped to multiply them.
@@ -135,6 +142,20 @@ def linear_zero_snr(T: int = 1000) -> Schedule:
     return zero_terminal_snr(linear(check_timesteps(T, "linear_zero_snr")))
 
 
+@torch_defaults()
+def flow(T: int = 1000, shift: float = 1.0) -> Schedule:
+    """The schedule of flow matching (Lipman et al. 2023): x_t/(√ᾱ_t + √(1−ᾱ_t)) is its straight path (1−τ) x₀ + τ ε.
+
+        ᾱ_t = (1−τ)²/((1−τ)² + τ²),    τ = shift · u/(1 + (shift − 1) u),    u = t/T
+
+    log-SNR = −2 log(τ/(1−τ)), and ᾱ_T = 0. A shift above 1 moves timesteps to more noise, which adds −2 log(shift) to
+    the log-SNR (Esser et al. 2024, section 5.3.2). UserError unless 2 ≤ T ≤ 100,000 and 0.01 ≤ shift ≤ 100.
+    """
+    u = torch.arange(check_timesteps(T, "flow") + 1, dtype=torch.float64) / T
+    tau = as_float("shift", shift, 0.01, 100) * u / (1 + (shift - 1) * u)
+    return Schedule((1 - tau) ** 2 / ((1 - tau) ** 2 + tau**2))
+
+
 def check_timesteps(T: int, name: ScheduleName) -> int:
     """T as a plain int. UserError if there is no schedule of this name with T timesteps."""
     return as_int(f"the timesteps of schedule {name}", T, *TIMESTEPS[name])
@@ -144,6 +165,7 @@ SCHEDULES: dict[ScheduleName, Callable[[int], Schedule]] = {
     "linear": linear,
     "cosine": cosine,
     "linear_zero_snr": linear_zero_snr,
+    "flow": flow,
 }
 
 

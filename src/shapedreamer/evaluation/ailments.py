@@ -187,7 +187,8 @@ def _check_terminal(exam: Measurements) -> Check:
             f"x_T is not noise: SNR {snr:.2g} at T = {T}; {MAX_TERMINAL_SNR:g} or less would be fine. In training, x_T "
             f"contains the image times {exam.schedule.alpha_bar[-1].sqrt().item():.2g}. Sampling starts from pure "
             "noise, which the network has never seen, so the brightness of the samples is wrong.",
-            "Train again with --schedule cosine or linear_zero_snr, or with more timesteps: linear needs about 1,000.",
+            "Train again with --schedule cosine, flow or linear_zero_snr, or with more timesteps: linear needs "
+            "about 1,000.",
         ),
     )
 

@@ -16,7 +16,7 @@ from ..data.spec import Dataset
 from ..diffusion.denoiser import Denoise, Denoiser, with_label
 from ..diffusion.loss import denoising_loss, loss_weight, sample_timesteps, stratified_uniform
 from ..diffusion.oracle import gaussian
-from ..diffusion.process import diffuse, to_eps
+from ..diffusion.process import diffuse, target, to_eps
 from ..imaging.render import to_uint8
 from ..models.metrics import Record
 from ..models.model import Model
@@ -264,11 +264,7 @@ class Constant:
 
     def __call__(self, x_t: Tensor, t: Tensor, *label: Tensor) -> Tensor:
         x0, schedule = self.image.to(x_t).expand_as(x_t), self.model.schedule
-        if self.model.prediction == "x0":
-            return x0
-        eps = to_eps(x0, x_t, t, schedule)
-        alpha, sigma = schedule.alpha_sigma(t, like=x_t)
-        return eps if self.model.prediction == "eps" else alpha * eps - sigma * x0
+        return target(self.model.prediction, x0, t, to_eps(x0, x_t, t, schedule), schedule)
 
 
 def _some(data: Dataset, num: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,12 @@ from .. import __version__
 from ..models import zoo
 from ..models.model import Model, find_checkpoint
 
-PREDICTIONS = {"eps": "the noise ε", "x0": "the clean image x₀", "v": "the velocity v"}
+PREDICTIONS = {
+    "eps": "the noise ε",
+    "x0": "the clean image x₀",
+    "v": "the velocity v",
+    "flow": "the velocity u of flow matching",
+}
 
 
 def shipped_name(path: str | Path) -> str:

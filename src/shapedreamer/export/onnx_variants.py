@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..common.errors import UserError, require
-from ..common.names import Prediction
+from ..common.names import TWO_CALLS, Prediction
 from ..diffusion.samplers import half_log_snr
 from ..models.model import Model
 from ..models.recipes import Sampling
@@ -27,9 +27,9 @@ COLUMNS = ("t", "x0_from_x", "x0_from_output", "extrapolation", "x_from_x", "x_f
 
 
 def check_sampler(sampling: Sampling) -> None:
-    """UserError for the sampler heun, whose steps make two calls."""
-    if sampling.sampler == "heun":
-        raise UserError("the sampler heun cannot be exported; choose another, as in `sampler='ddim'`")
+    """UserError for a sampler whose steps make two calls."""
+    if sampling.sampler in TWO_CALLS:
+        raise UserError(f"the sampler {sampling.sampler} cannot be exported; choose another, as in `sampler='ddim'`")
 
 
 def step_coefficients(model: Model, sampling: Sampling, steps: int) -> list[list[float]]:
@@ -62,6 +62,8 @@ def _x0_weights(prediction: Prediction, alpha: float, sigma: float) -> tuple[flo
     """The weights of x_t and of the network's output in x̂₀; see to_x0 in diffusion/process.py."""
     if prediction == "x0":
         return 0.0, 1.0
+    if prediction == "flow":
+        return 1 / (alpha + sigma), -sigma / (alpha + sigma)
     return (1 / alpha, -sigma / alpha) if prediction == "eps" else (alpha, -sigma)
 
 

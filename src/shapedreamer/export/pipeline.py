@@ -36,7 +36,7 @@ from torch import Tensor
 from ..common.device import torch_defaults
 from ..common.errors import UserError, require
 from ..common.files import naming_disk_errors, new_folder, write_atomic
-from ..common.names import Prediction, ScheduleName
+from ..common.names import TWO_CALLS, Prediction, ScheduleName
 from ..common.values import as_path
 from ..data.spec import DataSpec
 from ..diffusion.schedule import Schedule
@@ -199,8 +199,13 @@ def _check_exportable(model: Model, sampling: Sampling) -> None:
         raise UserError(f"{lacks} images of {spec.height}x{spec.width} with labels or patches: they must be square")
     if network.context_size > NULL_CLASS:
         raise UserError(f"{lacks} {network.context_size} labels; at most {NULL_CLASS} can be exported")
-    if sampling.sampler == "heun":
-        raise UserError(f"{lacks} the sampler heun; choose another, as in `sampler='ddim'`")
+    if model.prediction == "flow":  # its flow-matching schedulers call the network with z, ours takes x_t
+        raise UserError(
+            f"{lacks} flow prediction from x_t: its flow-matching schedulers give the network x_t/(√ᾱ + √(1−ᾱ)); "
+            "export to ONNX instead"
+        )
+    if sampling.sampler in TWO_CALLS:
+        raise UserError(f"{lacks} the sampler {sampling.sampler}; choose another, as in `sampler='ddim'`")
     if sampling.sampler in ("ddim", "dpmpp_2m") and sampling.eta not in (0, 1):
         raise UserError(f"{lacks} eta = {sampling.eta:g}; choose 0 or 1, as in `eta=0`")
     if sampling.sampler == "dpmpp_2m" and model.schedule.alpha_bar[-1] == 0:

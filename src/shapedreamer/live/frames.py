@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from ..common.names import TWO_CALLS
 from ..common.noise import Noise
 from ..diffusion.denoiser import Denoise, inpainted
 from ..diffusion.samplers import Step
@@ -100,7 +101,7 @@ def run_sampler(
         try:
             while (last := trajectory[-1]).t > end:
                 if used == len(predictions):
-                    if options.sampler != "heun":  # only heun runs again and reuses them
+                    if options.sampler not in TWO_CALLS:  # only these run again and reuse them
                         used = 0
                         predictions.clear()
                     t = torch.full((len(x),), last.t, device=x.device)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..common.device import autocast, pick_device, torch_defaults
 from ..common.errors import UserError
 from ..common.files import new_folder, write_atomic
-from ..common.names import TIMESTEPS, WITH_ETA, DeviceName, Precision, Prediction, ScheduleName, Which
+from ..common.names import TIMESTEPS, TWO_CALLS, WITH_ETA, DeviceName, Precision, Prediction, ScheduleName, Which
 from ..common.noise import Noise, bits, fold, integers
 from ..common.values import as_choice, as_float, as_int, as_path, as_seed, shown
 from ..data.spec import DataSpec
@@ -74,7 +74,12 @@ class Model:
     def facts(self) -> dict[str, str]:
         """What there is to know about the model, as text."""
         sampling = self.sampling
-        kinds = {"eps": "ε (the noise)", "x0": "x₀ (the image)", "v": "v (a mixture of image and noise)"}
+        kinds = {
+            "eps": "ε (the noise)",
+            "x0": "x₀ (the image)",
+            "v": "v (a mixture of image and noise)",
+            "flow": "u (noise minus image)",
+        }
         return {
             "data": self.spec.name,
             "images": f"{self.spec.height}×{self.spec.width}, {'grey' if self.spec.channels == 1 else 'colour'}",
@@ -145,12 +150,12 @@ class Model:
         sampling = self.resolve_sampling(options)
         steps: Steps | None = options.steps if times is None and isinstance(options.steps, Sequence) else times
         if steps is None:
-            # heun makes two calls a step, so it chooses its own timesteps for a number of calls
-            steps = sampling.steps if sampling.sampler == "heun" else self.times(sampling.steps)
+            # samplers with two calls a step choose their own timesteps for a number of calls
+            steps = sampling.steps if sampling.sampler in TWO_CALLS else self.times(sampling.steps)
         if not isinstance(steps, int):
             steps = self._check_times(steps)
         arguments: dict[str, Any] = {"schedule": self.schedule, "steps": steps}
-        if sampling.sampler != "heun":
+        if sampling.sampler not in TWO_CALLS:
             arguments["generator"] = noise
         if sampling.sampler in WITH_ETA:
             arguments["eta"] = sampling.eta

@@ -41,7 +41,8 @@ class SampleOptions:
     """
 
     sampler: Annotated[
-        SamplerName | None, arg(metavar="{ddpm,ddim,heun,dpmpp_2m}", help_behavior_hint=MODEL_DEFAULT)
+        SamplerName | None,
+        arg(metavar="{ddpm,ddim,heun,dpmpp_2m,midpoint,heun_line}", help_behavior_hint=MODEL_DEFAULT),
     ] = None
     steps: Annotated[
         int | Sequence[int] | None, arg(constructor=int, metavar="INT", help_behavior_hint=MODEL_DEFAULT)

@@ -16,6 +16,7 @@ from pydantic import AliasChoices, Discriminator, Field
 from ..common.errors import UserError
 from ..common.names import (
     TIMESTEPS,
+    ZERO_SNR,
     Fit,
     Mode,
     OptimizerName,
@@ -248,9 +249,10 @@ class Recipe:
     def __post_init__(self) -> None:
         check(self)
         as_int(f"timesteps of schedule {self.schedule}", self.timesteps, *TIMESTEPS[self.schedule])
-        if self.schedule == "linear_zero_snr" and self.prediction == "eps":
+        if self.schedule in ZERO_SNR and self.prediction == "eps":
             raise UserError(
-                "prediction eps does not work with schedule linear_zero_snr, whose x_T is pure noise; use v or x0"
+                f"prediction eps does not work with schedule {self.schedule}, whose x_T is pure noise; use flow, v "
+                "or x0"
             )
 
     @property

@@ -201,7 +201,7 @@ def student_recipe(teacher: Recipe, digest: str, steps: int) -> Recipe:
     if teacher.prediction == "eps":
         raise UserError(
             "cannot distill a model with eps-prediction: at t = T, where one call makes a whole image, eps says almost "
-            "nothing about it; use a model trained with prediction x0 or v"
+            "nothing about it; use a model trained with prediction x0, v or flow"
         )
     if steps not in CALLS:
         raise UserError(f"steps must be one of {', '.join(map(str, CALLS))}, not {steps}")

@@ -41,7 +41,7 @@ const WRONG = [
   [{ seed: "" }, /seed/],
   [{ num: 2 }, /num must be 1, 4 or 16, not 2/],
   [{ num: "4" }, /num/],
-  [{ sampler: "toString" }, /sampler must be one of ddpm, ddim, heun, dpmpp_2m, not toString/],
+  [{ sampler: "toString" }, /sampler must be one of ddpm, ddim, heun, dpmpp_2m, midpoint, heun_line, not toString/],
   [{ steps: 41 }, /steps must be a whole number 1…40, not 41/],
   [{ model: "unlabelled", guidance: 1, steps: 51 }, /1…50/],
   [{ steps: 0 }, /steps/],

@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { assertClose, golden, PAGE } from "./golden.mjs";
 
-const { heunOfCalls, SAMPLERS } = await import(new URL("engine/samplers.js", PAGE));
+const { sampleInCalls, SAMPLERS } = await import(new URL("engine/samplers.js", PAGE));
 const { noiseOf } = await import(new URL("engine/noise.js", PAGE));
 
 /** oracle.gaussian */
@@ -19,7 +19,7 @@ for (const { sampler, alpha_bar, steps, eta, mean, std, seed, first, num, trajec
   test(`${sampler}, eta ${eta}, ᾱ_T ${alpha_bar.at(-1)}, times ${steps}`, async () => {
     const noise = noiseOf(BigInt(seed), first, num);
     const x = noise(0, new Float64Array(trajectory[0].x.length));
-    const run = typeof steps === "number" ? heunOfCalls : SAMPLERS[sampler];
+    const run = typeof steps === "number" ? sampleInCalls.bind(null, sampler) : SAMPLERS[sampler];
     const found = [];
     const denoise = gaussian(alpha_bar, mean, std);
     for await (const step of run(denoise, alpha_bar, x, steps, { eta, noise })) found.push(step);

@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { assertClose, PAGE } from "./golden.mjs";
 
 const { analyze, extrapolation, noiseGivenD, terms } = await import(new URL("views/update.js", PAGE));
-const { SAMPLERS, heunOfCalls } = await import(new URL("engine/samplers.js", PAGE));
+const { SAMPLERS, makesTwoCalls, sampleInCalls } = await import(new URL("engine/samplers.js", PAGE));
 
 const T = 60;
 const alphaBar = Array.from({ length: T + 1 }, (_, t) => Math.cos(((t / T + 0.008) / 1.008) * (Math.PI / 2)) ** 2);
@@ -23,14 +23,19 @@ const CASES = [
   { sampler: "dpmpp_2m", steps: 5, eta: 0.7 },
   { sampler: "heun", steps: 5, eta: 0 },
   { sampler: "heun", steps: 6, eta: 0 },
+  { sampler: "midpoint", steps: 6, eta: 0 },
+  { sampler: "midpoint", steps: 5, eta: 0 },
+  { sampler: "midpoint", steps: T, eta: 0 },
+  { sampler: "heun_line", steps: 5, eta: 0 },
+  { sampler: "heun_line", steps: 6, eta: 0 },
 ];
 
 async function trace({ sampler, steps, eta }) {
   const randomness = { eta, noise: () => z };
   const times = [...Array.from({ length: steps }, (_, i) => Math.round(T - (i * T) / steps)), 0];
   const stream =
-    sampler === "heun"
-      ? heunOfCalls(denoise, alphaBar, x_T, steps, randomness)
+    makesTwoCalls(sampler)
+      ? sampleInCalls(sampler, denoise, alphaBar, x_T, steps, randomness)
       : SAMPLERS[sampler](denoise, alphaBar, x_T, times, randomness);
   const found = [];
   for await (const step of stream) found.push(step);
@@ -49,6 +54,21 @@ async function meanVelocity({ t, s, x, x0 }) {
   return scaled(0.5, add([here, velocity(end, await denoise(end, s), phi)]));
 }
 
+/** The slope ū that a step on the line follows: that of Heun, or that at the middle. */
+async function lineSlope({ t, s, x, x0 }, sampler) {
+  const [c, tau] = [
+    (time) => Math.sqrt(alphaBar[time]) + Math.sqrt(1 - alphaBar[time]),
+    (time) => Math.sqrt(1 - alphaBar[time]) / c(time),
+  ];
+  const u = (x, x0, time) => add([scaled(1 / c(time) / tau(time), x), scaled(-1 / tau(time), x0)]);
+  let m = s;
+  if (sampler === "midpoint") while (m < t - 1 && tau(m) < (tau(t) + tau(s)) / 2 - 1e-9) m++;
+  const here = u(x, x0, t);
+  const x_m = scaled(c(m), add([scaled(1 / c(t), x), scaled(tau(m) - tau(t), here)]));
+  const weight = (tau(s) - tau(t)) / (tau(m) - tau(t)) / 2;
+  return add([scaled(1 - weight, here), scaled(weight, u(x_m, await denoise(x_m, m), m))]);
+}
+
 for (const options of CASES) {
   test(`${options.sampler}, ${options.steps} steps, eta ${options.eta}`, async () => {
     const steps = await trace(options);
@@ -62,6 +82,7 @@ for (const options of CASES) {
       images.ε̂_D = add([scaled(ofX, step.x), scaled(ofD, images.D)]);
       const update = terms(options, steps, index, alphaBar);
       if (update.some(({ of }) => of === "v̄")) images["v̄"] = await meanVelocity(step);
+      if (update.some(({ of }) => of === "ū")) images["ū"] = await lineSlope(step, options.sampler);
       assertClose(add(update.map(({ factor, of }) => scaled(factor, images[of]))), step.next, 1e-12, `step ${index}`);
       assertClose(add([step.x, change]), step.next, 1e-12);
     }

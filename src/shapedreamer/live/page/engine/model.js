@@ -19,7 +19,7 @@
  */
 
 import { bits, fold, noiseOf } from "./noise.js";
-import { heunOfCalls, SAMPLERS, sum } from "./samplers.js";
+import { makesTwoCalls, sampleInCalls, SAMPLERS, sum } from "./samplers.js";
 import { cubicTimes, logSnrTimes, stepTimes } from "./schedule.js";
 
 const RENOISE_OFFSET = 2 ** 31; // first image index for re-noising, so that it never reuses x_T of the same seed
@@ -134,8 +134,9 @@ export class Model {
     const { alpha_bar } = this.info;
     const [denoise, x] = [this.denoiser(num, options), this.noise(num, options.seed)];
     const randomness = { eta: options.eta, noise: noiseOf(options.seed, 0, num) };
-    if (options.sampler === "heun") return heunOfCalls(denoise, alpha_bar, x, options.steps, randomness);
-    return SAMPLERS[options.sampler](denoise, alpha_bar, x, this.times(options.steps), randomness);
+    const { sampler } = options;
+    if (makesTwoCalls(sampler)) return sampleInCalls(sampler, denoise, alpha_bar, x, options.steps, randomness);
+    return SAMPLERS[sampler](denoise, alpha_bar, x, this.times(options.steps), randomness);
   }
 
   /** The first `num` images of the seed. @param {number} num @param {SampleOptions} options */
@@ -204,7 +205,7 @@ export class Model {
 /**
  * x̂₀ from the network's prediction for x_t = √ᾱ x₀ + √(1−ᾱ) ε.
  *
- * @param {string} prediction  "eps", "x0" or "v"
+ * @param {string} prediction  "eps", "x0", "v" or "flow"
  * @param {Floats} output
  * @param {Floats} x
  * @param {number} alphaBar
@@ -213,6 +214,7 @@ function toX0(prediction, output, x, alphaBar) {
   const [alpha, sigma] = [Math.sqrt(alphaBar), Math.sqrt(1 - alphaBar)];
   if (prediction === "x0") return output;
   if (prediction === "eps") return sum(1 / alpha, x, -sigma / alpha, output);
+  if (prediction === "flow") return sum(1 / (alpha + sigma), x, -sigma / (alpha + sigma), output);
   return sum(alpha, x, -sigma, output);
 }
 

@@ -3,7 +3,7 @@
  * and the engine in the browser both implement it.
  */
 
-/** @typedef {"ddpm" | "ddim" | "heun" | "dpmpp_2m"} SamplerName */
+/** @typedef {"ddpm" | "ddim" | "heun" | "dpmpp_2m" | "midpoint" | "heun_line"} SamplerName */
 /** @typedef {"any" | "none" | Record<string, number>} Label */
 
 /**

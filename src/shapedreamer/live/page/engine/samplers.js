@@ -1,5 +1,5 @@
 /**
- * Four samplers: src/shapedreamer/diffusion/samplers.py in JavaScript. The papers are cited there.
+ * Six samplers: src/shapedreamer/diffusion/samplers.py in JavaScript. The papers are cited there.
  *
  * Each is an async generator of steps. It computes in float64 and stores images in the type of x_T.
  *
@@ -69,21 +69,75 @@ function heunSampler(firstIsDdim) {
   };
 }
 
-export const heun = heunSampler(false);
+/**
+ * A two-stage Runge-Kutta method on the straight line of flow matching, z = x/(√ᾱ + √(1−ᾱ)).
+ *
+ * @param {(tau: number[], t: number, s: number) => number} second  the timestep of the second slope; 0 for Euler's step
+ * @returns {(firstIsEuler: boolean) => Sampler}
+ */
+function lineSampler(second) {
+  return (firstIsEuler) =>
+    async function* (denoise, alphaBar, x, times) {
+      const tau = alphaBar.map((a) => Math.sqrt(1 - a) / (Math.sqrt(a) + Math.sqrt(1 - a)));
+      for (const [t, s] of intervals(alphaBar, times)) {
+        const m = firstIsEuler && t === times[0] ? 0 : second(tau, t, s);
+        const [scaleT, scaleM, scaleS] = [t, m, s].map((time) => 1 / Math.hypot(1 - tau[time], tau[time]));
+        const x0 = await denoise(x, t);
+        let slope = sum(1 / (scaleT * tau[t]), x, -1 / tau[t], x0);
+        if (m > 0) {
+          const xM = sum(scaleM / scaleT, x, scaleM * (tau[m] - tau[t]), slope);
+          const slopeM = sum(1 / (scaleM * tau[m]), xM, -1 / tau[m], await denoise(xM, m));
+          const weight = (tau[s] - tau[t]) / (2 * (tau[m] - tau[t]));
+          slope = sum(1 - weight, slope, weight, slopeM);
+        }
+        const next = sum(scaleS / scaleT, x, scaleS * (tau[s] - tau[t]), slope);
+        yield { t, s, x, x0, next };
+        x = next;
+      }
+    };
+}
+
+const heunLineSampler = lineSampler((_, t, s) => s);
+const midpointSampler = lineSampler((tau, t, s) => {
+  const middle = (tau[t] + tau[s]) / 2;
+  return Math.min(tau.findIndex((value) => value > middle - 1e-9), t - 1);
+});
+
+export const [heun, heun_line, midpoint] = [heunSampler, heunLineSampler, midpointSampler].map((make) => make(false));
+
+/** Samplers with two calls a step: with a single call in the first step or not. */
+const TWO_CALLS = { heun: heunSampler, heun_line: heunLineSampler, midpoint: midpointSampler };
+
+/** Whether each step of a sampler makes two network calls. @param {string} name @returns {name is keyof TWO_CALLS} */
+export function makesTwoCalls(name) {
+  return Object.hasOwn(TWO_CALLS, name);
+}
 
 /**
- * Heun's method with a given number of network calls, at evenly spaced timesteps. Each step takes two calls, except the
- * last one and, for an even number of calls, the first.
+ * How a sampler with two calls a step makes `calls` calls: its number of steps, and whether the first makes only one.
  *
+ * @param {keyof TWO_CALLS} name
+ * @param {number} calls
+ */
+export function stepsOfCalls(name, calls) {
+  const lastCalls = name === "midpoint" ? 2 : 1; // Heun's methods have no second slope at t = 0
+  const count = Math.floor((calls + 3 - lastCalls) / 2);
+  return { count, firstIsSingle: 2 * (count - 1) + lastCalls > calls };
+}
+
+/**
+ * A sampler with two calls a step, for a given number of network calls, at evenly spaced timesteps.
+ *
+ * @param {keyof TWO_CALLS} name
  * @param {Denoise} denoise
  * @param {number[]} alphaBar
  * @param {Floats} x  x_T
  * @param {number} calls
  * @param {Randomness} randomness
  */
-export function heunOfCalls(denoise, alphaBar, x, calls, randomness) {
-  const times = stepTimes(alphaBar.length - 1, Math.floor(calls / 2) + 1);
-  return heunSampler(calls % 2 === 0)(denoise, alphaBar, x, times, randomness);
+export function sampleInCalls(name, denoise, alphaBar, x, calls, randomness) {
+  const { count, firstIsSingle } = stepsOfCalls(name, calls);
+  return TWO_CALLS[name](firstIsSingle)(denoise, alphaBar, x, stepTimes(alphaBar.length - 1, count), randomness);
 }
 
 /** @type {Sampler} */
@@ -104,7 +158,7 @@ export async function* dpmpp_2m(denoise, alphaBar, x, times, { eta, noise }) {
 }
 
 /** @type {Record<string, Sampler>} */
-export const SAMPLERS = { ddpm, ddim, heun, dpmpp_2m };
+export const SAMPLERS = { ddpm, ddim, heun, dpmpp_2m, midpoint, heun_line };
 export const WITH_ETA = ["ddim", "dpmpp_2m"]; // samplers with an eta parameter
 
 /**

@@ -26,7 +26,14 @@ import { WITH_ETA } from "./samplers.js";
  */
 
 /** @type {Record<SamplerName, string>} */
-export const SAMPLERS = { ddpm: "DDPM", ddim: "DDIM", heun: "Heun", dpmpp_2m: "DPM++ 2M" };
+export const SAMPLERS = {
+  ddpm: "DDPM",
+  ddim: "DDIM",
+  heun: "Heun",
+  dpmpp_2m: "DPM++ 2M",
+  midpoint: "Midpoint",
+  heun_line: "Heun on the line",
+};
 export const NUMS = [1, 4, 16];
 export const MAX_STEPS = 50;
 export const MAX_SEED = 2n ** 64n - 1n;

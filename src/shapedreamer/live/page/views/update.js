@@ -11,7 +11,7 @@
  * @property {string} of       the image, as a formula
  */
 
-import { halfLogSnr } from "../engine/samplers.js";
+import { halfLogSnr, makesTwoCalls, stepsOfCalls } from "../engine/samplers.js";
 
 /** Signal, noise, SNR, ε̂ and change of a step. @param {TraceStep} step @param {number[]} alphaBar */
 export function analyze({ t, x, x0, next }, alphaBar) {
@@ -42,18 +42,30 @@ export function maxAbs(values) {
 export function terms(options, steps, index, alphaBar) {
   const { t, s } = steps[index];
   const [a, b] = [alphaBar[t], alphaBar[s]];
+  if (makesTwoCalls(options.sampler)) {
+    // a step with a single call is a DDIM step
+    const single = index === 0 && stepsOfCalls(options.sampler, options.steps).firstIsSingle;
+    if (single || (s === 0 && (options.sampler !== "midpoint" || t === 1))) return ddim(a, b, 0);
+  }
   switch (options.sampler) {
     case "ddpm":
       return ddpm(a, b);
     case "ddim":
       return ddim(a, b, options.eta);
     case "heun": {
-      // the last step is a DDIM step; for an even number of calls, the first one is too
-      if (s === 0 || (options.steps % 2 === 0 && index === 0)) return ddim(a, b, 0);
       const angle = Math.acos(Math.sqrt(b)) - Math.acos(Math.sqrt(a));
       return [
         { symbol: "", factor: 1, of: "x_t" },
         { symbol: "(φ_s − φ_t)", factor: angle, of: "v̄" },
+      ];
+    }
+    case "midpoint":
+    case "heun_line": {
+      const [scaleT, scaleS] = [a, b].map((alpha) => Math.sqrt(alpha) + Math.sqrt(1 - alpha));
+      const tau = Math.sqrt(1 - b) / scaleS - Math.sqrt(1 - a) / scaleT;
+      return [
+        { symbol: "c_s / c_t", factor: scaleS / scaleT, of: "x_t" },
+        { symbol: "c_s (τ_s − τ_t)", factor: scaleS * tau, of: "ū" },
       ];
     }
     case "dpmpp_2m":
