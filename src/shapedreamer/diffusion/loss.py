@@ -50,13 +50,11 @@ def timestep_distribution(
 ) -> Tensor:
     """p(t), the probability of training on each timestep: (T+1,) float64. It sums to 1 and is 0 at t = 0.
 
-    log_snr: None for uniform timesteps, or (mean, std): sample t so that its log-SNR ~ N(mean, std²). Most training
-             then goes to the noise levels where images take shape (as in Karras et al. 2022, section 5, where log σ is
-             normally distributed).
-    uniform: fraction of timesteps, in [0, 1], that are sampled uniformly anyway, so that no noise level is neglected.
-             It has no effect if log_snr is None.
+    log_snr: None for uniform timesteps, or (mean, std): log-SNR ~ N(mean, std²), for most training where images take
+             shape (Karras et al. 2022, section 5). Logit-normal τ of flow matching is this too: mean −2m, std 2s.
+    uniform: fraction in [0, 1] of timesteps that are uniform even with log_snr, so that no noise level is neglected
 
-    Raises ValueError for a std or a fraction out of range, and if no timestep has a log-SNR near the mean.
+    ValueError for a std or a fraction out of range, and if no timestep has a log-SNR near the mean.
     """
     T = schedule.T
     even = torch.cat([torch.zeros(1, dtype=torch.float64), torch.full((T,), 1 / T, dtype=torch.float64)])
@@ -85,9 +83,6 @@ def sample_timesteps(distribution: Tensor, u: Tensor) -> Tensor:
 
 
 def stratified_uniform(n: int, generator: torch.Generator) -> Tensor:
-    """n stratified uniform random numbers: one in each interval [i/n, (i+1)/n), in random order: (n,) float64.
-
-    Timesteps sampled with them cover all noise levels in every batch.
-    """
+    """One uniform number in each interval [i/n, (i+1)/n), in random order, to cover all noise levels: (n,) float64."""
     u = (torch.arange(n) + torch.rand(n, generator=generator, dtype=torch.float64)) / n
     return u[torch.randperm(n, generator=generator)]

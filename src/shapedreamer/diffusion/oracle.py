@@ -51,8 +51,7 @@ def gaussian_mixture(means: Tensor, stds: Tensor, weights: Tensor, schedule: Sch
 def finite_data(images: Tensor, schedule: Schedule) -> Denoise:
     """The denoiser for N equally likely images (N, C, H, W): the ideal denoiser of a training set.
 
-    E[x₀ | x_t] is the mean of the images, weighted by exp(−‖x_t − α x_i‖² / 2σ²). A network that learned this function
-    would have memorised its data: sampling with it reproduces training images.
+    E[x₀ | x_t] is the mean of the images, weighted by exp(−‖x_t − α x_i‖² / 2σ²). Sampling with it reproduces them.
     """
     flat = images.flatten(1)
 

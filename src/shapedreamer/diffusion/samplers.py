@@ -1,20 +1,14 @@
 """Six samplers: each turns noise x_T into an image x_0 by calling a denoiser step after step.
 
-Each is a pure generator of `Step(t, x, x0)`:
+Each is a pure generator of `Step(t, x, x0)`; the same arguments give the same steps:
 
     denoise    (x_t (B, C, H, W), t (B,) int64) -> x̂₀; see denoiser.py
-    schedule   ᾱ_t for t = 0…T
     x_T        standard normal noise (B, C, H, W), or an image noised to the first timestep in `steps`
     steps      the number of denoiser calls, 1…T, spaced by schedule.step_times; or a list of timesteps decreasing to 0
-    generator  counter-based Noise, called as generator(t, like=x) in the step that leaves t; required if the sampler
-               adds noise
+    generator  counter-based Noise, called as generator(t, like=x) in a step that leaves t and adds noise
 
-A Step holds the timestep on which the step landed, the image there, and the prediction x̂₀ that led there. Every step
-goes from a timestep t to a timestep s < t. The last one lands on 0 and adds no noise. A sampler keeps no state between
-calls: the same arguments give the same steps. If `steps` or eta is out of range, or the generator is missing, it raises
-ValueError before the first denoiser call.
-
-Below, a = ᾱ_t at the start of a step, and b = ᾱ_s at its end.
+Every step goes from a timestep t, where a = ᾱ_t, to a timestep s < t, where b = ᾱ_s. The last lands on 0 and adds no
+noise. ValueError before the first denoiser call if `steps` or eta is out of range, or the generator is missing.
 """
 
 import itertools
@@ -33,12 +27,7 @@ from .schedule import Schedule, step_times
 
 
 class Step(NamedTuple):
-    """One step of a sampler.
-
-    t: the timestep on which it landed
-    x: the image there, (B, C, H, W)
-    x0: the prediction x̂₀ that led there, (B, C, H, W); of two predictions a step, the first
-    """
+    """The timestep t on which a step landed, the image x there, and the (first) prediction x̂₀ that led there."""
 
     t: int
     x: Tensor
@@ -46,6 +35,7 @@ class Step(NamedTuple):
 
 
 Steps = int | Sequence[int]
+Variance = Literal["posterior", "beta"]
 Sampler = Callable[..., Iterator[Step]]
 
 
@@ -55,7 +45,7 @@ def ddpm(
     x_T: Tensor,
     steps: Steps,
     *,
-    variance: Literal["posterior", "beta"] = "posterior",
+    variance: Variance = "posterior",
     generator: Noise,
 ) -> Iterator[Step]:
     """DDPM's ancestral sampling (Ho et al. 2020, algorithm 2): the mean of q(x_s | x_t, x̂₀) plus noise.
@@ -75,22 +65,14 @@ def ddpm(
 
 
 def ddim(
-    denoise: Denoise,
-    schedule: Schedule,
-    x_T: Tensor,
-    steps: Steps,
-    *,
-    eta: float = 0.0,
-    generator: Noise | None = None,
+    denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps, *, eta: float = 0.0, generator: Noise | None = None
 ) -> Iterator[Step]:
     """DDIM (Song et al. 2021, equations 12 and 16).
 
         x_s = √b x̂₀ + √(1−b−σ²) ε̂ + σ z,    σ = η √((1−b)/(1−a)) √(1−a/b),    z ~ N(0, 1)
 
-    ε̂ = (x_t − √a x̂₀)/√(1−a) is the noise in x_t if x̂₀ is its clean image, and σ is the standard deviation of the new
-    noise. (The paper writes α_t for our ᾱ_t.)
-
-    eta: η from 0 to 1; 0 adds no noise, and 1 is ddpm with the posterior variance
+    ε̂ = (x_t − √a x̂₀)/√(1−a) is the noise in x_t if x̂₀ is its clean image, and σ the standard deviation of new noise.
+    (The paper writes α_t for our ᾱ_t.) η = eta from 0 to 1: 0 adds no noise, 1 is ddpm with the posterior variance.
     """
     _check_eta(eta)
     x = x_T
@@ -108,23 +90,17 @@ def ddim(
 def heun(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps) -> Iterator[Step]:
     """Heun's second-order method (Karras et al. 2022, algorithm 1) for the probability-flow ODE. It adds no noise.
 
-    The ODE carries noise x_T to an image x_0. With √ᾱ_t = cos θ and √(1−ᾱ_t) = sin θ, the forward process is
-    x_t = cos θ x₀ + sin θ ε, and its derivative in θ is v = cos θ ε − sin θ x₀. The ODE follows the denoiser's
-    prediction of v from timestep T, where θ is close to π/2, down to θ = 0 (Salimans & Ho 2022, appendix D):
+    The ODE carries noise x_T to an image x_0. With √ᾱ_t = cos θ and √(1−ᾱ_t) = sin θ, x_t = cos θ x₀ + sin θ ε has the
+    derivative v in θ. The ODE follows its prediction from T, where θ is close to π/2, down to 0 (Salimans & Ho 2022,
+    appendix D). A step from θ to φ makes a DDIM step to x', then follows the average of the slopes at x and x':
 
         dx/dθ = v̂(x, θ) = cos θ ε̂ − sin θ x̂₀
-
-    A step from θ to φ first makes a DDIM step to x', which is exact if x̂₀ does not change on the way. It evaluates v̂
-    there, goes back to x, and follows the average of the two slopes:
-
         x' = cos(φ−θ) x + sin(φ−θ) v̂(x, θ),    x_s = x + (φ−θ) (v̂(x, θ) + v̂(x', φ))/2
 
-    Why θ: Karras et al. integrate over the noise level σ = tan θ, which is 157 at T for the linear schedule, and
-    infinite if ᾱ_T = 0. θ is never above π/2.
+    Karras et al. integrate over the noise level σ = tan θ instead, which is infinite if ᾱ_T = 0.
 
-    A step takes two denoiser calls. The last step takes one: v̂ is not defined at t = 0, so it is a DDIM step. An even
-    number of calls leaves one over, so the first step, where v̂ changes little, is a DDIM step too. In all, n calls make
-    n // 2 + 1 steps. If `steps` is a list of timesteps, each interval is one step, and only the last is a DDIM step.
+    A step takes two denoiser calls. The last one takes one: v̂ is not defined at t = 0, so it is a DDIM step. An even
+    number of calls leaves one over, so the first step, where v̂ changes little, is a DDIM step too.
     """
     x = x_T
     for t, s, calls in _two_call_steps(schedule, steps, last_calls=1):
@@ -139,26 +115,16 @@ def heun(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps) -> Ite
 
 
 def dpmpp_2m(
-    denoise: Denoise,
-    schedule: Schedule,
-    x_T: Tensor,
-    steps: Steps,
-    *,
-    eta: float = 0.0,
-    generator: Noise | None = None,
+    denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps, *, eta: float = 0.0, generator: Noise | None = None
 ) -> Iterator[Step]:
     """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): DDIM with x̂₀ extrapolated from the last two predictions.
 
         D = x̂₀ + h/(2h') (x̂₀ − x̂₀'),    x_s = √b D + √(1−b−σ²) ε̂ + σ z,    ε̂ = (x_t − √a D)/√(1−a)
 
     A DDIM step is exact if x̂₀ does not change during it. This solver assumes that x̂₀ changes linearly in
-    λ = log(√ᾱ/√(1−ᾱ)). It extrapolates the last two predictions to the middle of the step, and uses that value D. h is
-    the length of the step in λ; x̂₀' and h' belong to the previous step.
-
-    The first step has no previous one, and the last is infinitely long in λ: both use D = x̂₀. If ᾱ_T = 0, the first
-    step is infinitely long too, which gives D = x̂₀ in the second.
-
-    eta: η from 0 to 1, with the σ of ddim; 0 is algorithm 2, and 1 is the paper's SDE-DPM-Solver++(2M)
+    λ = log(√ᾱ/√(1−ᾱ)), and extrapolates the last two predictions to D, in the middle of the step. h is the length of
+    the step in λ; x̂₀' and h' belong to the previous step. The first step has none, and the last is infinitely long in
+    λ: both use D = x̂₀; so does the second if ᾱ_T = 0. σ is that of ddim, and eta = 1 the paper's SDE-DPM-Solver++(2M).
     """
     _check_eta(eta)
     x, x0_before, h_before = x_T, None, math.nan
@@ -186,8 +152,7 @@ def midpoint(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps) ->
     Euler's method on it is ddim with eta 0. This method makes such a step to m, the first timestep whose τ reaches
     the middle between t and s, and follows the slope it finds there from t to s.
 
-    A step takes two denoiser calls; for an odd number of calls the first step is an Euler step. A step between
-    neighbouring timesteps, which have no middle, is one of heun_line.
+    A step takes two denoiser calls; for an odd number of calls the first step is an Euler step.
     """
     x = x_T
     for t, s, calls in _two_call_steps(schedule, steps, last_calls=2):
@@ -206,19 +171,14 @@ def heun_line(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps) -
 
 
 SAMPLERS: dict[SamplerName, Sampler] = {
-    "ddpm": ddpm,
-    "ddim": ddim,
-    "heun": heun,
-    "dpmpp_2m": dpmpp_2m,
-    "midpoint": midpoint,
-    "heun_line": heun_line,
-}
+    "ddpm": ddpm, "ddim": ddim, "heun": heun, "dpmpp_2m": dpmpp_2m, "midpoint": midpoint, "heun_line": heun_line
+}  # fmt: skip
 
 
 def sample(steps: Iterator[Step]) -> Tensor:
     """The final image of a stream of steps: (B, C, H, W)."""
     for step in steps:
-        last = step
+        last = step  # keep one, not all
     return last.x
 
 

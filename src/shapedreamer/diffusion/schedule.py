@@ -70,8 +70,7 @@ class Schedule:
         """(√ᾱ_t, √(1−ᾱ_t)) with the dtype and device of the images `like`, shaped to multiply them.
 
         t: an int (returns two scalars), or one timestep for each image, (B,) int64 (returns two (B, 1, 1, 1) tensors).
-        Raises IndexError for a timestep outside 0…T, unless t is a tensor on a GPU: checking it there would make the
-        CPU wait.
+        IndexError for a timestep outside 0…T, unless t is on a GPU, where checking it would make the CPU wait.
         """
         key = (like.device, like.dtype)
         if key not in self._tables:  # computed in float64, cast once, and kept on each device
@@ -93,10 +92,7 @@ class Schedule:
 
 
 def from_beta(beta: Tensor) -> Schedule:
-    """The schedule in which step t = 1…T adds noise of variance β_t: ᾱ_t = (1−β₁) ⋯ (1−β_t).
-
-    beta: (T,) float64, β₁…β_T. All are in (0, 1), but β_T may be 1, which makes ᾱ_T = 0.
-    """
+    """ᾱ_t = (1−β₁) ⋯ (1−β_t): step t adds noise of variance β_t. beta: (T,) float64 in (0, 1); β_T may be 1."""
     return Schedule(torch.cat([beta.new_ones(1), (1 - beta).cumprod(0)]))
 
 
@@ -116,8 +112,7 @@ def cosine(T: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Schedule
 
         ᾱ_t = f(t)/f(0),    f(t) = cos²((t/T + s)/(1 + s) · π/2)
 
-    β_t is clipped to at most max_beta. This affects only the last timesteps, and keeps ᾱ_T above 0. UserError unless
-    1 ≤ T ≤ 100,000.
+    Clipping β_t to max_beta affects only the last timesteps, and keeps ᾱ_T above 0. UserError unless 1 ≤ T ≤ 100,000.
     """
     T = check_timesteps(T, "cosine")
     f = torch.cos((torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * torch.pi / 2) ** 2
@@ -127,8 +122,7 @@ def cosine(T: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Schedule
 def zero_terminal_snr(schedule: Schedule) -> Schedule:
     """Shift and scale √ᾱ so that ᾱ_T = 0 exactly and ᾱ₁ is unchanged (Lin et al. 2024, algorithm 1).
 
-    x_T is then pure noise, so predicting ε at T tells you nothing about the image. Use v- or x₀-prediction with such a
-    schedule.
+    x_T is then pure noise, so ε at T tells you nothing about the image: predict x₀, v or u.
     """
     root = schedule.alpha_bar.sqrt()
     first, last = root[1], root[-1]
@@ -172,8 +166,8 @@ SCHEDULES: dict[ScheduleName, Callable[[int], Schedule]] = {
 def step_times(T: int, steps: int) -> list[int]:
     """The timesteps of a sampler with `steps` steps, evenly spaced from T to 0: steps + 1 decreasing ints.
 
-    This is "trailing" spacing, t_i = round(T − i·T/steps) for i = 0…steps, which starts at T for any number of steps
-    (Lin et al. 2024, section 3.3). Raises ValueError unless 1 ≤ steps ≤ T.
+    This "trailing" spacing, t_i = round(T − i·T/steps), starts at T for any number of steps (Lin et al. 2024, section
+    3.3). ValueError unless 1 ≤ steps ≤ T.
     """
     if not 1 <= steps <= T:
         raise ValueError(f"steps must be between 1 and T = {T}, not {steps}")
@@ -183,9 +177,8 @@ def step_times(T: int, steps: int) -> list[int]:
 def cubic_times(T: int, steps: int) -> list[int]:
     """Like step_times, but evenly spaced in ∛t, so the steps get shorter towards t = 0.
 
-    t_i = round(T ((steps − i)/steps)³), except near 0: where these numbers would coincide, they are raised until all
-    differ. training/distillation.py explains why few-step models use this spacing; Song et al. 2021, appendix D.2, use
-    a quadratic one. Raises ValueError unless 1 ≤ steps ≤ T.
+    t_i = round(T ((steps − i)/steps)³), raised near 0 until all differ. training/distillation.py explains why few-step
+    models use this spacing; Song et al. 2021, appendix D.2, use a quadratic one. ValueError unless 1 ≤ steps ≤ T.
     """
     times = step_times(T, steps)
     for i in range(1, steps):
@@ -203,10 +196,8 @@ def log_snr_times(schedule: Schedule, steps: int, start: int | None = None) -> l
     """Like step_times, but evenly spaced in log-SNR, and from timestep `start` (default T) to 0.
 
     The interval from the log-SNR of `start`, or from LOG_SNR[0] if that is higher, to LOG_SNR[1] is cut into `steps`
-    equal parts. The timesteps between `start` and 0 are those nearest to the cuts, moved where necessary so that all
-    differ. With even spacing in t and the cosine schedule, more than half of the timesteps have a log-SNR between −2
-    and 2; here a third do. Karras et al. 2022, section 3, also space timesteps by noise level. Raises ValueError unless
-    1 ≤ steps ≤ start ≤ T.
+    equal parts; the timesteps are those nearest to the cuts, moved until all differ. (Karras et al. 2022, section 3,
+    also space timesteps by noise level.) ValueError unless 1 ≤ steps ≤ start ≤ T.
     """
     start = schedule.T if start is None else start
     if not 1 <= steps <= start <= schedule.T:
