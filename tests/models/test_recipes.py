@@ -31,8 +31,7 @@ from shapedreamer.models.recipes import (
 )
 from shapedreamer.networks.context_unet import ContextUnet
 from shapedreamer.networks.unet import UNet
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+from tests.recipe_data import data_for
 
 
 def test_the_textbook_recipe_has_the_settings_of_ddpm() -> None:
@@ -57,20 +56,7 @@ def test_network_configs_have_the_arguments_and_defaults_of_their_networks() -> 
 def test_every_recipe_fits_its_data_and_round_trips_through_json(
     name: RecipeName, textbook: bool, tmp_path: Path
 ) -> None:
-    data = None
-    if name in ("mnist", "fashion_mnist"):
-        data = SHARED / name
-        if not data.exists():
-            pytest.skip(f"the real data are not in {data}")
-    if name == "folder":
-        data = tmp_path
-        rng = np.random.default_rng(0)
-        for kind in "ab":
-            (tmp_path / kind).mkdir()
-            np.save(tmp_path / kind / "images.npy", rng.integers(0, 256, (20, 30, 20, 3), np.uint8))
-    if name == "patterns":
-        pytest.importorskip("cv2")
-    recipe = get_recipe(name, textbook=textbook, data=data, samples=30)
+    recipe = get_recipe(name, textbook=textbook, data=data_for(name, tmp_path), samples=30)
     images, held_out = recipe.make_data()
     bound = recipe.bind_data(images)
     assert bound.bind_data(images) == bound

@@ -21,13 +21,16 @@ from torch import Tensor
 
 from shapedreamer.common import progress
 from shapedreamer.common.errors import UserError
+from shapedreamer.common.names import RecipeName
 from shapedreamer.data.files import folder
 from shapedreamer.diffusion import oracle
 from shapedreamer.diffusion.loss import denoising_loss, timestep_distribution
 from shapedreamer.diffusion.process import to_eps
 from shapedreamer.models.checkpoint import load_checkpoint, load_optimizers, read_config, read_metrics
-from shapedreamer.models.recipes import FolderData, NoiseLevels, Recipe, shapes
+from shapedreamer.models.model import load
+from shapedreamer.models.recipes import RECIPES, FolderData, NoiseLevels, Recipe, get_recipe, shapes
 from shapedreamer.training.loop import ORDER, epoch_order, held_out_batch, learning_rate, seeded, train, training_batch
+from tests.recipe_data import data_for
 from tests.tiny import CONDITIONAL, SMALL, TINY, TUNED
 
 DATA = TINY.make_data()[0]
@@ -468,6 +471,18 @@ def test_the_command_line_and_python_give_the_same_bits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("timesteps", [1, 2])
 def test_the_shortest_schedules_train(timesteps: int, tmp_path: Path) -> None:
     assert train(replace(TUNED, timesteps=timesteps, epochs=1), tmp_path).schedule.T == timesteps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains_and_samples_with_flow_matching(name: RecipeName, tmp_path: Path) -> None:
+    data, flow = data_for(name, tmp_path / "images"), {"schedule": "flow", "prediction": "flow"}
+    recipe = get_recipe(name, data=data, samples=4, batch_size=4, epochs=1, **flow)
+    model = load(train_quietly(recipe, tmp_path / "run"))
+    assert (model.prediction, model.schedule.alpha_bar[-1].item()) == ("flow", 0)
+    images = model.sample(1, sampler="midpoint", steps=2)
+    assert images.isfinite().all()
+    assert images.abs().max() <= 1
 
 
 def test_noise_levels_outside_of_the_schedule_are_an_error(tmp_path: Path) -> None:

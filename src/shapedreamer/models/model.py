@@ -159,7 +159,13 @@ class Model:
             arguments["generator"] = noise
         if sampling.sampler in WITH_ETA:
             arguments["eta"] = sampling.eta
-        return partial(SAMPLERS[sampling.sampler], **arguments)
+        sampler = partial(SAMPLERS[sampling.sampler], **arguments)
+        return partial(self._in_range, sampler) if sampling.sampler == "midpoint" else sampler
+
+    def _in_range(self, sampler: Sampler, denoise: Denoise, *, x_T: Tensor) -> Iterator[Step]:
+        """The steps of a sampler that ends on an extrapolated image, which is clipped to the range of the data."""
+        for step in sampler(denoise, x_T=x_T):
+            yield step if step.t > 0 else step._replace(x=step.x.clamp(self.spec.low, self.spec.high))
 
     def resolve_sampling(self, options: SampleOptions) -> Sampling:
         """The options with None replaced by the model's defaults. Another sampler than the default one gets eta 0."""

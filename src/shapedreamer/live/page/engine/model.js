@@ -97,7 +97,7 @@ export class Model {
         const unconditional = await predict(null);
         x0 = sum(1 - guidance, unconditional, guidance, await predict(vectors));
       }
-      return x0.map((value) => Math.min(Math.max(value, -1), 1));
+      return clip(x0);
     };
   }
 
@@ -198,7 +198,7 @@ export class Model {
         x = /** @type {Step} */ (step.value).next;
       }
     }
-    return /** @type {Float32Array} */ (restoreKept(x)); // again, because the samplers' arithmetic rounds
+    return clip(restoreKept(x)); // restored again, because the samplers' arithmetic rounds
   }
 }
 
@@ -218,9 +218,15 @@ function toX0(prediction, output, x, alphaBar) {
   return sum(alpha, x, -sigma, output);
 }
 
-/** The images after the last step. @param {AsyncGenerator<Step, void, void>} steps */
+/** Values in [−1, 1]. @param {Floats} x */
+function clip(x) {
+  return /** @type {Float32Array} */ (x.map((value) => Math.min(Math.max(value, -1), 1)));
+}
+
+/** The images after the last step, clipped: midpoint ends on an extrapolation. @param {AsyncGenerator<Step, void, void>} steps */
 async function lastImages(steps) {
-  let x;
+  /** @type {Floats} */
+  let x = new Float32Array();
   for await (const step of steps) x = step.next;
-  return /** @type {Float32Array} */ (x);
+  return clip(x);
 }
