@@ -30,12 +30,10 @@ def denoising_loss(
 def loss_weight(weight: Weight, prediction: Prediction, schedule: Schedule, gamma: float = 5.0) -> Tensor:
     """The weight of each timestep in the loss: (T+1,) float64.
 
-    "simple" is 1 everywhere. "min_snr" (Hang et al. 2023) weights the error of x̂₀ by min(SNR, γ), so that the easy
-    timesteps with little noise do not dominate. The errors of all predictions are proportional,
+    "simple" is 1 everywhere. "min_snr" (Hang et al. 2023) weights the error of x̂₀ by min(SNR, γ), so that timesteps
+    with little noise do not dominate. For other predictions the weight is divided by the factor of their error:
 
-        ‖x̂₀ − x₀‖² = ‖ε̂ − ε‖² / SNR = ‖v̂ − v‖² / (SNR + 1) = ‖û − u‖² / (√SNR + 1)²,
-
-    so the weight is min(SNR, γ), divided by the same factor as the error.
+        ‖x̂₀ − x₀‖² = ‖ε̂ − ε‖² / SNR = ‖v̂ − v‖² / (SNR + 1) = ‖û − u‖² / (√SNR + 1)²
     """
     if weight == "simple":
         return torch.ones_like(schedule.alpha_bar)

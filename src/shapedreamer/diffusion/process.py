@@ -24,8 +24,7 @@ def transition(x_s: Tensor, s: int, t: int, eps: Tensor, schedule: Schedule) -> 
 
         x_t = √(ᾱ_t/ᾱ_s) x_s + √(1 − ᾱ_t/ᾱ_s) ε
 
-    s = t − 1 is one step of the Markov chain (Ho et al. 2020, equation 2). eps is drawn from N(0, 1). Raises IndexError
-    unless 0 ≤ s < t ≤ T.
+    s = t − 1 is one step of the Markov chain (Ho et al. 2020, equation 2). IndexError unless 0 ≤ s < t ≤ T.
     """
     _check_order(s, t, schedule)
     ratio = (schedule.alpha_bar[t] / schedule.alpha_bar[s]).item()
@@ -39,7 +38,7 @@ def posterior(x0: Tensor, x_t: Tensor, t: int, s: int, schedule: Schedule) -> tu
 
         mean = √ᾱ_s β / (1−ᾱ_t) · x₀ + √(1−β) (1−ᾱ_s) / (1−ᾱ_t) · x_t,    variance = (1−ᾱ_s) / (1−ᾱ_t) · β
 
-    At s = 0 the mean is x₀ and the variance is exactly 0. Raises IndexError unless 0 ≤ s < t ≤ T.
+    At s = 0 the mean is x₀ and the variance is exactly 0. IndexError unless 0 ≤ s < t ≤ T.
     """
     _check_order(s, t, schedule)
     a_t, a_s = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()

@@ -7,6 +7,7 @@ makes t = 0 the clean image, so the step to it needs no special case. Tables are
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,15 +19,10 @@ from ..common.values import as_float, as_int
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """A noise schedule, given by its ᾱ_t for t = 0…T.
-
-    alpha_bar: (T+1,) float64, strictly decreasing from alpha_bar[0] = 1, and never below 0; else ValueError
-    """
+    """A noise schedule: alpha_bar, (T+1,) float64, decreases strictly from 1 and never below 0; else ValueError."""
 
     alpha_bar: Tensor
-    _tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = field(
-        default_factory=dict, init=False, repr=False
-    )
+    _tables: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         a = self.alpha_bar
@@ -75,10 +71,8 @@ class Schedule:
         key = (like.device, like.dtype)
         if key not in self._tables:  # computed in float64, cast once, and kept on each device
             with torch.inference_mode(False):  # training must be able to use a table made while sampling
-                self._tables[key] = (
-                    self.alpha_bar.sqrt().to(like.dtype).to(like.device),
-                    (1 - self.alpha_bar).sqrt().to(like.dtype).to(like.device),
-                )
+                alpha, sigma = self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt()
+                self._tables[key] = (alpha.to(like.dtype).to(like.device), sigma.to(like.dtype).to(like.device))
         alpha, sigma = self._tables[key]
         if isinstance(t, int):
             if not 0 <= t <= self.T:  # a negative index would silently wrap around
@@ -98,10 +92,7 @@ def from_beta(beta: Tensor) -> Schedule:
 
 @torch_defaults()
 def linear(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
-    """The linear schedule: β_t grows linearly from beta_start at t = 1 to beta_end at T (Ho et al. 2020, section 4).
-
-    UserError unless 1 ≤ T ≤ 70,000.
-    """
+    """β_t grows linearly from beta_start at 1 to beta_end at T ≤ 70,000, else UserError (Ho et al. 2020, section 4)."""
     T = check_timesteps(T, "linear")
     return from_beta(torch.linspace(beta_start, beta_end, T, dtype=torch.float64))
 
@@ -156,11 +147,8 @@ def check_timesteps(T: int, name: ScheduleName) -> int:
 
 
 SCHEDULES: dict[ScheduleName, Callable[[int], Schedule]] = {
-    "linear": linear,
-    "cosine": cosine,
-    "linear_zero_snr": linear_zero_snr,
-    "flow": flow,
-}
+    "linear": linear, "cosine": cosine, "linear_zero_snr": linear_zero_snr, "flow": flow
+}  # fmt: skip
 
 
 def step_times(T: int, steps: int) -> list[int]:
