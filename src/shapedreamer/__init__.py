@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from . import conformance
     from .common.errors import UserError
     from .common.noise import Noise
-    from .diffusion import oracle, process, samplers, schedule
+    from .diffusion import masked, oracle, process, samplers, schedule
     from .diffusion.denoiser import Denoiser, clipped, guided
     from .evaluation.doctor import diagnose
     from .evaluation.evaluator import evaluate
@@ -53,6 +53,7 @@ __all__ = [
     "explore",
     "guided",
     "load",
+    "masked",
     "oracle",
     "plot",
     "process",
@@ -65,6 +66,7 @@ __all__ = [
 ]
 _MODULES = {
     "conformance": "conformance",
+    "masked": "diffusion.masked",
     "oracle": "diffusion.oracle",
     "process": "diffusion.process",
     "recipes": "models.recipes",

@@ -120,7 +120,12 @@ def test_options_of_settings() -> None:
         ("num", True, "settings.num must be a valid integer, not True"),
         ("num", 1.0, "settings.num must be a valid integer, not 1.0"),
         ("num", "4", "settings.num must be a valid integer, not '4'"),
-        ("sampler", "DDIM", "settings.sampler must be 'ddpm', 'ddim', 'heun' or 'dpmpp_2m', not 'DDIM'"),
+        (
+            "sampler",
+            "DDIM",
+            "settings.sampler must be 'ddpm', 'ddim', 'heun', 'dpmpp_2m', 'masked_ancestral', 'masked_random' or "
+            "'masked_confidence', not 'DDIM'",
+        ),
         ("sampler", ["ddim"], "settings.sampler must be"),
         ("steps", 0, "settings.steps must be at least 1, not 0"),
         ("steps", 51, "settings.steps must be at most 50, not 51"),

@@ -267,7 +267,11 @@ def test_a_model_takes_its_default_sampling_from_the_recipe(run: Path, tmp_path:
 
 def test_invalid_options_are_rejected(model: Model, tmp_path: Path) -> None:
     for invalid, message in (
-        ({"sampler": "euler"}, "unknown sampler 'euler'; choose one of ddpm, ddim, heun, dpmpp_2m"),
+        (
+            {"sampler": "euler"},
+            "unknown sampler 'euler'; choose one of ddpm, ddim, heun, dpmpp_2m, masked_ancestral, masked_random, "
+            "masked_confidence",
+        ),
         ({"steps": 51}, "steps must be between 1 and 50, not 51"),
         ({"steps": 0}, "steps must be between 1 and 50, not 0"),
         ({"num": 0}, "num must be at least 1, not 0"),

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from ..common.names import DeviceName, Prediction, RecipeName, ScheduleName
+from ..common.names import DeviceName, Prediction, Process, RecipeName, ScheduleName
 from .options import Images
 
 
@@ -22,6 +22,7 @@ def run(
     samples: Annotated[int | None, _recipe("INT")] = None,
     batch_size: Annotated[int | None, _recipe("INT")] = None,
     lr: Annotated[float | None, _recipe("FLOAT")] = None,
+    process: Annotated[Process | None, _recipe("{gaussian,masked}")] = None,
     timesteps: Annotated[int | None, _recipe("INT")] = None,
     schedule: Annotated[ScheduleName | None, _recipe("{linear,cosine,linear_zero_snr,flow}")] = None,
     prediction: Annotated[Prediction | None, _recipe("{eps,x0,v,flow}")] = None,
@@ -50,6 +51,7 @@ def run(
         samples: Images per epoch.
         batch_size: Images per step.
         lr: Learning rate.
+        process: gaussian adds noise to the images; masked hides pixels, for shapes and patterns.
         timesteps: Number of timesteps T.
         schedule: Noise schedule.
         prediction: What the network predicts.
@@ -83,6 +85,7 @@ def run(
                 samples=samples,
                 batch_size=batch_size,
                 lr=lr,
+                process=process,
                 timesteps=timesteps,
                 schedule=schedule,
                 prediction=prediction,

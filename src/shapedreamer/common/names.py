@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+Process = Literal["gaussian", "masked"]
 Prediction = Literal["eps", "x0", "v", "flow"]
 ScheduleName = Literal["linear", "cosine", "linear_zero_snr", "flow"]
 ZERO_SNR: tuple[ScheduleName, ...] = ("linear_zero_snr", "flow")  # schedules whose x_T is pure noise: ᾱ_T = 0
@@ -18,6 +19,9 @@ OptimizerName = Literal["adamw", "muon"]
 SamplerName = Literal["ddpm", "ddim", "heun", "dpmpp_2m", "midpoint", "heun_line"]
 WITH_ETA: tuple[SamplerName, ...] = ("ddim", "dpmpp_2m")  # samplers with an eta parameter
 TWO_CALLS: tuple[SamplerName, ...] = ("heun", "midpoint", "heun_line")  # samplers that make two network calls a step
+MaskedSamplerName = Literal["masked_ancestral", "masked_random", "masked_confidence"]
+MASKED_WITH_ETA: tuple[MaskedSamplerName, ...] = ("masked_ancestral",)
+AnySamplerName = Literal[SamplerName, MaskedSamplerName]
 Spacing = Literal["even", "cubic", "log_snr"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32"]

@@ -6,6 +6,7 @@
     loss       the training objective
     samplers   DDPM, DDIM, Heun, DPM-Solver++(2M)
     oracle     denoisers that are known exactly, without a network
+    masked     another process for black-and-white images: it hides pixels instead of adding noise
 
 It imports only `common`.
 """

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..common.device import pick_device
 from ..common.errors import UserError
-from ..common.names import DeviceName, SamplerName
+from ..common.names import AnySamplerName, DeviceName
 from ..common.processes import SINGLE, Group, connect
 from ..data.spec import Dataset
 from ..diffusion.samplers import sample
@@ -82,7 +82,7 @@ class Evaluation:
     data: str
     num: int
     seed: int
-    sampler: SamplerName
+    sampler: AnySamplerName
     steps: int
     eta: float
     guidance: float

@@ -35,9 +35,10 @@ def model_card(model: Model, library: str, usage: str, notes: Sequence[str], shi
     title = f"{shipped or spec.name}, {spec.height}x{spec.width}"
     parameters = sum(parameter.numel() for parameter in model.network.parameters())
     conditional = "class-conditional" if model.labels is not None else "unconditional"
+    predicted = "a logit for each hidden pixel" if model.is_masked else PREDICTIONS[model.prediction]
     facts = [
         f"{conditional} diffusion model of images ({spec.channels}, {spec.height}, {spec.width})",
-        f"{type(model.network).__name__}, {parameters:,} parameters, which predicts {PREDICTIONS[model.prediction]}",
+        f"{type(model.network).__name__}, {parameters:,} parameters, which predicts {predicted}",
         f"trained with timesteps 1 to {model.schedule.T}",
     ]
     if model.labels is not None:

@@ -12,8 +12,9 @@ network, so `denoise` works with every sampler. Other programs read the file dir
     label  (B, L) float32          label vectors, in class-conditional networks only; zeros mean unconditional
 
 and its output is `prediction` (B, C, H, W) float32. The batch size B is free. The file's metadata holds everything else
-needed for sampling: "prediction" (what the network predicts: eps, x0 or v), "T", "alpha_bar" (T + 1 numbers, as JSON)
-and "data" (the DataSpec, as JSON). What the exporter adds, such as source lines and paths on this machine, is removed.
+needed for sampling: "prediction" (what the network predicts: eps, x0, v, or logit for a masked model), "T", "alpha_bar"
+(T + 1 numbers, as JSON) and "data" (the DataSpec, as JSON). What the exporter adds, such as source lines and paths on
+this machine, is removed.
 
 With sampler=True, one run of the file does all of sampling. Then its inputs are
 
@@ -45,7 +46,7 @@ from torch import Tensor
 from ..common.device import torch_defaults
 from ..common.errors import UserError, require
 from ..common.files import new_folder, write_atomic
-from ..common.names import Prediction, WeightPrecision
+from ..common.names import Prediction, Process, WeightPrecision
 from ..common.values import as_choice, as_int, as_path
 from ..data.spec import DataSpec
 from ..diffusion.schedule import Schedule
@@ -64,6 +65,7 @@ PRECISIONS: dict[WeightPrecision, str] = {
     "half": "float16",
     "int8": "8-bit integers, with a scale for each output channel",
 }
+LOGIT = "logit"  # what the network of a masked model outputs for each pixel, as the metadata calls it
 _ALPHA_BAR, _DATA, _PREDICTION = TypeAdapter(list[float]), TypeAdapter(DataSpec), TypeAdapter[Prediction](Prediction)
 
 
@@ -117,7 +119,7 @@ def to_onnx(
         part.ClearField("metadata_props")  # source files and line numbers
     graph.ClearField("value_info")  # shapes of intermediate results, which readers infer anyway
     for key, value in {
-        "prediction": model.prediction,
+        "prediction": LOGIT if model.is_masked else model.prediction,
         "T": str(model.schedule.T),
         "alpha_bar": json.dumps(model.schedule.alpha_bar.tolist()),
         "data": _DATA.dump_json(model.spec).decode(),
@@ -196,8 +198,9 @@ class OnnxNetwork:
 
     threads: number of threads; None for one per core
 
-    The attributes `schedule`, `prediction` and `spec` come from the file. To get a denoiser, write
-    `Denoiser(with_label(network, label), network.schedule, network.prediction)`.
+    The attributes `process`, `schedule`, `prediction` and `spec` come from the file. To get a denoiser, write
+    `Denoiser(with_label(network, label), network.schedule, network.prediction)`, or for the process "masked"
+    `masked.denoiser(with_label(network, label))`.
 
     UserError if the extra `export` is not installed, or if the file is missing, damaged or not written by to_onnx.
     """
@@ -218,7 +221,8 @@ class OnnxNetwork:
             raise UserError(f"{path} is damaged or not an ONNX file ({error}); export the model again") from None
         metadata = self._session.get_modelmeta().custom_metadata_map
         try:
-            self.prediction = _PREDICTION.validate_python(metadata["prediction"])
+            self.process: Process = "masked" if metadata["prediction"] == LOGIT else "gaussian"
+            self.prediction = "x0" if self.process == "masked" else _PREDICTION.validate_python(metadata["prediction"])
             self.schedule = Schedule(torch.tensor(_ALPHA_BAR.validate_json(metadata["alpha_bar"]), dtype=torch.float64))
             self.spec = _DATA.validate_json(metadata["data"])
         except (KeyError, ValueError):

@@ -27,7 +27,9 @@ COLUMNS = ("t", "x0_from_x", "x0_from_output", "extrapolation", "x_from_x", "x_f
 
 
 def check_sampler(sampling: Sampling) -> None:
-    """UserError for a sampler whose steps make two calls."""
+    """UserError for a sampler whose steps make two calls, and for those of masked models."""
+    if sampling.sampler.startswith("masked_"):
+        raise UserError(f"the sampler {sampling.sampler} cannot be exported; export the network alone")
     if sampling.sampler in TWO_CALLS:
         raise UserError(f"the sampler {sampling.sampler} cannot be exported; choose another, as in `sampler='ddim'`")
 

@@ -185,6 +185,8 @@ def _check_exportable(model: Model, sampling: Sampling) -> None:
     """UserError that names what has no counterpart in Diffusers."""
     network, spec, kind = model.network, model.spec, type(model.network).__name__
     lacks = "Diffusers has no counterpart for"
+    if model.is_masked:
+        raise UserError(f"{lacks} the masked process of this model; export it to ONNX instead")
     if not isinstance(network, UNet):
         raise UserError(f"{lacks} the network {kind} of this model; only a UNet can be exported, or use ONNX")
     if network.time_at == "bottleneck":

@@ -15,6 +15,7 @@ from ..common.errors import UserError
 from ..common.names import DeviceName, Which
 from ..common.noise import Noise
 from ..common.values import as_path
+from ..diffusion import masked
 from ..diffusion.samplers import Step, ddpm, sample
 from ..models.model import Model, load
 from ..models.options import SampleOptions
@@ -55,6 +56,12 @@ def default_samplers(T: int) -> list[str]:
     return [f"ddpm:{T}", f"ddim:{min(20, T)}", f"dpmpp_2m:{min(10, T)}", f"heun:{min(10, T)}"]
 
 
+def masked_samplers(T: int) -> list[str]:
+    """What to compare by default for a masked model: many steps, fewer steps, and hiding pixels again."""
+    few, many = min(16, T), min(128, T)
+    return [f"masked_ancestral:{many}", *(f"{name}:{few}" for name in masked.SAMPLERS), f"masked_ancestral:{few}:0.1"]
+
+
 def compare_samplers(
     model: Model,
     samplers: Sequence[str],
@@ -75,6 +82,8 @@ def _rows(
     model: Model, rows: Sequence[SampleOptions], num: int, options: SampleOptions, without_noise: bool = False
 ) -> list[Row]:
     """A row of images for each sampler; None stands for the model's own sampler."""
+    if without_noise:
+        model.check_gaussian("a row without noise")
     denoise, x_T = model.denoiser_for(num, options), model.noise(num, options.seed)
     names = [_name(model.resolve_sampling(row)) for row in rows]
     runs = [
@@ -93,7 +102,7 @@ def compare_epochs(
     run: str | Path,
     epochs: Sequence[int],
     num: int,
-    sampler: str,
+    sampler: str | None,
     options: SampleOptions = SampleOptions(),
     which: Which = "ema",
     device: DeviceName = "auto",
@@ -110,8 +119,12 @@ def compare_epochs(
                 "(training with `save_every=N` keeps one every N epochs)"
             )
     models = (load(stored[epoch], which, device) for epoch in epochs)
-    rows = (compare_samplers(model, [sampler], num, options)[0] for model in models)
+    rows = (compare_samplers(model, [sampler or _usual_sampler(model)], num, options)[0] for model in models)
     return [row._replace(name=f"epoch {epoch}") for epoch, row in zip(epochs, rows, strict=True)]
+
+
+def _usual_sampler(model: Model) -> str:
+    return f"masked_ancestral:{min(64, model.schedule.T)}" if model.is_masked else "ddim:20"
 
 
 def stored_epochs(run: Path) -> dict[int, Path]:
@@ -151,11 +164,12 @@ def compare(
         if without_noise:
             raise UserError("`without_noise=True` and `epochs` do not work together; leave one out")
         run = as_path("models", several[0])
-        return compare_epochs(run, epochs, num, samplers[0] if samplers else "ddim:20", options, which, device)
+        return compare_epochs(run, epochs, num, samplers[0] if samplers else None, options, which, device)
     loaded = [model if isinstance(model, Model) else load(model, which, device) for model in several]
     if len(loaded) == 1:
         model = loaded[0]
-        return compare_samplers(model, samplers or default_samplers(model.schedule.T), num, options, without_noise)
+        defaults = masked_samplers if model.is_masked else default_samplers
+        return compare_samplers(model, samplers or defaults(model.schedule.T), num, options, without_noise)
     if without_noise:
         raise UserError("`without_noise=True` works with one model only; leave it out")
     shapes = {(model.spec.channels, model.spec.height, model.spec.width) for model in loaded}

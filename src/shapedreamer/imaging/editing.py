@@ -28,7 +28,7 @@ from ..data.arrays import Arrays
 from ..data.limits import check_picture
 from ..data.spec import DataSpec
 from ..diffusion.denoiser import Denoise, inpainted
-from ..diffusion.process import diffuse, transition
+from ..diffusion.process import transition
 from ..diffusion.samplers import Step, sample
 from ..models.model import Model, load
 from ..models.options import SampleOptions
@@ -91,6 +91,7 @@ def interpolate(
     """
     if frames < 2:
         raise UserError(f"frames must be at least 2, not {frames}")
+    model.check_gaussian("interpolation between the noise of two seeds")
     x = model.noise(num, options.seed)
     model.noise(num, to)  # raises for a seed out of range
     denoise = model.denoiser_for(num, options)
@@ -173,8 +174,7 @@ def variation_plan(model: Model, image: Tensor, t: int, num: int, options: Sampl
     if not 1 <= t <= model.schedule.T:
         raise UserError(f"creativity is a timestep between 1 and T = {model.schedule.T}, not {t}")
     steps = model.resolve_sampling(options).steps
-    eps = model.noise(num, options.seed, first)
-    x_t = diffuse(image.to(eps), t, eps, model.schedule)
+    x_t = model.diffuse(image.expand(model.check_num(num), -1, -1, -1), t, options.seed, first)
     return (yield Leg(x_t, model.times(min(steps, t), t), Noise(options.seed, first)))
 
 
@@ -258,7 +258,13 @@ def inpainting_plan(model: Model, image: Tensor, keep: Tensor, num: int, options
     decided much by then. So each step is repeated INPAINT_REPEATS times, adding the step's noise back in between, until
     the hole agrees. With an exact denoiser of two images that differ only in the hole, one pass finds the right image
     in 3 of 4 cases, ten repeats in 96 of 100.
+
+    A masked model needs no repeats: the kept pixels are visible from the start, and the network sees them as they are.
     """
+    if model.is_masked:
+        x = torch.where(keep.to(model.device), model.fit(image).expand(model.check_num(num), -1, -1, -1), 0.0)
+        times = model.times(model.resolve_sampling(options).steps)
+        return (yield Leg(x, times, Noise(options.seed, RENOISE_OFFSET)))
     x = model.noise(num, options.seed, RENOISE_OFFSET)
     for t, s in pairwise(model.times(model.resolve_sampling(options).steps)):
         repeats = INPAINT_REPEATS if s else 1
@@ -282,7 +288,7 @@ def inpaint(
 
     on_step: called with every Step from noise to image
     """
-    denoise = inpainted(model.denoiser_for(num, options), image.to(model.device), keep.to(model.device))
+    denoise = inpainted(model.denoiser_for(num, options), model.fit(image), keep.to(model.device))
     return run_plan(model, inpainting_plan(model, image, keep, num, options), denoise, options, on_step)
 
 

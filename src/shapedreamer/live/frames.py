@@ -139,7 +139,7 @@ def varying(model: Model, image: Tensor, t: int, num: int, options: SampleOption
 
 def inpainting(model: Model, image: Tensor, keep: Tensor, num: int, options: SampleOptions) -> Denoising[Tensor]:
     """The result of imaging.editing.inpaint."""
-    image, keep = image.to(model.device), keep.to(model.device)
+    image, keep = model.fit(image), keep.to(model.device)
     plan = inpainting_plan(model, image, keep, num, options)
     return run_plan(model, plan, options, lambda denoise: inpainted(denoise, image, keep))
 

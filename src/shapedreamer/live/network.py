@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..diffusion import masked
 from ..diffusion.denoiser import Denoiser
 from ..export.onnx import OnnxNetwork, to_onnx
 from ..models.model import Model
@@ -74,12 +75,16 @@ def denoise(requests: Sequence[Request], model: Model, network: Network) -> list
     if model.labels is not None:  # zeros are the unconditional label
         zeros = x.new_zeros(len(x), model.labels.shape[1])
         labels = torch.cat([zeros[: len(request.x_t)] if label is None else label for request, label in rows])
-    denoiser = Denoiser(lambda x, t: network(x, t, labels), model.schedule, model.prediction)
-    outputs = iter(denoiser(x, t).split([len(request.x_t) for request, _ in rows]))
+    if model.is_masked:
+        output = network(x, torch.zeros_like(t), labels)  # logits
+    else:
+        output = Denoiser(lambda x, t: network(x, t, labels), model.schedule, model.prediction)(x, t)
+    outputs = iter(output.split([len(request.x_t) for request, _ in rows]))
     predictions = []
     for request in requests:
         x0 = next(outputs)
         if len(request.passes) == 2:
             x0 = x0 + request.guidance * (next(outputs) - x0)
-        predictions.append(x0.clamp(model.spec.low, model.spec.high))
+        low, high = model.spec.low, model.spec.high
+        predictions.append(masked.to_x0(x0, request.x_t) if model.is_masked else x0.clamp(low, high))
     return predictions

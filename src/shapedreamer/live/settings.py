@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails, from_json
 from torch import Tensor
 
 from ..common.errors import UserError
-from ..common.names import SamplerName
+from ..common.names import AnySamplerName
 from ..models import zoo
 from ..models.model import Model
 from ..models.options import SampleOptions
@@ -29,6 +29,7 @@ MAX_STEPS = 50
 NUMS = (1, 4, 16)  # images per frame
 MAX_TURBO_STEPS = 8  # a model with at most this many default steps is called turbo
 DEFAULT_NOISE = 0.8  # fraction of noise in the variance of x_t, for the default creativity
+DEFAULT_HIDDEN = 0.95  # fraction of hidden pixels: the default creativity of masked models
 MAX_ERROR_LENGTH = 400  # characters
 MAX_TEXT_BYTES = 16_384  # of a message, without its image
 
@@ -77,7 +78,7 @@ class Settings(_Strict):
     model: str
     seed: Annotated[str, AfterValidator(_check_seed)]
     num: Annotated[int, AfterValidator(_check_num)]  # Literal[1, 4, 16] would accept True and 1.0 as 1
-    sampler: SamplerName
+    sampler: AnySamplerName
     steps: Steps
     eta: Eta
     guidance: Annotated[float, Field(ge=-10, le=10)]
@@ -118,7 +119,7 @@ class TraceMessage(_Strict):
 
     type: Literal["trace"]
     id: Id
-    sampler: SamplerName
+    sampler: AnySamplerName
     steps: Steps
     eta: Eta
 
@@ -237,6 +238,7 @@ def _decode_bytes(field: str, text: str, length: int, formula: str) -> Tensor:
 def model_info(name: str, model: Model) -> dict[str, object]:
     """What the page needs to know about a model to offer it and to explain its sampling steps."""
     spec, alpha_bar = model.spec, model.schedule.alpha_bar
+    process = {"process": model.process} if model.is_masked else {}  # left out in the files of older sites, too
     return {
         "name": name,
         "about": zoo.card(name).about if name in zoo.names() else f"a model of {spec.name}",
@@ -250,16 +252,18 @@ def model_info(name: str, model: Model) -> dict[str, object]:
         "sampling": asdict(model.sampling),
         "creativity": _default_creativity(model),
         "turbo": model.sampling.steps <= MAX_TURBO_STEPS,
+        **process,
     }
 
 
 def _default_creativity(model: Model) -> int:
-    """The first timestep where the fraction of noise reaches DEFAULT_NOISE.
+    """The first timestep where the fraction of noise reaches DEFAULT_NOISE, or that of hidden pixels DEFAULT_HIDDEN.
 
     For few-step models, the next lower timestep they were trained at. In between, their predictions are too dark: after
     a hundred frames, 1 picture in 13 would be black and stay so.
     """
-    t = int((model.schedule.alpha_bar[:-1] > 1 - DEFAULT_NOISE).sum())
+    level = DEFAULT_HIDDEN if model.is_masked else DEFAULT_NOISE
+    t = int((model.schedule.alpha_bar[:-1] > 1 - level).sum())
     if model.sampling.spacing != "cubic":
         return t
     return next(s for s in model.times(min(MAX_TURBO_STEPS, model.schedule.T)) if s <= t)

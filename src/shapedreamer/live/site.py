@@ -119,6 +119,7 @@ def build_site(out: str | Path, models: Sequence[str] = (), runtime: str | Path 
         infos, descriptions = [], []
         for name, run in runs.items():
             model = load(run, device="cpu")
+            model.check_gaussian(f"the page in the browser, which would sample from {run},")
             infos.append(model_info(name, model))
             trained_on = zoo.card(name).data if find_checkpoint(run) == zoo.path(name) else model.spec.name
             descriptions.append(f"- {name}: {infos[-1]['about']}; trained on {trained_on}\n")

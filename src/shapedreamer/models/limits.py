@@ -127,13 +127,14 @@ RULES: dict[str, dict[str, Rule]] = {
     },
     "NoiseLevels": {"mean": _real(-100, 100), "std": _real(None, 100, above=0), "uniform": _real(0, 1)},
     "Sampling": {
-        "sampler": _choice(names.SamplerName),
+        "sampler": _choice(names.AnySamplerName),
         "steps": _whole(1, max(high for _, high in names.TIMESTEPS.values())),
         "eta": _real(0, 1),
         "spacing": _choice(names.Spacing),
     },
     "Recipe": {
         "name": _file_name,
+        "process": _choice(names.Process),
         "schedule": _choice(names.ScheduleName),
         "timesteps": _whole(1, max(high for _, high in names.TIMESTEPS.values())),
         "prediction": _choice(names.Prediction),

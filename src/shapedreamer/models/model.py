@@ -3,7 +3,7 @@
 import difflib
 import html
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,17 +15,30 @@ from torch import Tensor, nn
 from ..common.device import autocast, pick_device, torch_defaults
 from ..common.errors import UserError
 from ..common.files import new_folder, write_atomic
-from ..common.names import TIMESTEPS, TWO_CALLS, WITH_ETA, DeviceName, Precision, Prediction, ScheduleName, Which
+from ..common.names import (
+    MASKED_WITH_ETA,
+    TIMESTEPS,
+    TWO_CALLS,
+    WITH_ETA,
+    DeviceName,
+    Precision,
+    Prediction,
+    Process,
+    ScheduleName,
+    Which,
+)
 from ..common.noise import Noise, bits, fold, integers
 from ..common.values import as_choice, as_float, as_int, as_path, as_seed, shown
 from ..data.spec import DataSpec
+from ..diffusion import masked
 from ..diffusion.denoiser import Denoise, Denoiser, clipped, guided, with_label
+from ..diffusion.process import diffuse
 from ..diffusion.samplers import SAMPLERS, Sampler, Step, Steps
 from ..diffusion.schedule import SCHEDULES, Schedule, cubic_times, log_snr_times, step_times
 from . import zoo
 from .checkpoint import Checkpoint, RunConfig, load_checkpoint, save_checkpoint
 from .options import Labels, SampleOptions
-from .recipes import ContextUnetConfig, FolderData, Recipe, Sampling, UNetConfig
+from .recipes import ContextUnetConfig, FolderData, Recipe, Sampling, UNetConfig, check_sampler
 from .weights import network_with_weights
 
 MAX_BYTES = 4 * 2**30  # of the images of one call; more do not fit the memory of most machines
@@ -41,6 +54,7 @@ class Model:
     precision: "auto" computes in bfloat16 where the device is fast at it; "float32" is what the live page uses. Samples
                agree up to rounding, which can occasionally change the image
     config:    the configuration of the run that trained it; None for a model made by hand
+    process:   "gaussian", or "masked" for a network that outputs logits of hidden pixels; see diffusion/masked.py
 
     Methods that sample take SampleOptions, or its fields by keyword: `model.sample(8, sampler="ddim", steps=25)`. They
     raise UserError for a value out of range, for an unknown label, and for any label if the model is unconditional.
@@ -57,8 +71,9 @@ class Model:
         sampling: Sampling = Sampling(),
         precision: Precision = "auto",
         config: RunConfig | None = None,
+        process: Process = "gaussian",
     ) -> None:
-        self.config = config
+        self.config, self.process = config, process
         self.network, self.sampling, self.precision = network.eval(), sampling, precision
         self.schedule, self.prediction, self.spec, self.labels = schedule, prediction, spec, labels
         self.device = next(network.parameters()).device
@@ -86,11 +101,21 @@ class Model:
             "labels": "none" if self.labels is None else ", ".join(self.spec.labels),
             "network": type(self.network).__name__,
             "parameters": f"{sum(parameter.numel() for parameter in self.network.parameters()):,}",
-            "prediction": kinds.get(self.prediction, self.prediction),
+            "prediction": "hidden pixels" if self.is_masked else kinds.get(self.prediction, self.prediction),
             "timesteps": f"{self.schedule.T}",
             "sampler": f"{sampling.sampler}, {min(sampling.steps, self.schedule.T)} steps, η = {sampling.eta:g}",
             "device": str(self.device),
         }
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether the process hides pixels instead of adding noise."""
+        return self.process == "masked"
+
+    def check_gaussian(self, purpose: str) -> None:
+        """UserError, naming the purpose, for a masked model."""
+        if self.is_masked:
+            raise UserError(f"{purpose} does not work with a masked model; use a model of the gaussian process")
 
     def to(self, device: DeviceName | torch.device) -> "Model":
         """Move the network to a device, and return the model itself. UserError if this machine has no such device."""
@@ -157,9 +182,10 @@ class Model:
         arguments: dict[str, Any] = {"schedule": self.schedule, "steps": steps}
         if sampling.sampler not in TWO_CALLS:
             arguments["generator"] = noise
-        if sampling.sampler in WITH_ETA:
+        if sampling.sampler in (*WITH_ETA, *MASKED_WITH_ETA):
             arguments["eta"] = sampling.eta
-        sampler = partial(SAMPLERS[sampling.sampler], **arguments)
+        samplers: Mapping[Any, Sampler] = masked.SAMPLERS if self.is_masked else SAMPLERS
+        sampler = partial(samplers[sampling.sampler], **arguments)
         return partial(self._in_range, sampler) if sampling.sampler == "midpoint" else sampler
 
     def _in_range(self, sampler: Sampler, denoise: Denoise, *, x_T: Tensor) -> Iterator[Step]:
@@ -172,12 +198,15 @@ class Model:
         default, sampler, eta = self.sampling, options.sampler, options.eta
         steps = options.steps if isinstance(options.steps, int) else None
         as_seed(options.seed)
+        check_sampler(sampler or default.sampler, self.process)
+        with_eta = MASKED_WITH_ETA if self.is_masked else WITH_ETA
         if steps is not None:
             as_int("steps", steps, 1, self.schedule.T)
         if eta is not None:
             as_float("eta", eta, 0, 1)
-        if eta and (sampler or default.sampler) not in WITH_ETA:
-            raise UserError(f"{sampler or default.sampler} has no eta; the samplers {' and '.join(WITH_ETA)} have one")
+        if eta and (sampler or default.sampler) not in with_eta:
+            have = f"samplers {' and '.join(with_eta)} have" if len(with_eta) > 1 else f"sampler {with_eta[0]} has"
+            raise UserError(f"{sampler or default.sampler} has no eta; the {have} one")
         if eta is None:
             eta = default.eta if sampler in (None, default.sampler) else 0.0
         steps = steps or min(default.steps, self.schedule.T)
@@ -193,10 +222,21 @@ class Model:
 
     @torch_defaults()
     def noise(self, num: int, seed: int = 0, first: int = 0) -> Tensor:
-        """x_T of images first…first + num − 1 of this seed: (num, C, H, W)."""
+        """x_T of images first…first + num − 1 of this seed: (num, C, H, W). All pixels of a masked model are hidden."""
         num, seed, first = self.check_num(num), as_seed(seed), _check_first(first)
-        shape = (num, self.spec.channels, self.spec.height, self.spec.width)
-        return Noise(seed, first)(0, like=torch.empty(shape, device=self.device))
+        x_T = torch.zeros(num, self.spec.channels, self.spec.height, self.spec.width, device=self.device)
+        return x_T if self.is_masked else Noise(seed, first)(0, like=x_T)
+
+    def diffuse(self, image: Tensor, t: int, seed: int = 0, first: int = 0) -> Tensor:
+        """x_t of an image (num, C, H, W), by the model's forward process and the noise of first…first + num − 1."""
+        image = self.fit(image).float()
+        eps = Noise(as_seed(seed), _check_first(first))(0, like=image)
+        return (masked.hide if self.is_masked else diffuse)(image, t, eps, self.schedule)
+
+    def fit(self, image: Tensor) -> Tensor:
+        """An image to edit, on the model's device; black and white for a masked model."""
+        image = image.to(self.device)
+        return masked.binary(image) if self.is_masked else image
 
     def denoiser_for(self, num: int, options: SampleOptions, first: int = 0) -> Denoise:
         """The denoiser of images first…first + num − 1 of this seed, conditioned on their labels and guided."""
@@ -217,9 +257,10 @@ class Model:
             with torch_defaults(), torch.inference_mode(), autocast(self.device, self.precision):
                 return self.network(x_t.contiguous(memory_format=torch.channels_last), *label)
 
-        conditional, unconditional = (
-            Denoiser(with_label(network, vector), self.schedule, self.prediction) for vector in (label, None)
-        )
+        networks = with_label(network, label), with_label(network, None)
+        if self.is_masked:
+            return _finite(masked.denoiser(masked.guided(*networks, guidance)))
+        conditional, unconditional = (Denoiser(network, self.schedule, self.prediction) for network in networks)
         return _finite(clipped(guided(conditional, unconditional, guidance), self.spec.low, self.spec.high))
 
     def check_num(self, num: int) -> int:
@@ -322,9 +363,8 @@ def from_checkpoint(
     recipe, spec, schedule = config.recipe, config.data, config.recipe.make_schedule()
     network: Any = network_with_weights(checkpoint, which)
     network = network.to(pick_device(device), memory_format=torch.channels_last)
-    return Model(
-        network, schedule, recipe.prediction, spec, checkpoint.labels, recipe.sampling, precision, checkpoint.config
-    )
+    labels, sampling = checkpoint.labels, recipe.sampling
+    return Model(network, schedule, recipe.prediction, spec, labels, sampling, precision, config, recipe.process)
 
 
 def save_model(model: Model, path: Path) -> None:
@@ -355,6 +395,7 @@ def config_of(model: Model) -> RunConfig:
         name=model.spec.name,
         data=FolderData(model.spec.name),  # unknown; only training and evaluation need it
         network=kind(**model.network.options),  # type: ignore[arg-type]
+        process=model.process,
         schedule=schedule,
         timesteps=model.schedule.T,
         prediction=model.prediction,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 from tyro.conf import arg
 
 from ..common.errors import UserError
-from ..common.names import TIMESTEPS, SamplerName
+from ..common.names import TIMESTEPS, AnySamplerName
 from ..common.values import as_choice, as_float, as_int, as_ints, as_text, shown
 from ..data.spec import Label
 
@@ -31,9 +31,9 @@ class SampleOptions:
     hold plain Python values. UserError for a value of another type; the model checks the ranges.
 
     Args:
-        sampler: How to get from noise to image.
+        sampler: How to get from noise to image. The samplers named masked_ are for models of the masked process.
         steps: Number of network calls.
-        eta: Noise that ddim and dpmpp_2m add at each step, 0 to 1.
+        eta: Noise that ddim and dpmpp_2m add at each step, 0 to 1; masked_ancestral hides pixels again instead.
         seed: The same seed gives the same images.
         label: Class label: a name or number (boot, 7), or names with amounts (circle=2,line=1; human=1,food=0.6). "any"
             draws a label from the data for each image; "none" samples unconditionally.
@@ -41,8 +41,11 @@ class SampleOptions:
     """
 
     sampler: Annotated[
-        SamplerName | None,
-        arg(metavar="{ddpm,ddim,heun,dpmpp_2m,midpoint,heun_line}", help_behavior_hint=MODEL_DEFAULT),
+        AnySamplerName | None,
+        arg(
+            metavar="{ddpm,ddim,heun,dpmpp_2m,midpoint,heun_line,masked_ancestral,masked_random,masked_confidence}",
+            help_behavior_hint=MODEL_DEFAULT,
+        ),
     ] = None
     steps: Annotated[
         int | Sequence[int] | None, arg(constructor=int, metavar="INT", help_behavior_hint=MODEL_DEFAULT)
@@ -60,7 +63,7 @@ class SampleOptions:
         elif steps is not None:
             steps = as_int("steps", steps)
         values = {
-            "sampler": None if self.sampler is None else as_choice("sampler", self.sampler, get_args(SamplerName)),
+            "sampler": None if self.sampler is None else as_choice("sampler", self.sampler, get_args(AnySamplerName)),
             "steps": steps,
             "eta": None if self.eta is None else as_float("eta", self.eta, finite=False),
             "seed": as_int("seed", self.seed),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AliasChoices, Discriminator, Field
 
@@ -17,10 +17,13 @@ from ..common.errors import UserError
 from ..common.names import (
     TIMESTEPS,
     ZERO_SNR,
+    AnySamplerName,
     Fit,
+    MaskedSamplerName,
     Mode,
     OptimizerName,
     Prediction,
+    Process,
     RecipeName,
     SamplerName,
     ScheduleName,
@@ -175,12 +178,12 @@ class Sampling:
     """A model's default way to sample.
 
     steps    number of network calls
-    eta      noise that ddim and dpmpp_2m add; see diffusion/samplers.py
-    spacing  of the timesteps of ddpm, ddim and dpmpp_2m: "even" in t, "cubic", or even in "log_snr"; see schedule.py
+    eta      noise that ddim and dpmpp_2m add; see diffusion/samplers.py, and diffusion/masked.py for masked_ancestral
+    spacing  of the timesteps of all samplers but heun: "even" in t, "cubic", or even in "log_snr"; see schedule.py
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
-    sampler: SamplerName = "ddim"
+    sampler: AnySamplerName = "ddim"
     steps: int = 20
     eta: float = 0.0
     spacing: Spacing = "even"
@@ -195,11 +198,13 @@ class Recipe:
 
     UserError for a field out of range; limits.py lists the ranges.
 
-    schedule, timesteps, prediction   the process, and what the network predicts
+    process                           "gaussian" adds noise, "masked" hides pixels; see diffusion/masked.py
+    schedule, timesteps, prediction   ᾱ_t of the process, and what the network predicts
     labels                            whether the model is conditioned on class labels, if the data have any
     label_dropout                     fraction of training samples without label, for classifier-free guidance
     weight                            weighting of the loss over noise levels; see loss.py
-    noise_levels                      distribution of the noise levels in training; None for uniform t
+    noise_levels                      distribution of the noise levels in training; None for uniform t, or of the
+                                      masked process for a uniform share of hidden pixels
     epochs                            passes over data.samples images
     batch_size                        images per step
     optimizer, lr, weight_decay       see training/optim.py
@@ -222,6 +227,7 @@ class Recipe:
         default_factory=DrawnData
     )
     network: Annotated[UNetConfig | ContextUnetConfig, Discriminator("kind")] = field(default_factory=UNetConfig)
+    process: Process = "gaussian"  # not in files of older runs
     schedule: ScheduleName = "linear"
     timesteps: int = 1000
     prediction: Prediction = "eps"
@@ -248,6 +254,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check(self)
+        check_sampler(self.sampling.sampler, self.process)
+        if self.process == "masked" and (self.prediction != "x0" or self.weight != "simple"):
+            raise UserError(
+                "the masked process predicts the hidden pixels and has its own weights: use prediction x0 and weight "
+                f"simple, not {self.prediction} and {self.weight}"
+            )
         as_int(f"timesteps of schedule {self.schedule}", self.timesteps, *TIMESTEPS[self.schedule])
         if self.schedule in ZERO_SNR and self.prediction == "eps":
             raise UserError(
@@ -306,8 +318,31 @@ class Recipe:
         return self.network_class(**options)
 
     def make_data(self) -> "tuple[Dataset, Dataset]":
-        """The training images and held-out images of the same kind. UserError if they cannot be loaded."""
+        """The training images and held-out images of the same kind.
+
+        UserError if they cannot be loaded, or if the process is masked and they are not black and white.
+        """
+        self.check_process()
         return self.data.load()
+
+    def check_process(self) -> None:
+        """UserError if the masked process cannot be trained on these images, as they have more than two values."""
+        if self.process == "masked" and self.data.kind not in BLACK_AND_WHITE:
+            colours = "colours" if self.data.kind in ("sprites", "tiles") else "shades of grey"
+            raise UserError(
+                f"the masked process needs images of black and white pixels, and those of {self.name} may have "
+                f"{colours}: use the recipe {' or '.join(BLACK_AND_WHITE)}, or process gaussian"
+            )
+
+
+BLACK_AND_WHITE = ("shapes", "patterns")  # data that the masked process can be trained on
+
+
+def check_sampler(sampler: str, process: Process) -> None:
+    """UserError if a sampler is not one of this process."""
+    names: tuple[str, ...] = get_args(MaskedSamplerName if process == "masked" else SamplerName)
+    if sampler not in names:
+        raise UserError(f"the sampler {sampler} does not work with a {process} model; use {' or '.join(names)}")
 
 
 # Settings that give good images in minutes; benchmarks/EXPERIMENTS.md tells how they were found.
@@ -322,6 +357,7 @@ _TUNED: dict[str, Any] = {
     "ema_decay": 0.998,
     "sampling": Sampling("dpmpp_2m", 24, eta=1.0, spacing="log_snr"),
 }
+_MASKED_SAMPLING = Sampling("masked_ancestral", 64)
 _BLACK_AND_WHITE = NoiseLevels(
     mean=-2.0, std=1.8, uniform=0.25
 )  # take shape at high noise: noise hides two values poorly
@@ -453,9 +489,20 @@ def with_overrides(recipe: Recipe, *, samples: int | None = None, **changes: Any
 
     UserError for a value out of range.
     """
+    if changes.get("process") == "masked" and recipe.process != "masked":
+        recipe = _masked(recipe)
     if samples is not None:
         changes["data"] = replace(recipe.data, samples=samples)
     return replace(recipe, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _masked(recipe: Recipe) -> Recipe:
+    """The recipe with the settings of the masked process. UserError if its images are not black and white."""
+    recipe = replace(
+        recipe, process="masked", prediction="x0", weight="simple", noise_levels=None, sampling=_MASKED_SAMPLING
+    )
+    recipe.check_process()
+    return recipe
 
 
 def _fit_to_size(network: UNetConfig, spec: "DataSpec") -> UNetConfig:

@@ -6,6 +6,8 @@
         ε ~ N(0, 1)                 noise
         take a gradient step on ∇ |target − network(√ᾱ_t x₀ + √(1−ᾱ_t) ε, t)|²
 
+The masked process hides pixels instead of adding noise, and has another loss: see training_loss.
+
 A conditional network also gets the image's class label. The label is dropped for some images, so that the network also
 learns the unconditional prediction, which classifier-free guidance needs.
 
@@ -29,6 +31,7 @@ from ..common.noise import fold
 from ..common.processes import Group, connect
 from ..common.values import as_int, as_path
 from ..data.spec import Dataset, DataSpec
+from ..diffusion import masked
 from ..diffusion.denoiser import with_label
 from ..diffusion.loss import denoising_loss, loss_weight, sample_timesteps, stratified_uniform, timestep_distribution
 from ..models.model import Model
@@ -90,12 +93,13 @@ def train(
     run = _Training(recipe, out, data.spec, held_out, group, torch_device, accumulate, sample_every, save_every)
     run.on_save = on_save
     network, optimizers, schedule, weight, density = run.network, run.optimizers, run.schedule, run.weight, run.density
+    image_loss = run.image_loss  # denoising_loss, or the loss of the masked process
 
     with run.session(resume, ("predicting zero", run.baseline_loss), max_minutes, save_every) as (log, steps):
         for step in steps:
             batch = training_batch(recipe, data, density, step, share).to(run.device)
             for x0, t, eps, label in run.micro_batches(batch):
-                error = denoising_loss(with_label(network, label), x0, t, eps, schedule, recipe.prediction)
+                error = image_loss(with_label(network, label), x0, t, eps, schedule, recipe.prediction)
                 loss = (weight[t] * error).mean()
                 run.backward(loss, t, error)
 
@@ -170,12 +174,21 @@ def held_out_batch(recipe: Recipe, data: Dataset, density: Tensor) -> Batch:
     return Batch(x0, t, eps, label if recipe.network.context else None)
 
 
+def training_loss(recipe: Recipe) -> tuple[Callable[..., Tensor], Tensor]:
+    """The loss of each image, which is called like denoising_loss, and its weight at each timestep, (T+1,)."""
+    if recipe.process == "masked":
+        return masked.loss, masked.loss_weight(recipe.make_schedule())
+    return denoising_loss, loss_weight(recipe.weight, recipe.prediction, recipe.make_schedule())
+
+
 def training_density(recipe: Recipe) -> Tensor:
     """The distribution of the timesteps in training: (T+1,), which sums to 1.
 
     UserError if the recipe's noise levels are outside of its schedule.
     """
     levels = recipe.noise_levels
+    if recipe.process == "masked" and levels is None:
+        return masked.timestep_distribution(recipe.make_schedule())
     log_snr, uniform = ((levels.mean, levels.std), levels.uniform) if levels else (None, 0.0)
     try:
         return timestep_distribution(recipe.make_schedule(), log_snr, uniform)
@@ -217,7 +230,8 @@ class _Training(Run):
         self.density = training_density(recipe)
         self.held_out = held_out_batch(recipe, held_out, self.density).to(device)
         super().__init__(recipe, out, spec, self.held_out.label, bare, self.optimizers, group)
-        self.weight = loss_weight(recipe.weight, recipe.prediction, self.schedule).float().to(device)
+        self.image_loss, weight = training_loss(recipe)
+        self.weight = weight.float().to(device)
         self.baseline_loss = self.held_out_losses(lambda x, *_: torch.zeros_like(x)).mean().item()
 
     def end_epoch(self, epoch: int, log: RunLog) -> None:
@@ -244,7 +258,7 @@ class _Training(Run):
         """Loss of each held-out image: (N,)."""
         x0, t, eps, label = self.held_out
         with autocast(self.device):
-            error = denoising_loss(with_label(network, label), x0, t, eps, self.schedule, self.recipe.prediction)
+            error = self.image_loss(with_label(network, label), x0, t, eps, self.schedule, self.recipe.prediction)
             return self.weight[t] * error
 
     def micro_batches(self, batch: Batch) -> Iterator[Batch]:

@@ -213,7 +213,9 @@ class Run(ABC):
         """A model with this network and the run's recipe."""
         recipe, config = self.recipe, self.config
         return Model(
-            network, self.schedule, recipe.prediction, config.data, self.labels, recipe.sampling, config=config
+            *(network, self.schedule, recipe.prediction, config.data, self.labels, recipe.sampling),
+            config=config,
+            process=recipe.process,
         )
 
 

@@ -142,3 +142,18 @@ test("defaults are valid", () => {
     for (const [field, value] of Object.entries(defaults(model))) assert.equal(problem(field, value, model), "", field);
   }
 });
+
+test("a masked model has its own samplers, and one of them has an eta", () => {
+  const masked = {
+    ...plain,
+    name: "masked",
+    process: "masked",
+    sampling: { sampler: "masked_ancestral", steps: 30, eta: 0.1, spacing: "even" },
+  };
+  assert.deepEqual([defaults(masked).sampler, defaults(masked).eta], ["masked_ancestral", 0.1]);
+  assert.equal(problem("sampler", "masked_random", masked), "");
+  assert.match(problem("sampler", "ddim", masked), /must be one of masked_ancestral, masked_random, masked_confidence/);
+  assert.match(problem("sampler", "masked_random", plain), /must be one of ddpm, ddim, heun, dpmpp_2m/);
+  assert.equal(normalize(defaults(masked), masked).eta, 0.1);
+  assert.equal(normalize({ ...defaults(masked), sampler: "masked_random" }, masked).eta, 0);
+});

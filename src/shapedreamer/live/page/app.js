@@ -16,7 +16,7 @@ import { Ring } from "./files/ring.js";
 import { download, toGif, toPng } from "./files/save.js";
 import { Session } from "./engine/session.js";
 import { Share } from "./views/share.js";
-import { fromUrlHash, toUrlHash } from "./engine/state.js";
+import { fromUrlHash, isMasked, toUrlHash } from "./engine/state.js";
 import { Status } from "./views/status.js";
 import { bindTheme, storedPreference } from "./views/theme.js";
 
@@ -57,6 +57,7 @@ const session = new Session(await makeEngine(), {
   },
   settings(settings) {
     controls.show(settings, session.model);
+    showMicroscopeButton(!isMasked(session.model));
     microscope.update();
     updateUrlSoon();
   },
@@ -191,6 +192,7 @@ function setZoom(zoom) {
 
 /** @param {ViewName} name @param {Scope | null} [scope] */
 function showView(name, scope = null) {
+  if (name === "microscope" && isMasked(session.model)) name = "dream";
   if (view === "draw") drawing.close();
   if (view === "microscope") microscope.close();
   view = name;
@@ -208,6 +210,15 @@ function showView(name, scope = null) {
     showFrame();
   }
   updateUrlSoon();
+}
+
+/** Masked models have no microscope. @param {boolean} isEnabled */
+function showMicroscopeButton(isEnabled) {
+  const button = document.querySelector('[data-view="microscope"]');
+  if (!(button instanceof HTMLButtonElement)) return;
+  button.disabled = !isEnabled;
+  button.title = isEnabled ? "" : "The microscope explains the samplers of models that remove noise, not of masked ones";
+  if (!isEnabled && view === "microscope") showView("dream");
 }
 
 // actions

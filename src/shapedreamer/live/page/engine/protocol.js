@@ -32,6 +32,7 @@
  * @property {string[]} labels
  * @property {number} T
  * @property {number[]} alpha_bar  ᾱ over 0…T
+ * @property {string} [process]    "masked" for a model that hides pixels; its samplers are MASKED_SAMPLERS in state.js
  * @property {string} prediction
  * @property {{sampler: SamplerName, steps: number, eta: number, spacing: string}} sampling
  * @property {number} creativity   default timestep for Settings.creativity

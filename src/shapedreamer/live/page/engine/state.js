@@ -34,6 +34,13 @@ export const SAMPLERS = {
   midpoint: "Midpoint",
   heun_line: "Heun on the line",
 };
+/** Of masked models, which hide pixels instead of adding noise. Only the engine in the server runs them. */
+export const MASKED_SAMPLERS = {
+  masked_ancestral: "Ancestral",
+  masked_random: "Random order",
+  masked_confidence: "Most certain first",
+};
+export const HAS_ETA = [...WITH_ETA, "masked_ancestral"];
 export const NUMS = [1, 4, 16];
 export const MAX_STEPS = 50;
 export const MAX_SEED = 2n ** 64n - 1n;
@@ -43,6 +50,16 @@ export const DEFAULT_FPS = 12; // fast enough to look continuous, slow enough to
 /** @type {ViewName[]} */
 export const VIEWS = ["dream", "microscope", "draw"];
 
+/** @param {ModelInfo} model */
+export function isMasked({ process }) {
+  return process === "masked";
+}
+
+/** The model's samplers and their titles. @param {ModelInfo} model @returns {Record<string, string>} */
+export function samplersOf(model) {
+  return isMasked(model) ? MASKED_SAMPLERS : SAMPLERS;
+}
+
 /** A model's default settings. @param {ModelInfo} model @returns {Settings} */
 export function defaults(model) {
   return {
@@ -51,7 +68,7 @@ export function defaults(model) {
     num: 1,
     sampler: model.sampling.sampler,
     steps: Math.min(model.sampling.steps, MAX_STEPS, model.T),
-    eta: WITH_ETA.includes(model.sampling.sampler) ? model.sampling.eta : 0,
+    eta: HAS_ETA.includes(model.sampling.sampler) ? model.sampling.eta : 0,
     guidance: 1,
     creativity: model.creativity,
     label: "any",
@@ -77,7 +94,7 @@ export function isConditional(settings, model) {
 export function normalize(settings, model) {
   return {
     ...settings,
-    eta: WITH_ETA.includes(settings.sampler) ? settings.eta : 0,
+    eta: HAS_ETA.includes(settings.sampler) ? settings.eta : 0,
     guidance: isConditional(settings, model) ? settings.guidance : 1,
   };
 }
@@ -103,9 +120,9 @@ export function problem(field, value, model) {
     case "num":
       return NUMS.some((num) => num === value) ? "" : `num must be one of ${NUMS.join(", ")}`;
     case "sampler":
-      return Object.keys(SAMPLERS).some((name) => name === value)
+      return Object.keys(samplersOf(model)).some((name) => name === value)
         ? ""
-        : `sampler must be one of ${Object.keys(SAMPLERS).join(", ")}`;
+        : `sampler must be one of ${Object.keys(samplersOf(model)).join(", ")}`;
     case "steps":
       return between(1, Math.min(MAX_STEPS, model.T), true);
     case "eta":

@@ -9,8 +9,7 @@
  */
 
 import { choose, get, make, onChoice, range, slide } from "./dom.js";
-import { WITH_ETA } from "../engine/samplers.js";
-import { defaults, isConditional, MAX_STEPS, problem, SAMPLERS } from "../engine/state.js";
+import { defaults, HAS_ETA, isConditional, isMasked, MAX_STEPS, problem, samplersOf } from "../engine/state.js";
 
 const UNLIMITED_FPS = 61; // position of the speed slider for fps = 0, as fast as possible
 const ONE_COLUMN_LABELS = 13; // more labels than this take two columns
@@ -43,8 +42,6 @@ export class Controls {
   bind() {
     const { onChange, onChangeModel } = this.callbacks;
     get("panel", HTMLFormElement).addEventListener("submit", (event) => event.preventDefault());
-    for (const [name, title] of Object.entries(SAMPLERS))
-      this.samplerSelect.append(make("option", { value: name }, title));
     for (const [field] of [["creativity"], ...SLIDERS]) {
       const slider = range(field);
       slider.addEventListener("input", () => this.request({ [field]: Number(slider.value) }));
@@ -91,7 +88,7 @@ export class Controls {
     if (this.model?.name !== model.name) this.setModel(model);
     const { creativity, fps, label } = settings;
     slide(range("creativity"), creativity);
-    const noise = `${Math.round(100 * (1 - model.alpha_bar[creativity]))}% noise`;
+    const noise = `${Math.round(100 * (1 - model.alpha_bar[creativity]))}% ${isMasked(model) ? "hidden" : "noise"}`;
     this.write("creativity", `t = ${creativity} of ${model.T} · ${noise}`);
     for (const [field, text] of SLIDERS) {
       const value = Number(settings[field]);
@@ -100,7 +97,7 @@ export class Controls {
     }
     slide(range("fps"), fps === 0 ? UNLIMITED_FPS : fps);
     this.write("fps", fps === 0 ? "max" : `${fps} fps`);
-    range("eta").disabled = !WITH_ETA.includes(settings.sampler);
+    range("eta").disabled = !HAS_ETA.includes(settings.sampler);
     range("guidance").disabled = !isConditional(settings, model);
     this.modelSelect.value = settings.model;
     this.samplerSelect.value = settings.sampler;
@@ -124,6 +121,8 @@ export class Controls {
     this.model = model;
     this.mix = null;
     range("creativity").max = `${model.T}`;
+    const samplers = Object.entries(samplersOf(model));
+    this.samplerSelect.replaceChildren(...samplers.map(([value, title]) => make("option", { value }, title)));
     range("steps").max = `${Math.min(MAX_STEPS, model.T)}`;
     get("about", HTMLParagraphElement).textContent = model.about;
     get("labels", HTMLDivElement).hidden = model.labels.length === 0;

@@ -5,7 +5,7 @@
  * @import { Snapshot } from "../engine/session.js"
  */
 
-import { WITH_ETA } from "../engine/samplers.js";
+import { HAS_ETA } from "../engine/state.js";
 
 export const PICTURE = "dream-start.png"; // file name of a start picture that no seed reproduces
 const FRAMES = 60; // length of the animation that continues from such a picture
@@ -112,7 +112,7 @@ function sampleArguments({ sampler, steps, eta, seed, label, guidance }) {
   return /** @type {[string, string][]} */ ([
     ["sampler", quoted(sampler)],
     ["steps", `${steps}`],
-    ...(WITH_ETA.includes(sampler) ? [["eta", `${eta}`]] : []),
+    ...(HAS_ETA.includes(sampler) ? [["eta", `${eta}`]] : []),
     ["seed", seed],
     ...labelArgument,
     ...(guidance === 1 ? [] : [["guidance", `${guidance}`]]),
@@ -126,7 +126,7 @@ function sampleArguments({ sampler, steps, eta, seed, label, guidance }) {
  */
 function sampleOptions({ sampler, steps, eta, seed, label, guidance }, model) {
   let options = ` --precision float32 --sampler ${sampler} --steps ${steps}`;
-  if (WITH_ETA.includes(sampler)) options += ` --eta ${eta}`;
+  if (HAS_ETA.includes(sampler)) options += ` --eta ${eta}`;
   options += ` --seed ${seed}`;
   if (label === "none") options += " --label none";
   else if (label !== "any") {
