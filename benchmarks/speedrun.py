@@ -16,7 +16,7 @@ from typing import Any
 import tyro
 from tyro.conf import Positional
 
-from shapedreamer.common.names import RecipeName
+from shapedreamer.common.names import NetworkName, RecipeName
 from shapedreamer.common.progress import Progress
 from shapedreamer.evaluation.evaluator import evaluate
 from shapedreamer.imaging.comparison import stored_epochs
@@ -36,6 +36,7 @@ def main(
     num: int = 512,
     out: Path = Path("runs/speedrun"),
     data: str | None = None,
+    network: NetworkName | None = None,
     changes: tuple[str, ...] = (),
 ) -> None:
     """Train for the given time, and print the scores after each epoch.
@@ -46,14 +47,16 @@ def main(
         num: Number of samples for each score.
         out: Run folder.
         data: Where the images are, as for `shapedreamer train`.
+        network: As for `shapedreamer train`; changes apply to it.
         changes: Fields of the recipe to change, as field=value: batch_size=64 prediction=\"v\" network.blocks=2.
     """
-    settings = with_changes(get_recipe(recipe, data=data), changes)
+    settings = with_changes(get_recipe(recipe, data=data, network=network), changes)
     samples = int(60 * minutes * images_per_second(settings) / EPOCHS)
     start = time.perf_counter()
     train(with_overrides(settings, samples=samples, epochs=EPOCHS), out, save_every=1, sample_every=0)
     elapsed = (time.perf_counter() - start) / 60
-    print(f"{recipe} {' '.join(changes)}\n{machine()}\n{EPOCHS * samples} images in {elapsed:.1f} minutes")
+    print(f"{recipe} {settings.network.kind} {' '.join(changes)}\n{machine()}")
+    print(f"{EPOCHS * samples} images in {elapsed:.1f} minutes")
     losses = {record["epoch"]: record["held_out"] for record in read_metrics(out) if "held_out" in record}
     for epoch, checkpoint in stored_epochs(out).items():
         if epoch:

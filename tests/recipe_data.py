@@ -10,7 +10,7 @@ from shapedreamer.common.names import RecipeName
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-def data_for(name: RecipeName, folder: Path) -> Path | None:
+def data_for(name: RecipeName, folder: Path, height: int = 30) -> Path | None:
     """The data of a recipe, written to an empty folder if there are none; skips the test if they are missing."""
     if name in ("mnist", "fashion_mnist"):
         data = SHARED / name
@@ -21,7 +21,7 @@ def data_for(name: RecipeName, folder: Path) -> Path | None:
         rng = np.random.default_rng(0)
         for kind in "ab":
             (folder / kind).mkdir(parents=True)
-            np.save(folder / kind / "images.npy", rng.integers(0, 256, (20, 30, 20, 3), np.uint8))
+            np.save(folder / kind / "images.npy", rng.integers(0, 256, (20, height, 20, 3), np.uint8))
         return folder
     if name == "patterns":
         pytest.importorskip("cv2")

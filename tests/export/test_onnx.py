@@ -22,6 +22,7 @@ from shapedreamer.diffusion.schedule import Schedule, cosine, linear
 from shapedreamer.export.onnx import OnnxNetwork, to_onnx
 from shapedreamer.models.model import Model
 from shapedreamer.networks.context_unet import ContextUnet
+from shapedreamer.networks.dit import DiT
 from shapedreamer.networks.unet import UNet
 
 onnx = pytest.importorskip("onnx", reason="needs the extra 'export'")
@@ -33,7 +34,7 @@ SMALL: dict[str, Any] = {"channels": (8, 16), "groups": 4, "head_dim": 8, "atten
 
 
 def make_model(
-    network: UNet | ContextUnet,
+    network: UNet | ContextUnet | DiT,
     size: tuple[int, int],
     schedule: Schedule,
     prediction: Prediction = "eps",
@@ -43,8 +44,9 @@ def make_model(
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+            if parameter.ndim == 1 or not parameter.any():  # a transformer starts with gates of zero
+                scale = 0.3 if parameter.ndim == 1 else parameter[0].numel() ** -0.5
+                parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
     network = network.to(memory_format=memory_format)  # type: ignore[call-overload]
     L = network.context_size
     spec = DataSpec("some data", network.in_channels, *size, LABELS[:L], low=-0.5, high=0.75, sha256="ab")
@@ -169,8 +171,9 @@ def assert_plain(file: Path) -> None:
         assert word not in content
 
 
-OTHERS: dict[str, tuple[type[UNet] | type[ContextUnet], dict[str, Any], tuple[int, int]]] = {
+OTHERS: dict[str, tuple[type[UNet] | type[ContextUnet] | type[DiT], dict[str, Any], tuple[int, int]]] = {
     "context": (ContextUnet, {"in_channels": 3, "context": 5, "features": 16, "groups": 4}, (8, 12)),
+    "dit": (DiT, {"in_channels": 3, "patch": 2, "width": 32, "depth": 3, "head_dim": 8, "context": 5}, (8, 12)),
     "plain": (UNet, {**SMALL, "attention": ()}, (8, 8)),
     "scale_shift, 2 blocks, context": (UNet, {**SMALL, "blocks": 2, "scale_shift": True, "context": 4}, (8, 8)),
     "attention everywhere, too many pixels for plain products": (

@@ -23,6 +23,7 @@ from shapedreamer.models.model import Model
 from shapedreamer.models.options import SampleOptions
 from shapedreamer.models.recipes import Sampling
 from shapedreamer.networks.context_unet import ContextUnet
+from shapedreamer.networks.dit import DiT
 from shapedreamer.networks.unet import UNet
 from tests.random_weights import randomise
 
@@ -210,6 +211,10 @@ REFUSED: dict[str, tuple[Callable[[], Model], str]] = {
             torch.eye(5),
         ),
         "the network ContextUnet",
+    ),
+    "dit": (
+        lambda: Model(DiT(width=32, depth=1, head_dim=8), SCHEDULES["linear"](10), "eps", DataSpec("a", 1, 8, 8, ())),
+        "the network DiT",
     ),
     "bottleneck": (lambda: make_model(Sampling("ddim", 10), time_at="bottleneck"), "time_at='bottleneck'"),
     "patch": (lambda: make_model(Sampling("ddim", 10), patch=4), "patch=4"),

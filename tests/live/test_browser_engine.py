@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,6 +25,7 @@ from shapedreamer.live import site
 from shapedreamer.live.frames import FRAME, TRACE, Header, unpack
 from shapedreamer.models.model import Model
 from shapedreamer.models.options import SampleOptions
+from shapedreamer.models.recipes import DiTConfig
 from shapedreamer.training.loop import train
 from tests.tiny import CONDITIONAL
 
@@ -37,6 +39,7 @@ TIMEOUT = 60_000.0  # milliseconds; only a busy machine needs that long
 # The browser adds up products in another order than Python. That has changed pixels by up to an eighth of a grey level,
 # which can round to the next one.
 MAX_DIFFERENCE = 1
+TRANSFORMER = DiTConfig(patch=8, width=32, depth=2, head_dim=8)
 ENGINE = """async () => {
     const { BrowserEngine } = await import(new URL("page/engine/browser-engine.js", document.baseURI).href);
     const received = { frames: [], messages: [], states: [] };
@@ -53,7 +56,7 @@ ENGINE = """async () => {
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site with a tiny, barely trained model and with sprites."""
+    """A site with a tiny, barely trained model, with sprites, and with a transformer."""
     folder = tmp_path_factory.mktemp("site")
     with TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
         try:
@@ -61,13 +64,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         except UserError as error:
             pytest.skip(str(error))
         train(CONDITIONAL, folder / "tiny")
+        train(replace(CONDITIONAL, network=TRANSFORMER), folder / "transformer", sample_every=0, save_every=0)
         page = Path(scratch) / "page"
         shutil.copytree(site.PAGE, page)
         (page / "index.html").write_text(
             '<!doctype html><meta name="engine" content="server" /><link rel="icon" href="data:,">'
         )
         patch.setattr(site, "PAGE", page)
-        site.build_site(folder / "host" / "a path", [str(folder / "tiny"), "sprites"], runtime)
+        site.build_site(
+            folder / "host" / "a path", [str(folder / "tiny"), "sprites", str(folder / "transformer")], runtime
+        )
     return folder
 
 
@@ -190,6 +196,15 @@ def test_frames_equal_those_of_python(built: Path, browser: "Browser", handler: 
         if handler is WithoutHeaders and page.evaluate("navigator.hardwareConcurrency") > 1:
             notes[1] = "running on one thread: WebAssembly threads need the COOP and COEP headers"
         assert message_texts(page, "note") == notes
+
+
+def test_a_transformer_runs_in_the_browser(built: Path, browser: "Browser") -> None:
+    model = sd.load(built / "transformer", device="cpu", precision="float32")
+    values = settings(model, "transformer", num=2, label="circle=1", guidance=2)
+    with serving(built / "host") as address, opened(browser, address) as page:
+        send(page, type="set", id=0, settings=values)
+        [(_, pixels)] = frames(page, 1)
+    assert max_difference(pixels, model.sample(2, sample_options(values))) <= MAX_DIFFERENCE
 
 
 def test_repainting_and_traces(built: Path, browser: "Browser") -> None:

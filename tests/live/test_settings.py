@@ -77,7 +77,7 @@ def test_parse_accepts_every_type_of_message() -> None:
     {
         "seed": ["0", "18446744073709551615", "007"],
         "num": [1, 4, 16],
-        "sampler": ["ddpm", "ddim", "heun", "dpmpp_2m"],
+        "sampler": ["ddpm", "ddim", "heun", "dpmpp_2m", "midpoint", "heun_line"],
         "steps": [1, 50],
         "eta": [0, 0.5, 1],
         "guidance": [-10, 10],
@@ -123,8 +123,8 @@ def test_options_of_settings() -> None:
         (
             "sampler",
             "DDIM",
-            "settings.sampler must be 'ddpm', 'ddim', 'heun', 'dpmpp_2m', 'masked_ancestral', 'masked_random' or "
-            "'masked_confidence', not 'DDIM'",
+            "settings.sampler must be 'ddpm', 'ddim', 'heun', 'dpmpp_2m', 'midpoint', 'heun_line', "
+            "'masked_ancestral', 'masked_random' or 'masked_confidence', not 'DDIM'",
         ),
         ("sampler", ["ddim"], "settings.sampler must be"),
         ("steps", 0, "settings.steps must be at least 1, not 0"),

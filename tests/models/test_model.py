@@ -43,7 +43,7 @@ def conditional(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return train(replace(CONDITIONAL, epochs=2), out, sample_every=0, save_every=0)
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "heun", "dpmpp_2m"])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "heun", "dpmpp_2m", "midpoint"])
 def test_samples_match_the_spec_and_depend_on_the_seed(model: Model, sampler: SamplerName) -> None:
     images = model.sample(3, sampler=sampler, steps=5, seed=1)
     assert images.shape == (3, 1, 32, 32)
@@ -269,8 +269,8 @@ def test_invalid_options_are_rejected(model: Model, tmp_path: Path) -> None:
     for invalid, message in (
         (
             {"sampler": "euler"},
-            "unknown sampler 'euler'; choose one of ddpm, ddim, heun, dpmpp_2m, masked_ancestral, masked_random, "
-            "masked_confidence",
+            "unknown sampler 'euler'; choose one of ddpm, ddim, heun, dpmpp_2m, midpoint, heun_line, "
+            "masked_ancestral, masked_random, masked_confidence",
         ),
         ({"steps": 51}, "steps must be between 1 and 50, not 51"),
         ({"steps": 0}, "steps must be between 1 and 50, not 0"),

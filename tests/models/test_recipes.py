@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from shapedreamer.common.errors import UserError
-from shapedreamer.common.names import RecipeName
+from shapedreamer.common.names import NetworkName, RecipeName
 from shapedreamer.data.arrays import Arrays
 from shapedreamer.models import recipes
 from shapedreamer.models.checkpoint import RunConfig
 from shapedreamer.models.recipes import (
     ContextUnetConfig,
+    DiTConfig,
     DrawnData,
     Recipe,
     UNetConfig,
@@ -30,6 +31,7 @@ from shapedreamer.models.recipes import (
     with_overrides,
 )
 from shapedreamer.networks.context_unet import ContextUnet
+from shapedreamer.networks.dit import DiT
 from shapedreamer.networks.unet import UNet
 from tests.recipe_data import data_for
 
@@ -45,18 +47,20 @@ def test_the_textbook_recipe_has_the_settings_of_ddpm() -> None:
 
 def test_network_configs_have_the_arguments_and_defaults_of_their_networks() -> None:
     """UNetConfig repeats UNet's arguments so that it does not import torch."""
-    for network, config in ((UNet, UNetConfig()), (ContextUnet, ContextUnetConfig())):
+    for network, config in ((UNet, UNetConfig()), (ContextUnet, ContextUnetConfig()), (DiT, DiTConfig())):
         arguments = {name: p.default for name, p in inspect.signature(network).parameters.items()}
         assert arguments == {name: getattr(config, name) for name in arguments}
         assert {"kind", *arguments} == {field.name for field in fields(config)}
 
 
-@pytest.mark.parametrize("textbook", [False, True])
+@pytest.mark.parametrize(("textbook", "network_name"), [(False, None), (True, None), (False, "dit")])
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_recipe_fits_its_data_and_round_trips_through_json(
-    name: RecipeName, textbook: bool, tmp_path: Path
+    name: RecipeName, textbook: bool, network_name: NetworkName | None, tmp_path: Path
 ) -> None:
-    recipe = get_recipe(name, textbook=textbook, data=data_for(name, tmp_path), samples=30)
+    data = data_for(name, tmp_path, height=32 if network_name else 30)
+    recipe = get_recipe(name, textbook=textbook, data=data, samples=30, network=network_name)
+    assert recipe.network.kind == (network_name or ("context_unet" if name == "sprites" else "unet"))
     images, held_out = recipe.make_data()
     bound = recipe.bind_data(images)
     assert bound.bind_data(images) == bound
@@ -126,6 +130,50 @@ def test_the_context_unet_needs_class_labels() -> None:
     data = Arrays("mine", np.zeros((20, 16, 16, 3), np.uint8), np.zeros((20, 0)), ())
     with pytest.raises(UserError, match="context_unet needs class labels, but mine has none"):
         sprites().bind_data(data)
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "fitting"),
+    [
+        ((28, 28), 3, "1, 2, 4, 7, 14, 28"),
+        ((27, 36), 4, "1, 3, 9"),
+        ((7, 11), 4, "1"),
+        ((512, 512), 4, "8, 16, 32, 64"),
+    ],
+)
+def test_a_patch_that_does_not_fit_is_rejected_with_those_that_do(
+    size: tuple[int, int], patch: int, fitting: str
+) -> None:
+    data = Arrays("mine", np.zeros((2, *size, 1), np.uint8), np.zeros((2, 0)), ())
+    recipe = folder("x", network=DiTConfig(patch=patch))
+    expected = f"images of {size[0]}x{size[1]} do not fit .* patches of {patch}: .*patches that fit: {fitting}, as in"
+    with pytest.raises(UserError, match=expected):
+        recipe.bind_data(data)
+    for fits in map(int, fitting.split(", ")):
+        assert folder("x", network=DiTConfig(patch=fits)).bind_data(data).network == DiTConfig(patch=fits)
+
+
+def test_if_no_patch_fits_the_error_says_so() -> None:
+    data = Arrays("mine", np.zeros((2, 509, 3, 1), np.uint8), np.zeros((2, 0)), ())
+    assert folder("x", network=DiTConfig(patch=1)).bind_data(data).network == DiTConfig(patch=1)
+    data = Arrays("mine", np.zeros((2, 1021, 9, 1), np.uint8), np.zeros((2, 0)), ())
+    with pytest.raises(UserError, match="no patch fits such images"):
+        folder("x", network="dit").bind_data(data)
+
+
+def test_a_network_can_be_named_or_given_and_a_stored_one_stays() -> None:
+    assert shapes(network="unet") == shapes(network=None) == shapes()
+    assert isinstance(shapes(network="dit").network, DiTConfig)
+    assert isinstance(shapes(network="dit", textbook=True).network, DiTConfig)
+    assert (shapes(network="dit").optimizer, shapes(network="dit", optimizer="muon").optimizer) == ("adamw", "muon")
+    stored = shapes(network=DiTConfig(width=64))
+    assert with_overrides(stored, network="dit") == stored
+    with pytest.raises(UserError, match="the recipe shapes has no network context_unet; `network` can be unet or dit"):
+        shapes(network="context_unet")
+    with pytest.raises(UserError, match="the recipe sprites has no network unet; `network` can be context_unet or dit"):
+        sprites(network="unet")
+    with pytest.raises(UserError, match="unknown network 'vit'; choose one of unet, context_unet, dit"):
+        shapes(network="vit")
 
 
 @pytest.mark.parametrize(

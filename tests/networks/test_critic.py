@@ -8,28 +8,30 @@ from torch import nn
 
 from shapedreamer.networks.context_unet import ContextUnet
 from shapedreamer.networks.critic import Critic
+from shapedreamer.networks.dit import DiT
 from shapedreamer.networks.unet import UNet
 
-NETWORKS: dict[str, Callable[[], UNet | ContextUnet]] = {
+NETWORKS: dict[str, Callable[[], UNet | ContextUnet | DiT]] = {
     "unet": lambda: UNet(channels=(8, 16), groups=4, head_dim=8, attention=(1,), patch=2, context=3),
     "no labels": lambda: UNet(channels=(32, 64), attention=(), patch=1),
     "bottleneck": lambda: UNet(channels=(8, 16), groups=4, head_dim=8, attention=(1,), time_at="bottleneck", context=3),
+    "dit": lambda: DiT(in_channels=3, patch=4, width=32, depth=4, head_dim=8, context=3),
     "context_unet": lambda: ContextUnet(in_channels=3, context=3, features=16, groups=4),
 }
 
 
 @pytest.fixture(params=NETWORKS)
-def network(request: pytest.FixtureRequest) -> UNet | ContextUnet:
+def network(request: pytest.FixtureRequest) -> UNet | ContextUnet | DiT:
     torch.manual_seed(0)
     return NETWORKS[request.param]()
 
 
-def inputs(network: UNet | ContextUnet) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+def inputs(network: UNet | ContextUnet | DiT) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     x, x_u = torch.randn(2, 5, network.in_channels, 16, 16, generator=torch.Generator().manual_seed(1))
     return x, x_u, torch.eye(5, 3) if network.context_size else None
 
 
-def test_the_critic_starts_as_the_encoder_and_ignores_the_noisy_image(network: UNet | ContextUnet) -> None:
+def test_the_critic_starts_as_the_encoder_and_ignores_the_noisy_image(network: UNet | ContextUnet | DiT) -> None:
     critic, (x, x_u, label) = Critic(network, 7), inputs(network)
     t = torch.full((5,), 7)
     coarsest, skips, _ = network.encode(x, t, label)
@@ -42,7 +44,7 @@ def test_the_critic_starts_as_the_encoder_and_ignores_the_noisy_image(network: U
     assert network.in_channels * 2 == critic.network.in_channels  # the original network is unchanged
 
 
-def test_each_image_gets_a_score_per_depth_independent_of_its_batch(network: UNet | ContextUnet) -> None:
+def test_each_image_gets_a_score_per_depth_independent_of_its_batch(network: UNet | ContextUnet | DiT) -> None:
     critic, (x, x_u, label) = Critic(network, 7), inputs(network)
     scores = critic(x, x_u, label)
     assert scores.shape == (5, len(critic.heads))
@@ -51,7 +53,7 @@ def test_each_image_gets_a_score_per_depth_independent_of_its_batch(network: UNe
 
 
 @pytest.mark.slow
-def test_the_critic_learns_which_pairs_of_images_match(network: UNet | ContextUnet) -> None:
+def test_the_critic_learns_which_pairs_of_images_match(network: UNet | ContextUnet | DiT) -> None:
     """Impossible without looking at x_u: every image occurs equally often in matching and mismatched pairs."""
     critic, (x, _, label) = Critic(network, 7), inputs(network)
     optimizer = torch.optim.AdamW(critic.parameters(), lr=3e-3)

@@ -31,6 +31,7 @@ from shapedreamer.common.errors import UserError
 from shapedreamer.models import checkpoint as files
 from shapedreamer.models.checkpoint import read_config, read_metrics
 from shapedreamer.models.model import load
+from shapedreamer.models.recipes import DiTConfig
 from shapedreamer.training.log import RunLog
 from shapedreamer.training.loop import train
 from tests.tiny import CONDITIONAL, SMALL
@@ -49,6 +50,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped after its first step."""
     out = tmp_path_factory.mktemp("hostile") / "run"
     train(RECIPE, out, sample_every=0, save_every=0, max_minutes=0)
+    return out
+
+
+@pytest.fixture(scope="module")
+def transformer_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a transformer, which was stopped after its first step."""
+    out = tmp_path_factory.mktemp("hostile") / "transformer"
+    network = DiTConfig(patch=8, width=16, depth=2, head_dim=8)
+    train(replace(RECIPE, network=network), out, sample_every=0, save_every=0, max_minutes=0)
     return out
 
 
@@ -230,6 +240,43 @@ def test_a_run_whose_log_is_damaged_resumes_and_says_so(
     assert (folder / "metrics.damaged.jsonl").read_bytes().startswith(b"\xff{]")
     train(RECIPE, copy_run(run, tmp_path / "other"), resume=True, sample_every=0, save_every=0)
     assert log.read_bytes() == (tmp_path / "other" / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("amount", [FEW, pytest.param(FEW * 10, marks=pytest.mark.slow)])
+def test_a_transformer_with_wrong_settings_is_a_user_error(transformer_run: Path, tmp_path: Path, amount: int) -> None:
+    with safe_open(transformer_run / "checkpoints" / "latest.safetensors", "pt") as file:
+        metadata, tensors = dict(file.metadata()), {key: file.get_tensor(key) for key in file.keys()}
+    rng = random.Random(4)
+    for _ in range(amount):
+        config = json.loads(metadata["config"])
+        config["recipe"]["network"] = mutate(config["recipe"]["network"], rng)
+        if rng.random() < 0.3:
+            config["data"][rng.choice(["height", "width"])] = rng.choice([8, 1016, 1021, 1024])
+        write_checkpoint(tmp_path / "x.safetensors", tensors, {**metadata, "config": json.dumps(config)})
+        enter(sample, tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "message"),
+    [
+        ({"width": 4096, "depth": 64}, 32, "parameters; at most"),
+        ({"depth": 10**6}, 32, "depth must be"),
+        ({"head_dim": 5}, 32, "must be divisible by 4 and divide width"),
+        ({"patch": 7}, 32, "do not fit the network"),
+        ({"patch": 1}, 1024, "patches that fit: 16, 32, 64"),
+    ],
+)
+def test_a_transformer_cannot_fill_the_memory(
+    transformer_run: Path, tmp_path: Path, network: dict[str, int], size: int, message: str
+) -> None:
+    with safe_open(transformer_run / "checkpoints" / "latest.safetensors", "pt") as file:
+        metadata, tensors = dict(file.metadata()), {key: file.get_tensor(key) for key in file.keys()}
+    config = json.loads(metadata["config"])
+    config["recipe"]["network"].update(network)
+    config["data"].update(height=size, width=size)
+    write_checkpoint(tmp_path / "x.safetensors", tensors, {**metadata, "config": json.dumps(config)})
+    with pytest.raises(UserError, match=message):
+        load(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize(

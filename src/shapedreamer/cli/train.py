@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from ..common.names import DeviceName, Prediction, Process, RecipeName, ScheduleName
+from ..common.names import DeviceName, NetworkName, Prediction, Process, RecipeName, ScheduleName
 from .options import Images
 
 
@@ -18,6 +18,7 @@ def run(
     recipe: Positional[RecipeName],
     images: OmitArgPrefixes[Images] = Images(),
     textbook: bool = False,
+    network: Annotated[NetworkName | None, _recipe("{unet,context_unet,dit}")] = None,
     epochs: Annotated[int | None, _recipe("INT")] = None,
     samples: Annotated[int | None, _recipe("INT")] = None,
     batch_size: Annotated[int | None, _recipe("INT")] = None,
@@ -47,6 +48,7 @@ def run(
     Args:
         recipe: What to train.
         textbook: Use the settings of the DDPM paper.
+        network: The recipe's own network, or dit: a small diffusion transformer, for every recipe.
         epochs: Passes over the images.
         samples: Images per epoch.
         batch_size: Images per step.
@@ -81,6 +83,7 @@ def run(
         train(
             with_overrides(
                 settings,
+                network=network,
                 epochs=epochs,
                 samples=samples,
                 batch_size=batch_size,

@@ -27,7 +27,9 @@ MAX_EPOCHS = 1_000_000_000  # only so that steps · epochs stays exact in a floa
 MAX_BATCH = 65_536  # images in a step
 MAX_LR = 1e30  # above, an update overflows float32 before the first loss can be checked
 MAX_SIDE = 1024  # pixels; attention and convolutions of larger images do not fit the memory
-MAX_LEVELS, MAX_WIDTH, MAX_BLOCKS = 8, 4096, 16  # of a network; together with MAX_PARAMETERS
+MAX_LEVELS, MAX_WIDTH, MAX_BLOCKS, MAX_DEPTH = 8, 4096, 16, 64  # of a network; together with MAX_PARAMETERS
+MAX_PATCH = 64
+MAX_TOKENS = 4096  # that a transformer attends to: beyond, a step takes minutes on a CPU
 MAX_PARAMETERS = 64_000_000  # twice those of DDPM's largest CIFAR-10 network; 256 MB in float32
 MAX_LABELS = 10_000  # numbers in a label vector
 MAX_NAME = 255  # characters: the length of a file name
@@ -115,7 +117,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "groups": _whole(1, MAX_WIDTH),
         "scale_shift": as_bool,
         "dropout": _real(0, 0.999),  # at 1 nothing is left to train
-        "patch": _whole(1, 64),
+        "patch": _whole(1, MAX_PATCH),
         "context": _whole(0, MAX_LABELS),
         "time_at": _choice(names.TimeAt),
     },
@@ -124,6 +126,14 @@ RULES: dict[str, dict[str, Rule]] = {
         "context": _whole(0, MAX_LABELS),
         "features": _whole(1, MAX_WIDTH),
         "groups": _whole(1, MAX_WIDTH),
+    },
+    "DiTConfig": {
+        "in_channels": _whole(1, MAX_WIDTH),
+        "patch": _whole(1, MAX_PATCH),
+        "width": _whole(1, MAX_WIDTH),
+        "depth": _whole(1, MAX_DEPTH),
+        "head_dim": _whole(1, MAX_WIDTH),
+        "context": _whole(0, MAX_LABELS),
     },
     "NoiseLevels": {"mean": _real(-100, 100), "std": _real(None, 100, above=0), "uniform": _real(0, 1)},
     "Sampling": {

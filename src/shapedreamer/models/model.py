@@ -38,7 +38,7 @@ from ..diffusion.schedule import SCHEDULES, Schedule, cubic_times, log_snr_times
 from . import zoo
 from .checkpoint import Checkpoint, RunConfig, load_checkpoint, save_checkpoint
 from .options import Labels, SampleOptions
-from .recipes import ContextUnetConfig, FolderData, Recipe, Sampling, UNetConfig, check_sampler
+from .recipes import ContextUnetConfig, DiTConfig, FolderData, Recipe, Sampling, UNetConfig, check_sampler
 from .weights import network_with_weights
 
 MAX_BYTES = 4 * 2**30  # of the images of one call; more do not fit the memory of most machines
@@ -388,9 +388,10 @@ def config_of(model: Model) -> RunConfig:
     if model.config is not None:
         return model.config
     schedule = name_of_schedule(model.schedule)
-    kind = {"UNet": UNetConfig, "ContextUnet": ContextUnetConfig}.get(type(model.network).__name__)
+    kind = {"UNet": UNetConfig, "ContextUnet": ContextUnetConfig, "DiT": DiTConfig}.get(type(model.network).__name__)
     if kind is None:
-        raise UserError(f"cannot describe a network of type {type(model.network).__name__}; use UNet or ContextUnet")
+        name = type(model.network).__name__
+        raise UserError(f"cannot describe a network of type {name}; use UNet, ContextUnet or DiT")
     recipe = Recipe(
         name=model.spec.name,
         data=FolderData(model.spec.name),  # unknown; only training and evaluation need it

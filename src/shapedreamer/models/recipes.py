@@ -5,6 +5,7 @@ command line can read names and defaults quickly.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
@@ -21,6 +22,7 @@ from ..common.names import (
     Fit,
     MaskedSamplerName,
     Mode,
+    NetworkName,
     OptimizerName,
     Prediction,
     Process,
@@ -32,12 +34,13 @@ from ..common.names import (
     Weight,
 )
 from ..common.values import as_choice, as_int
-from .limits import check
+from .limits import MAX_PATCH, MAX_TOKENS, check
 
 if TYPE_CHECKING:
     from ..data.spec import Dataset, DataSpec
     from ..diffusion.schedule import Schedule
     from ..networks.context_unet import ContextUnet
+    from ..networks.dit import DiT
     from ..networks.unet import UNet
 
 _STRICT: Mapping[str, str] = {"extra": "forbid"}  # reject unknown keys in a config.json
@@ -161,6 +164,26 @@ class ContextUnetConfig:
 
 
 @dataclass(frozen=True)
+class DiTConfig:
+    """The arguments of networks/dit.py's DiT, which explains them. The data decide in_channels and context."""
+
+    __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
+    kind: Literal["dit"] = "dit"
+    in_channels: int = 1
+    patch: int = 4
+    width: int = 256
+    depth: int = 6
+    head_dim: int = 64
+    context: int = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+NetworkConfig = UNetConfig | ContextUnetConfig | DiTConfig
+
+
+@dataclass(frozen=True)
 class NoiseLevels:
     """Sample t so that its log-SNR ~ N(mean, std²); for a fraction `uniform` of samples t is uniform. See loss.py."""
 
@@ -226,7 +249,7 @@ class Recipe:
     data: Annotated[DrawnData | MnistData | TilesData | FolderData, Discriminator("kind")] = field(
         default_factory=DrawnData
     )
-    network: Annotated[UNetConfig | ContextUnetConfig, Discriminator("kind")] = field(default_factory=UNetConfig)
+    network: Annotated[NetworkConfig, Discriminator("kind")] = field(default_factory=UNetConfig)
     process: Process = "gaussian"  # not in files of older runs
     schedule: ScheduleName = "linear"
     timesteps: int = 1000
@@ -296,6 +319,8 @@ class Recipe:
         network = replace(self.network, in_channels=spec.channels, context=context)
         if isinstance(network, UNetConfig):
             network = _fit_to_size(network, spec)
+        elif isinstance(network, DiTConfig):
+            check_patch(network, spec)
         elif spec.height % 4 or spec.width % 4:
             raise _size_error(spec, 4)
         return replace(self, data=replace(self.data, samples=len(data)), network=network)
@@ -306,13 +331,14 @@ class Recipe:
         return SCHEDULES[self.schedule](self.timesteps)
 
     @property
-    def network_class(self) -> "type[UNet | ContextUnet]":
+    def network_class(self) -> "type[UNet | ContextUnet | DiT]":
         from ..networks.context_unet import ContextUnet
+        from ..networks.dit import DiT
         from ..networks.unet import UNet
 
-        return {"unet": UNet, "context_unet": ContextUnet}[self.network.kind]
+        return {"unet": UNet, "context_unet": ContextUnet, "dit": DiT}[self.network.kind]
 
-    def make_network(self) -> "UNet | ContextUnet":
+    def make_network(self) -> "UNet | ContextUnet | DiT":
         options = asdict(self.network)
         del options["kind"]
         return self.network_class(**options)
@@ -361,6 +387,8 @@ _MASKED_SAMPLING = Sampling("masked_ancestral", 64)
 _BLACK_AND_WHITE = NoiseLevels(
     mean=-2.0, std=1.8, uniform=0.25
 )  # take shape at high noise: noise hides two values poorly
+# sides of the patches of a recipe's transformer where 4 is not best
+_PATCHES = {"patterns": 8, "sprites": 2}
 _SHADES = NoiseLevels(mean=-1.0, std=2.2, uniform=0.1)
 
 
@@ -484,13 +512,21 @@ def _recipes_with(option: str) -> str:
     return ", ".join(name for name, function in RECIPES.items() if option in inspect.signature(function).parameters)
 
 
-def with_overrides(recipe: Recipe, *, samples: int | None = None, **changes: Any) -> Recipe:
+def with_overrides(
+    recipe: Recipe, *, samples: int | None = None, network: NetworkName | NetworkConfig | None = None, **changes: Any
+) -> Recipe:
     """The recipe with `samples` images per epoch and other fields replaced; None leaves a field unchanged.
 
-    UserError for a value out of range.
+    network: a configuration, or the name of one: the recipe's own, or "dit" for its transformer, which AdamW trains
+
+    UserError for a value out of range, or a network that the recipe does not have.
     """
     if changes.get("process") == "masked" and recipe.process != "masked":
         recipe = _masked(recipe)
+    if isinstance(network, str):
+        recipe = _with_network(recipe, network)
+    else:
+        changes["network"] = network
     if samples is not None:
         changes["data"] = replace(recipe.data, samples=samples)
     return replace(recipe, **{name: value for name, value in changes.items() if value is not None})
@@ -503,6 +539,35 @@ def _masked(recipe: Recipe) -> Recipe:
     )
     recipe.check_process()
     return recipe
+
+
+def _with_network(recipe: Recipe, name: str) -> Recipe:
+    """The recipe with a transformer, or unchanged if it has a network of this kind, so that a stored one stays."""
+    as_choice("network", name, get_args(NetworkName))
+    if name == recipe.network.kind:
+        return recipe
+    if name != "dit":
+        choices = " or ".join(dict.fromkeys((recipe.network.kind, "dit")))
+        raise UserError(f"the recipe {recipe.name} has no network {name}; `network` can be {choices}")
+    network = DiTConfig(patch=_PATCHES.get(recipe.name, 4))
+    # a step of Muon took a third longer; which of the two is better after minutes has not been measured
+    return replace(recipe, network=network, optimizer="adamw")
+
+
+def check_patch(network: DiTConfig, spec: "DataSpec") -> None:
+    """UserError, with the patches that fit, unless a network's patches fill images of this size and are not too many.
+
+    Attention takes time and memory that grow with the square of their number.
+    """
+    H, W = spec.height, spec.width
+    common = math.gcd(H, W)
+    fitting = [p for p in range(1, MAX_PATCH + 1) if common % p == 0 and H * W // p**2 <= MAX_TOKENS]
+    if network.patch not in fitting:
+        names = f"patches that fit: {', '.join(map(str, fitting))}" if fitting else "no patch fits such images"
+        raise UserError(
+            f"images of {H}x{W} do not fit a transformer with patches of {network.patch}: they must divide height and "
+            f"width, and at most {MAX_TOKENS} fit into the image; {names}, as in DiTConfig(patch=...)"
+        )
 
 
 def _fit_to_size(network: UNetConfig, spec: "DataSpec") -> UNetConfig:

@@ -15,16 +15,17 @@ from ..common.errors import UserError
 from ..common.names import Which
 from ..data.spec import DataSpec
 from .limits import MAX_LABELS, MAX_PARAMETERS, MAX_SIDE
-from .recipes import Recipe
+from .recipes import DiTConfig, Recipe, check_patch
 
 if TYPE_CHECKING:
     from ..networks.context_unet import ContextUnet
+    from ..networks.dit import DiT
     from ..networks.unet import UNet
     from .checkpoint import Checkpoint
 
 
 @torch_defaults()
-def check_network(recipe: Recipe) -> "UNet | ContextUnet":
+def check_network(recipe: Recipe) -> "UNet | ContextUnet | DiT":
     """The network of a recipe on the meta device. UserError for contradictory settings, or if it is too large."""
     try:
         recipe.network_class  # noqa: B018  import it first: its module has tensors, which must not be on "meta"
@@ -67,6 +68,8 @@ def network_with_weights(checkpoint: "Checkpoint", which: Which) -> nn.Module:
     network = check_network(recipe)
     if spec.height % network.divisor or spec.width % network.divisor:
         raise UserError(f"images of {spec.height}x{spec.width} do not fit the network of the checkpoint")
+    if isinstance(recipe.network, DiTConfig):
+        check_patch(recipe.network, spec)
     if checkpoint.labels is not None:  # a network that takes labels can also be used without them
         context, shape = recipe.network.context, tuple(checkpoint.labels.shape)
         if len(spec.labels) != context:

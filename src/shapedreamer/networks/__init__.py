@@ -3,7 +3,8 @@
     unet           the U-Net of DDPM, the default network; start here
     layers         its building blocks: time embedding, residual block, attention, down- and upsampling
     context_unet   a smaller U-Net whose features are scaled and shifted by the label (FiLM)
-    critic         the encoder of a U-Net as a critic, for training few-step models
+    dit            a small diffusion transformer: patches of the image that attend to each other
+    critic         the encoder of a network as a critic, for training few-step models
     kernels        faster implementations of attention, group normalisation and upsampling
 
 The networks do not depend on the diffusion process. It decides what x_t is and what the prediction means: ε, x₀ or v.

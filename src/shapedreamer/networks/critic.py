@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .context_unet import ContextUnet
+from .dit import DiT
 from .unet import UNet
 
 
@@ -17,13 +18,13 @@ class Critic(nn.Module):
     x and x_u (B, C, H, W) and an optional label -> scores (B, S), one per feature map of the encoder, from the finest
     (edges) to the coarsest (the whole image).
 
-    network:  a UNet or ContextUnet. The critic is a copy of its encoder, with pretrained weights, and takes x_u as
+    network:  a UNet, ContextUnet or DiT. The critic is a copy of its encoder, with pretrained weights, and takes x_u as
               additional input channels.
     timestep: the encoder is always conditioned on this timestep. Choose one with little noise, because x is a clean
               image. If it were conditioned on the timestep of x_u, it would treat x as noisy, and ignore it at t = T.
     """
 
-    def __init__(self, network: UNet | ContextUnet, timestep: int) -> None:
+    def __init__(self, network: UNet | ContextUnet | DiT, timestep: int) -> None:
         super().__init__()
         self.network, self.timestep = copy.deepcopy(network), timestep
         conv_x = self.network.conv_in

@@ -242,7 +242,10 @@ def _check_same_recipe(out: Path, old: RunConfig, new: RunConfig) -> None:
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
     out: dict[str, tuple[Any, Any]] = {}
     for key in old:
-        if isinstance(old[key], dict) and isinstance(new[key], dict):
+        kinds = [part[key].get("kind") if isinstance(part[key], dict) else None for part in (old, new)]
+        if kinds[0] != kinds[1]:  # such as another network, which has other settings
+            out[prefix + key] = kinds[0], kinds[1]
+        elif isinstance(old[key], dict) and isinstance(new[key], dict):
             out |= _differences(old[key], new[key], f"{prefix}{key}.")
         elif old[key] != new[key]:
             out[prefix + key] = (old[key], new[key])
