@@ -102,6 +102,29 @@ def test_label_and_guidance_change_the_samples(conditional: Path, monkeypatch: p
     assert (model.sample(3, steps=3, label={"circle": 2, "line": 1}, guidance=3).numpy() == c).all()
 
 
+def test_every_kind_of_guidance_has_an_option(
+    conditional: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, common = load(conditional, device="cpu"), ("--num", 2, "--steps", 3, "--label", "line", "--out", "a.npy")
+    ddim = ("--sampler", "ddim", "--eta", 0, "--guidance", 0.6)
+    cases: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...] = (
+        (("--guidance", 3, "--guidance-interval", -3, 3), {"guidance": 3, "guidance_interval": (-3, 3)}),
+        (("--guidance", 1.5, "--guide-with", conditional), {"guidance": 1.5, "guide_with": conditional}),
+        ((*ddim, "--cfg-pp"), {"sampler": "ddim", "eta": 0, "guidance": 0.6, "cfg_pp": True}),
+    )
+    for words, options in cases:
+        assert shapedreamer(monkeypatch, "sample", conditional, *common, *words) == 0
+        assert (model.sample(2, steps=3, label="line", **options).numpy() == np.load("a.npy")).all()
+    capsys.readouterr()
+    for command, message in (
+        (("sample", conditional, *common, "--guidance-interval", 3, -3), "--guidance-interval 3 -3 is empty"),
+        (("sample", conditional, *common, *ddim, "--cfg-pp", "--guidance", 2), "with CFG++, --guidance must be"),
+        (("evaluate", conditional, "--sweep", "steps", "--cfg-pp"), "a sweep takes --guidance only: leave out"),
+    ):
+        assert shapedreamer(monkeypatch, *command) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_a_sweep_has_a_row_for_each_label_or_guidance_scale_from_the_same_noise(
     conditional: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,8 @@
 """Denoiser and its wrappers: prediction types agree, guidance follows one convention, and clipping comes last."""
 
+import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import get_args
 
 import pytest
@@ -11,11 +14,20 @@ from torch.testing import assert_close
 
 from shapedreamer.common.names import Prediction
 from shapedreamer.common.noise import Noise
-from shapedreamer.diffusion.denoiser import Denoise, Denoiser, clipped, guided, inpainted, with_label
+from shapedreamer.diffusion.denoiser import (
+    Denoise,
+    Denoiser,
+    cfg_pp_scale,
+    clipped,
+    guided,
+    inpainted,
+    interval_scale,
+    with_label,
+)
 from shapedreamer.diffusion.oracle import finite_data, gaussian, gaussian_mixture
 from shapedreamer.diffusion.process import to_eps
 from shapedreamer.diffusion.samplers import ddim, ddpm, sample
-from shapedreamer.diffusion.schedule import Schedule, cosine, linear, linear_zero_snr
+from shapedreamer.diffusion.schedule import Schedule, cosine, linear, linear_zero_snr, step_times
 
 PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
 X = torch.randn(4, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -164,6 +176,144 @@ def test_guidance_of_a_mixture_follows_the_closed_form() -> None:
     assert m < samples[2.0].mean() < samples[4.0].mean()
     assert below_0[2.0] < 0.02  # guidance first removes the tail towards the other Gaussian
     assert samples[4.0].std() < samples[2.0].std() < samples[1.0].std()
+
+
+# a scale for each timestep
+
+
+def mixture(schedule: Schedule) -> tuple[Denoise, Denoise]:
+    """Conditional and unconditional: the data are two Gaussians with different spreads, and the label is the second."""
+    means = torch.stack([torch.full((2, 3, 3), -0.5), torch.full((2, 3, 3), 0.8)]).double()
+    stds, weights = torch.tensor([0.3, 0.6]).double(), torch.tensor([0.4, 0.6]).double()
+    return gaussian(0.8, 0.6, schedule), gaussian_mixture(means, stds, weights, schedule)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1.0, 1.3, 2.7])
+def test_a_table_of_equal_scales_is_bit_identical_with_the_number(scale: float, dtype: torch.dtype) -> None:
+    schedule = cosine(100)
+    conditional, unconditional = mixture(schedule)
+    everywhere = interval_scale(scale, -math.inf, math.inf, schedule)
+    assert everywhere.shape == (101,)
+    x = X.to(dtype)
+    expected = guided(conditional, unconditional, scale)(x, TIMES)
+    assert torch.equal(guided(conditional, unconditional, everywhere)(x, TIMES), expected)
+
+
+def test_each_image_of_a_batch_is_guided_with_the_scale_of_its_timestep() -> None:
+    table = torch.arange(101, dtype=torch.float64)
+    x0 = guided(constant(3), constant(1), table)(X, TIMES)
+    assert_close(x0, (1 + 2 * table[TIMES]).view(-1, 1, 1, 1).expand_as(X), rtol=0, atol=1e-12)
+
+
+def test_outside_of_the_interval_guidance_is_off_and_calls_only_the_conditional_model() -> None:
+    def unused(x_t: Tensor, t: Tensor) -> Tensor:
+        raise AssertionError("the unconditional model must not be called outside of the interval")
+
+    schedule = cosine(100)
+    conditional, unconditional = mixture(schedule)
+    low, high = schedule.log_snr[[70, 20]].tolist()
+    table = interval_scale(2.5, low, high, schedule)
+    assert table.tolist() == [2.5 if 20 <= t <= 70 else 1 for t in range(101)]  # both ends are inside
+    for timestep in (1, 19, 71, 100):
+        t = torch.full((4,), timestep)
+        assert torch.equal(guided(conditional, unused, table)(X, t), conditional(X, t))
+    t = torch.full((4,), 70)
+    expected = guided(conditional, unconditional, 2.5)(X, t)
+    assert torch.equal(guided(conditional, unconditional, table)(X, t), expected)
+
+
+@pytest.mark.parametrize("schedule", [linear(100), cosine(100)])
+def test_guidance_in_an_interval_follows_the_papers_update(schedule: Schedule) -> None:
+    """Kynkäänniemi et al. 2024, in the paper's variables: x/α, and guidance where σ_low < σ ≤ σ_high."""
+    conditional, unconditional = mixture(schedule)
+    sigma_low, sigma_high, scale = 0.19, 1.61, 3.0
+    low, high = -2 * math.log(sigma_high), -2 * math.log(sigma_low)
+    times = step_times(100, 17)
+    sigmas = [math.sqrt(1 / schedule.alpha_bar[t].item() - 1) for t in times]
+    y = X * math.sqrt(1 + sigmas[0] ** 2)
+    guided_steps = 0
+    for (t, _), (sigma, next_sigma) in zip(pairwise(times), pairwise(sigmas), strict=True):
+        x, batch = y / math.sqrt(1 + sigma**2), torch.full((4,), t)
+        D = conditional(x, batch)
+        if sigma_low < sigma <= sigma_high:
+            guided_steps += 1
+            D = scale * D + (1 - scale) * unconditional(x, batch)
+        y = y + (next_sigma - sigma) * (y - D) / sigma  # Euler's method
+    assert 2 < guided_steps < 15
+    denoise = guided(conditional, unconditional, interval_scale(scale, low, high, schedule))
+    assert_close(sample(ddim(denoise, schedule, X, times)), y, rtol=0, atol=1e-12)
+
+
+def test_autoguidance_and_intervals_shrink_a_gaussian_as_the_closed_form_says() -> None:
+    """Both models are Gaussians around m, the weak one wider. Then the ODE for y = x/α is linear:
+
+        d log(y − m)/dσ = w σ/(strong² + σ²) + (1 − w) σ/(weak² + σ²)
+
+    With w everywhere, the samples have the standard deviation strong^w · weak^(1−w), below `strong` for w above 1. In
+    an interval of σ, only the integral over the interval changes.
+    """
+    schedule, m, strong, weak, w = cosine(500), 0.2, 0.4, 0.6, 2.0
+    x_T = torch.ones(1, 1, 1, 1, dtype=torch.float64)  # one standard deviation
+    models = gaussian(m, strong, schedule), gaussian(m, weak, schedule)
+
+    def std(scale: float | Tensor) -> float:
+        return sample(ddim(guided(*models, scale), schedule, x_T, 500)).item() - m
+
+    def integral(std: float, low: float, high: float) -> float:
+        return 0.5 * math.log((std**2 + low**2) / (std**2 + high**2))
+
+    assert std(1.0) == pytest.approx(strong, rel=1e-2)
+    assert std(0.0) == pytest.approx(weak, rel=1e-2)
+    assert std(w) == pytest.approx(strong**w * weak ** (1 - w), rel=2e-2)
+    low, high = 0.3, 1.5
+    factor = math.exp((w - 1) * (integral(strong, low, high) - integral(weak, low, high)))
+    inside = interval_scale(w, -2 * math.log(high), -2 * math.log(low), schedule)
+    assert factor < 0.85
+    assert std(inside) == pytest.approx(strong * factor, rel=2e-2)
+
+
+@pytest.mark.parametrize("schedule", [linear(100), cosine(100), linear_zero_snr(100)])
+@pytest.mark.parametrize("times", [[100, 0], step_times(100, 7), step_times(100, 100), [90, 89, 30, 2, 1, 0]])
+@pytest.mark.parametrize("scale", [0.0, 0.6, 1.0])
+def test_cfg_pp_follows_the_papers_update(schedule: Schedule, times: Sequence[int], scale: float) -> None:
+    """Chung et al. 2024, algorithm 2: guided x̂₀, unconditional ε̂."""
+    conditional, unconditional = mixture(schedule)
+    x = X
+    for t, s in pairwise(times):
+        batch = torch.full((4,), t)
+        c, u = conditional(x, batch), unconditional(x, batch)
+        eps = to_eps(u, x, t, schedule)
+        alpha_bar = schedule.alpha_bar[s].item()
+        x = math.sqrt(alpha_bar) * ((1 - scale) * u + scale * c) + math.sqrt(1 - alpha_bar) * eps
+    x0 = guided(conditional, unconditional, scale)
+    denoise = guided(x0, unconditional, cfg_pp_scale(times, schedule))
+    assert_close(sample(ddim(denoise, schedule, X, times)), x, rtol=0, atol=1e-12)
+    if len(times) > 2 and scale:
+        assert not torch.allclose(sample(ddim(x0, schedule, X, times)), x, atol=1e-2)  # it is not plain guidance
+
+
+def test_a_cfg_pp_step_on_a_mixture_follows_the_closed_form() -> None:
+    """With the mixture of test_guidance_of_a_mixture_follows_the_closed_form, a step adds √ᾱ_s · scale · 2m (1−p) σ²/v
+
+    to the unconditional step, where v = α² std² + σ². The last step has w = 1: plain guidance.
+    """
+    schedule, std, m, scale = cosine(200), 0.3, 0.5, 0.7
+    means = torch.stack([torch.full((1, 1, 1), -m), torch.full((1, 1, 1), m)]).double()
+    weights, stds = (torch.full((2,), value, dtype=torch.float64) for value in (0.5, std))
+    conditional, unconditional = gaussian(m, std, schedule), gaussian_mixture(means, stds, weights, schedule)
+    times = [140, 60, 0]
+    w = cfg_pp_scale(times, schedule)
+    assert w[60] == 1
+    assert w[140] > 1
+    x = torch.linspace(-3, 3, 13, dtype=torch.float64).view(-1, 1, 1, 1)
+    denoise = guided(guided(conditional, unconditional, scale), unconditional, w)
+    with_guidance, without = (next(ddim(model, schedule, x, times)).x for model in (denoise, unconditional))
+    alpha, sigma = schedule.alpha_sigma(140, like=x)
+    variance = alpha**2 * std**2 + sigma**2
+    p = torch.sigmoid(2 * alpha * m * x / variance)
+    shift = schedule.alpha_bar[60].sqrt() * scale * 2 * m * (1 - p) * sigma**2 / variance
+    assert_close(with_guidance, without + shift, rtol=0, atol=1e-12)
 
 
 def test_with_label_passes_the_label_to_the_network_unless_it_is_none() -> None:

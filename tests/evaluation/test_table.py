@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shapedreamer.evaluation.table import lines_of, measures, number, percent, verdict
+from shapedreamer.evaluation.table import describe_sampling, lines_of, measures, number, percent, verdict
 
 REPORT = {"valid": 0.5, "exact": 0.25, "crisp": 0.99, "white": 0.1, "shapes": 1.75, "asked": 0.9}
 QUALITY: dict[str, Any] = {
@@ -71,6 +71,17 @@ def test_missing_measures_are_left_out() -> None:
     unconditional = with_changes()
     unconditional["shapes"]["samples"]["asked"] = unconditional["shapes"]["real"]["asked"] = None
     assert "label match" not in [row.name for row in measures(unconditional)]
+
+
+def test_the_sampling_line_names_the_kind_of_guidance() -> None:
+    for changes, guidance in (
+        ({}, "guidance 1.5"),
+        ({"guidance_interval": None, "guide_with": None, "cfg_pp": False}, "guidance 1.5"),
+        ({"guidance_interval": [-3.0, 2.5]}, "guidance 1.5 at log-SNR -3 to 2.5"),
+        ({"guide_with": "runs/weak"}, "guidance 1.5 away from runs/weak"),
+        ({"guidance": 0.6, "cfg_pp": True}, "CFG++ guidance 0.6"),
+    ):
+        assert describe_sampling(with_changes(**changes)) == f"ddim, 24 steps, eta 1, {guidance}, seed 7"
 
 
 def test_values_without_a_valid_image_are_dashes() -> None:

@@ -54,6 +54,8 @@ def run(
     if sweep:
         if not report and (sampling.sampler, sampling.steps, sampling.eta) != (None, None, None):
             raise UserError("a sweep tries every sampler: leave out --sampler, --steps and --eta")
+        if (sampling.guidance_interval, sampling.guide_with, sampling.cfg_pp) != (None, None, False):
+            raise UserError("a sweep takes --guidance only: leave out --guidance-interval, --guide-with and --cfg-pp")
         out = out or Path("sweep.png")
         check_ending(out)
         require("matplotlib", "track")

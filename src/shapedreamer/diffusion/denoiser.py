@@ -4,7 +4,7 @@ x_t is (B, C, H, W), t is (B,) int64 in 1…T, and x̂₀ is (B, C, H, W), a pre
 nothing else from a model. Guide first, then clip; the sampler computes ε̂ from the clipped x̂₀.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,30 +37,48 @@ class Denoiser:
 
 
 def with_label(network: Callable[..., Tensor], label: Tensor | None) -> Network:
-    """Turn a network (x_t, t, label) -> prediction into one of (x_t, t) that is conditioned on this label.
-
-    label: (B, L); None for the unconditional prediction, for which the network is called as network(x_t, t)
-    """
+    """The network with a fixed label (B, L), as a function (x_t, t). None: unconditional, called without a label."""
     return lambda x_t, t: network(x_t, t) if label is None else network(x_t, t, label)
 
 
-def guided(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise:
+def guided(conditional: Denoise, unconditional: Denoise, scale: float | Tensor) -> Denoise:
     """Classifier-free guidance (Ho & Salimans 2022): x̂₀ = x̂₀(∅) + scale · (x̂₀(label) − x̂₀(∅)).
 
     scale = 1 is the conditional model, 0 the unconditional one, and above 1 strengthens the label. (The paper's w is
-    scale − 1.) Guiding x̂₀, ε̂, v̂ or û gives the same result, because for a given x_t each is an affine function of the
-    others.
+    scale − 1.) It may be a table (T+1,), with a scale for each timestep. Guiding x̂₀, ε̂, v̂ or û gives the same result:
+    for a given x_t each is an affine function of the others. With a strong and a weak model in place of the two this is
+    autoguidance (Karras et al. 2024b).
     """
-    if scale == 1:
-        return conditional
-    if scale == 0:
-        return unconditional
+    if not isinstance(scale, Tensor) and scale in (0, 1):
+        return conditional if scale else unconditional
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        w = scale[t.cpu()].to(x_t).view(-1, *[1] * (x_t.ndim - 1)) if isinstance(scale, Tensor) else scale
+        if isinstance(w, Tensor) and (w == 1).all():
+            return conditional(x_t, t)  # one network call instead of two
         base = unconditional(x_t, t)
-        return base + scale * (conditional(x_t, t) - base)
+        return base + w * (conditional(x_t, t) - base)
 
     return denoise
+
+
+def interval_scale(scale: float | Tensor, low: float, high: float, schedule: Schedule) -> Tensor:
+    """The table for `guided` if guidance acts where low ≤ log-SNR ≤ high (Kynkäänniemi et al. 2024); elsewhere 1."""
+    inside = (schedule.log_snr >= low) & (schedule.log_snr <= high)
+    return torch.where(inside, scale, torch.ones_like(schedule.alpha_bar))
+
+
+def cfg_pp_scale(times: Sequence[int], schedule: Schedule) -> Tensor:
+    """The table w for `guided` that turns ddim (η = 0) into CFG++ (Chung et al. 2024, algorithm 2).
+
+    CFG++ steps to x_s = √ᾱ_s x̂₀ + √(1−ᾱ_s) ε̂ with a guided x̂₀, but with the ε̂ of x̂₀(∅). With √ᾱ = cos θ at t and
+    cos φ at s, this is the ddim step of x̂₀(∅) + w (x̂₀ − x̂₀(∅)), w = cos φ sin θ / sin(θ−φ).
+
+    times: the timesteps that ddim visits, falling to 0
+    """
+    angle = torch.atan2((1 - schedule.alpha_bar).sqrt(), schedule.alpha_bar.sqrt())
+    t, theta, phi = list(times[:-1]), angle[list(times[:-1])], angle[list(times[1:])]
+    return torch.ones_like(angle).index_put((torch.tensor(t),), phi.cos() * theta.sin() / (theta - phi).sin())
 
 
 def clipped(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Denoise:
@@ -71,10 +89,9 @@ def clipped(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Denoise:
 def inpainted(denoise: Denoise, image: Tensor, keep: Tensor) -> Denoise:
     """Replace x̂₀ by `image` wherever `keep` is True, so that a sampler keeps these pixels and generates the others.
 
-    image: (B, C, H, W) or broadcastable to it
-    keep: bool, broadcastable to (B, C, H, W)
+    image, keep: broadcastable to (B, C, H, W); keep is bool
 
-    The sampler computes ε̂ and the next x from the result, so the kept pixels always have the same noise level as the
-    others, and the network can match these to them (compare Song et al. 2021b, appendix I.2).
+    The sampler computes ε̂ from the result, so the kept pixels always have the noise level of the others (compare Song
+    et al. 2021b, appendix I.2).
     """
     return lambda x_t, t: torch.where(keep, image, denoise(x_t, t))

@@ -76,6 +76,8 @@ class Evaluation:
     features        the network whose features fid, kid, precision and recall use
     label_accuracy  share of images that the classifier assigns to their label; None for unconditional models
     shapes          None unless the data set draws shapes
+
+    guidance_interval, guide_with and cfg_pp are those of SampleOptions.
     """
 
     model: str
@@ -95,6 +97,9 @@ class Evaluation:
     label_accuracy: SampleVsReal | None
     shapes: Shapes | None
     copies: Copies
+    guidance_interval: tuple[float, float] | None = None
+    guide_with: str | None = None
+    cfg_pp: bool = False
 
 
 class Evidence(NamedTuple):
@@ -279,6 +284,9 @@ def _measure(subject: Subject, drawn: _Drawn, options: SampleOptions) -> tuple[E
         label_accuracy=label_accuracy,
         shapes=shapes,
         copies=Copies(copies.nearer, copies.close, copies.close_held_out),
+        guidance_interval=options.guidance_interval,
+        guide_with=_name_of(options.guide_with),
+        cfg_pp=options.cfg_pp,
     )
     nearest = torch.stack([samples[copies.pairs[:, 0]], subject.training.batch(copies.pairs[:, 1])[0]], dim=1)
     return evaluation, Evidence(samples, real, nearest, copies)
@@ -329,6 +337,12 @@ def real_images(training: Dataset, held_out: Dataset, num: int) -> tuple[Tensor,
         more = training.batch(order[num : 2 * num - num_held_out])
         images, labels = torch.cat([images, more[0]]), torch.cat([labels, more[1]])
     return training.batch(order[:num])[0], images, labels
+
+
+def _name_of(guide: Model | str | Path | None) -> str | None:
+    if guide is None:
+        return None
+    return f"a model of {guide.spec.name}" if isinstance(guide, Model) else str(guide)
 
 
 def _accuracy(classifier: Classifier, predicted: Tensor, labels: Tensor) -> float:

@@ -123,10 +123,13 @@ def verdict(quality: Mapping[str, Any]) -> str:
 def describe_sampling(quality: Mapping[str, Any]) -> str:
     """The sampling options in one line."""
     steps = f"{quality['steps']} step" if quality["steps"] == 1 else f"{quality['steps']} steps"
-    return (
-        f"{quality['sampler']}, {steps}, eta {quality['eta']:g}, guidance {quality['guidance']:g}, "
-        f"seed {quality['seed']}"
-    )
+    guidance = f"{'CFG++ ' if quality.get('cfg_pp') else ''}guidance {quality['guidance']:g}"
+    if quality.get("guide_with"):
+        guidance += f" away from {quality['guide_with']}"
+    if quality.get("guidance_interval"):
+        low, high = quality["guidance_interval"]
+        guidance += f" at log-SNR {low:g} to {high:g}"
+    return f"{quality['sampler']}, {steps}, eta {quality['eta']:g}, {guidance}, seed {quality['seed']}"
 
 
 def describe_features(quality: Mapping[str, Any]) -> str:

@@ -87,7 +87,7 @@ def _rows(
     denoise, x_T = model.denoiser_for(num, options), model.noise(num, options.seed)
     names = [_name(model.resolve_sampling(row)) for row in rows]
     runs = [
-        (name, model.bind_sampler(row, Noise(options.seed))(denoise, x_T=x_T))
+        (name, model.bind_sampler(row, Noise(options.seed))(model.denoiser_for(num, row), x_T=x_T))
         for name, row in zip(names, rows, strict=True)
     ]
     if without_noise:

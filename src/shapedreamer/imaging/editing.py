@@ -171,11 +171,16 @@ def run_plan(
 
 def variation_plan(model: Model, image: Tensor, t: int, num: int, options: SampleOptions, first: int) -> Plan:
     """Add the noise of timestep t to an image, then denoise it from there (SDEdit, Meng et al. 2022)."""
+    times = _variation_times(model, t, options)
+    x_t = model.diffuse(image.expand(model.check_num(num), -1, -1, -1), t, options.seed, first)
+    return (yield Leg(x_t, times, Noise(options.seed, first)))
+
+
+def _variation_times(model: Model, t: int, options: SampleOptions) -> list[int]:
+    """The timesteps from t to 0. UserError if t is out of range."""
     if not 1 <= t <= model.schedule.T:
         raise UserError(f"creativity is a timestep between 1 and T = {model.schedule.T}, not {t}")
-    steps = model.resolve_sampling(options).steps
-    x_t = model.diffuse(image.expand(model.check_num(num), -1, -1, -1), t, options.seed, first)
-    return (yield Leg(x_t, model.times(min(steps, t), t), Noise(options.seed, first)))
+    return model.times(min(model.resolve_sampling(options).steps, t), t)
 
 
 def vary(
@@ -195,7 +200,7 @@ def vary(
     options.steps: network calls from t to 0; at most t are made
     first:         number of the first variation, which determines its noise
     """
-    denoise = model.denoiser_for(num, options)
+    denoise = model.denoiser_for(num, options, times=_variation_times(model, t, options))
     return run_plan(model, variation_plan(model, image, t, num, options, first), denoise, options)
 
 
@@ -288,7 +293,8 @@ def inpaint(
 
     on_step: called with every Step from noise to image
     """
-    denoise = inpainted(model.denoiser_for(num, options), model.fit(image), keep.to(model.device))
+    denoise = model.denoiser_for(num, options, times=model.times(model.resolve_sampling(options).steps))
+    denoise = inpainted(denoise, model.fit(image), keep.to(model.device))
     return run_plan(model, inpainting_plan(model, image, keep, num, options), denoise, options, on_step)
 
 

@@ -66,6 +66,7 @@ class Index:
     images:    channels, height and width
     labels:    the names of the entries of a label vector
     precision: bfloat16 or float32
+    guide:     a hash of the weights of the model in guide_with
     """
 
     kind: str
@@ -83,6 +84,9 @@ class Index:
     label: Any
     guidance: float
     precision: str
+    guidance_interval: list[float] | None = None
+    guide: str | None = None
+    cfg_pp: bool | None = None  # None: older folders have no such entry
 
     def to_json(self) -> str:
         """The content of index.json."""
@@ -187,6 +191,9 @@ def make_index(
         label=list(options.label) if isinstance(options.label, tuple) else options.label,
         guidance=options.guidance,
         precision="bfloat16" if model.precision == "auto" and has_fast_bf16(model.device) else "float32",
+        guidance_interval=list(options.guidance_interval) if options.guidance_interval else None,
+        guide=None if options.guide_with is None else _hash(model.guide(options.guide_with)),
+        cfg_pp=options.cfg_pp or None,
     )
 
 

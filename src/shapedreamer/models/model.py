@@ -31,12 +31,13 @@ from ..common.noise import Noise, bits, fold, integers
 from ..common.values import as_choice, as_float, as_int, as_path, as_seed, shown
 from ..data.spec import DataSpec
 from ..diffusion import masked
-from ..diffusion.denoiser import Denoise, Denoiser, clipped, guided, with_label
+from ..diffusion.denoiser import Denoise, Denoiser, Network, clipped, with_label
 from ..diffusion.process import diffuse
 from ..diffusion.samplers import SAMPLERS, Sampler, Step, Steps
 from ..diffusion.schedule import SCHEDULES, Schedule, cubic_times, log_snr_times, step_times
 from . import zoo
 from .checkpoint import Checkpoint, RunConfig, load_checkpoint, save_checkpoint
+from .guidance import check_cfg_pp, check_guide, combine
 from .options import Labels, SampleOptions
 from .recipes import ContextUnetConfig, DiTConfig, FolderData, Recipe, Sampling, UNetConfig, check_sampler
 from .weights import network_with_weights
@@ -58,7 +59,8 @@ class Model:
 
     Methods that sample take SampleOptions, or its fields by keyword: `model.sample(8, sampler="ddim", steps=25)`. They
     raise UserError for a value out of range, for an unknown label, and for any label if the model is unconditional.
-    With a guidance scale other than 1 and 0, each step makes two network calls instead of one.
+    With a guidance scale other than 1 and 0, each step makes two network calls instead of one, or one outside of
+    guidance_interval.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Model:
         self.network, self.sampling, self.precision = network.eval(), sampling, precision
         self.schedule, self.prediction, self.spec, self.labels = schedule, prediction, spec, labels
         self.device = next(network.parameters()).device
+        self._guides: dict[Path, Model] = {}
 
     def __repr__(self) -> str:
         return f"Model({'; '.join(f'{name}: {value}' for name, value in self.facts().items())})"
@@ -122,6 +125,7 @@ class Model:
         device = pick_device(device) if isinstance(device, str) else device
         self.network.to(device)
         self.device = device
+        self._guides.clear()
         return self
 
     def save(self, path: str | Path) -> None:
@@ -172,13 +176,7 @@ class Model:
         noise: the noise that the sampler adds, if it adds any
         times: the timesteps to visit, falling to 0, where x is an image at times[0]; by default from T
         """
-        sampling = self.resolve_sampling(options)
-        steps: Steps | None = options.steps if times is None and isinstance(options.steps, Sequence) else times
-        if steps is None:
-            # samplers with two calls a step choose their own timesteps for a number of calls
-            steps = sampling.steps if sampling.sampler in TWO_CALLS else self.times(sampling.steps)
-        if not isinstance(steps, int):
-            steps = self._check_times(steps)
+        sampling, steps = self.resolve_sampling(options), self._steps(options, times)
         arguments: dict[str, Any] = {"schedule": self.schedule, "steps": steps}
         if sampling.sampler not in TWO_CALLS:
             arguments["generator"] = noise
@@ -192,6 +190,14 @@ class Model:
         """The steps of a sampler that ends on an extrapolated image, which is clipped to the range of the data."""
         for step in sampler(denoise, x_T=x_T):
             yield step if step.t > 0 else step._replace(x=step.x.clamp(self.spec.low, self.spec.high))
+
+    def _steps(self, options: SampleOptions, times: Sequence[int] | None) -> Steps:
+        """The timesteps to visit; for samplers with two calls a step, which choose their own, the number of calls."""
+        sampling = self.resolve_sampling(options)
+        steps: Steps | None = options.steps if times is None and isinstance(options.steps, Sequence) else times
+        if steps is None:
+            steps = sampling.steps if sampling.sampler in TWO_CALLS else self.times(sampling.steps)
+        return steps if isinstance(steps, int) else self._check_times(steps)
 
     def resolve_sampling(self, options: SampleOptions) -> Sampling:
         """The options with None replaced by the model's defaults. Another sampler than the default one gets eta 0."""
@@ -238,30 +244,73 @@ class Model:
         image = image.to(self.device)
         return masked.binary(image) if self.is_masked else image
 
-    def denoiser_for(self, num: int, options: SampleOptions, first: int = 0) -> Denoise:
-        """The denoiser of images first…first + num − 1 of this seed, conditioned on their labels and guided."""
-        vectors = self.label_vectors(options.label, num, options.seed, first)
-        if vectors is None and options.guidance != 1:
-            raise UserError(f"guidance {options.guidance:g} needs a label; leave `guidance` out or add `label`")
-        return self.denoiser(vectors, options.guidance)
+    def denoiser_for(
+        self, num: int, options: SampleOptions, first: int = 0, times: Sequence[int] | None = None
+    ) -> Denoise:
+        """The denoiser of images first…first + num − 1 of this seed, conditioned on their labels and guided.
 
-    def denoiser(self, label: Tensor | None = None, guidance: float = 1.0) -> Denoise:
+        times: as in bind_sampler; cfg_pp needs them
+        """
+        vectors = self.label_vectors(options.label, num, options.seed, first)
+        weak = None if options.guide_with is None else self.guide(options.guide_with)
+        if vectors is None and weak is None and options.guidance != 1:
+            raise UserError(f"guidance {options.guidance:g} needs a label; leave `guidance` out or add `label`")
+        steps = None
+        if options.cfg_pp:
+            check_cfg_pp(options, self.resolve_sampling(options), vectors)
+            steps = self._steps(options, times)
+        return self.denoiser(vectors, options.guidance, options.guidance_interval, weak, steps)
+
+    def denoiser(
+        self,
+        label: Tensor | None = None,
+        guidance: float = 1.0,
+        interval: tuple[float, float] | None = None,
+        weak: "Model | None" = None,
+        cfg_pp: Steps | None = None,
+    ) -> Denoise:
         """The network as a denoiser (x_t, t) -> x̂₀, guided and then clipped to the range of the data.
 
-        UserError if a prediction is not finite.
+        UserError if a prediction is not finite, or the interval contains no timestep.
 
-        label: a vector for each image, (B, L); None for unconditional
+        label:    a vector for each image, (B, L); None for unconditional
+        interval: of log-SNR, where guidance acts; None for everywhere
+        weak:     for autoguidance: the model to guide away from, with the same label
+        cfg_pp:   for CFG++: the timesteps that ddim visits
         """
+        if self.is_masked:
+            if interval is not None or weak is not None or cfg_pp is not None:
+                self.check_gaussian("guidance by an interval, by another model or by CFG++")
+            return _finite(masked.denoiser(masked.guided(self._network(label), self._network(None), guidance)))
+        conditional = self._predict(label)
+        base = self._predict(None) if weak is None else weak._predict(label)
+        return _finite(combine(conditional, base, guidance, interval, cfg_pp, self._clip, self.schedule))
+
+    def _network(self, label: Tensor | None) -> Network:
+        """The network with this label, as it predicts."""
 
         def network(x_t: Tensor, *label: Tensor) -> Tensor:
             with torch_defaults(), torch.inference_mode(), autocast(self.device, self.precision):
                 return self.network(x_t.contiguous(memory_format=torch.channels_last), *label)
 
-        networks = with_label(network, label), with_label(network, None)
-        if self.is_masked:
-            return _finite(masked.denoiser(masked.guided(*networks, guidance)))
-        conditional, unconditional = (Denoiser(network, self.schedule, self.prediction) for network in networks)
-        return _finite(clipped(guided(conditional, unconditional, guidance), self.spec.low, self.spec.high))
+        return with_label(network, label)
+
+    def _predict(self, label: Tensor | None) -> Denoise:
+        """The network as a denoiser with this label, neither guided nor clipped."""
+        return Denoiser(self._network(label), self.schedule, self.prediction)
+
+    def _clip(self, denoise: Denoise) -> Denoise:
+        return clipped(denoise, self.spec.low, self.spec.high)
+
+    def guide(self, guide: "Model | str | Path") -> "Model":
+        """The weak model of autoguidance, loaded once. UserError unless it suits this model; see SampleOptions."""
+        if not isinstance(guide, Model):
+            path = Path(guide)
+            if path not in self._guides:
+                self._guides[path] = load(path, device="cpu", precision=self.precision).to(self.device)
+            guide = self._guides[path]
+        check_guide(self, guide)
+        return guide
 
     def check_num(self, num: int) -> int:
         """The number of images of one call as a plain int. UserError below 1, or if they do not fit the memory."""
@@ -338,11 +387,14 @@ def load(run: str | Path, which: Which = "ema", device: DeviceName = "auto", pre
 def find_checkpoint(run: str | Path) -> Path:
     """The checkpoint of a run folder (its best, else its latest), of a checkpoint file, or of a shipped model by name.
 
-    An existing path takes precedence over a name. UserError if there is neither.
+    An existing path takes precedence over a name. The suffix .safetensors may be left out. UserError if nothing fits.
     """
     path = as_path("model", run)
     if not path.exists() and str(run) in zoo.names():
         return zoo.path(str(run))
+    stem = path.with_name(f"{path.name}.safetensors") if path.name else path
+    if not path.exists() and stem.is_file():
+        return stem
     if not path.exists():
         similar = difflib.get_close_matches(str(run), zoo.names(), n=1, cutoff=0.75)
         hint = f", but there is a model {similar[0]}" if similar else ""

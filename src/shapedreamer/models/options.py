@@ -2,21 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args
 
 from tyro.conf import arg
 
 from ..common.errors import UserError
 from ..common.names import TIMESTEPS, AnySamplerName
-from ..common.values import as_choice, as_float, as_int, as_ints, as_text, shown
+from ..common.values import as_bool, as_choice, as_float, as_int, as_ints, as_path, as_text, shown
 from ..data.spec import Label
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .model import Model
+
     Labels = Label | Tensor
+    Guide: TypeAlias = Model | str | Path
 else:  # the command line reads this file, and its help must not wait for torch
     Labels = Label
+    Guide = Path
 
 MAX_LABEL = 1000  # characters; the longest useful label names every entry of a label vector
 MODEL_DEFAULT = "(default: the model's own)"
@@ -26,9 +32,10 @@ MODEL_DEFAULT = "(default: the model's own)"
 class SampleOptions:
     """How to turn noise into images. None means the model's default; see Recipe.sampling.
 
-    In Python, `steps` may also be a list of timesteps that falls to 0, and `label` may be anything that DataSpec.vector
-    accepts, or a tensor (num, L) with a vector for each image. Numbers may come from numpy or torch; the fields then
-    hold plain Python values. UserError for a value of another type; the model checks the ranges.
+    In Python, `steps` may also be a list of timesteps that falls to 0, `label` may be anything that DataSpec.vector
+    accepts, or a tensor (num, L) with a vector for each image, and `guide_with` may be a Model. Numbers may come from
+    numpy or torch; the fields then hold plain Python values. UserError for a value of another type; the model checks
+    the ranges.
 
     Args:
         sampler: How to get from noise to image. The samplers named masked_ are for models of the masked process.
@@ -38,6 +45,12 @@ class SampleOptions:
         label: Class label: a name or number (boot, 7), or names with amounts (circle=2,line=1; human=1,food=0.6). "any"
             draws a label from the data for each image; "none" samples unconditionally.
         guidance: Classifier-free guidance scale: 1 = conditional, 0 = unconditional, above 1 strengthens the label.
+        guidance_interval: Guide only where the log-SNR, log(ᾱ/(1−ᾱ)), is between these bounds: low is noisy, high is
+            clean, and at 0 image and noise are equally strong.
+        guide_with: Autoguidance: guide away from this weaker model (a run, a checkpoint, or a shipped model) instead of
+            from the unconditional prediction. Choose a guidance above 1.
+        cfg_pp: CFG++: guide the prediction of the image, but not that of the noise. For ddim with eta 0, and a guidance
+            from 0 to 1.
     """
 
     sampler: Annotated[
@@ -54,6 +67,11 @@ class SampleOptions:
     seed: int = 0
     label: Annotated[Labels | None, arg(constructor=str, metavar="LABEL", help_behavior_hint="(default: any)")] = "any"
     guidance: float = 1.0
+    guidance_interval: Annotated[
+        tuple[float, float] | None, arg(metavar="LOW HIGH", help_behavior_hint="(default: everywhere)")
+    ] = None
+    guide_with: Annotated[Guide | None, arg(metavar="MODEL", help_behavior_hint="(default: none)")] = None
+    cfg_pp: bool = False
 
     def __post_init__(self) -> None:
         steps: Any = self.steps
@@ -69,7 +87,12 @@ class SampleOptions:
             "seed": as_int("seed", self.seed),
             "label": _label(self.label),
             "guidance": as_float("guidance", self.guidance),
+            "guidance_interval": None if self.guidance_interval is None else _interval(self.guidance_interval),
+            "guide_with": self.guide_with,
+            "cfg_pp": as_bool("cfg_pp", self.cfg_pp),
         }
+        if isinstance(self.guide_with, (str, PathLike)) or not hasattr(self.guide_with, "denoiser_for"):
+            values["guide_with"] = None if self.guide_with is None else as_path("guide_with", self.guide_with)
         for name, value in values.items():
             object.__setattr__(self, name, value)  # the class is frozen
 
@@ -77,6 +100,17 @@ class SampleOptions:
 def _dimensions(value: Any) -> int | None:
     """The number of dimensions of an array or a tensor; None for anything else."""
     return getattr(value, "ndim", None)
+
+
+def _interval(bounds: Any) -> tuple[float, float]:
+    """Two values of log-SNR, which may be infinite. UserError unless the first is below the second."""
+    if isinstance(bounds, (str, bytes)) or not hasattr(bounds, "__len__") or len(bounds) != 2:
+        raise UserError(f"`guidance_interval` must be two values of log-SNR, such as -3 3, not {shown(bounds)}")
+    low, high = (as_float(f"guidance_interval[{i}]", bound, finite=False) for i, bound in enumerate(bounds))
+    if not low < high:
+        advice = f"did you mean {high:g} {low:g}?" if low > high else "the lower log-SNR comes first, such as -3 3"
+        raise UserError(f"`guidance_interval` {low:g} {high:g} is empty: {advice}")
+    return low, high
 
 
 def _label(label: Any) -> Any:
