@@ -16,7 +16,7 @@ from typing import Any
 import tyro
 from tyro.conf import Positional
 
-from shapedreamer.common.names import NetworkName, RecipeName
+from shapedreamer.common.names import DeviceName, NetworkName, RecipeName
 from shapedreamer.common.progress import Progress
 from shapedreamer.evaluation.evaluator import evaluate
 from shapedreamer.imaging.comparison import stored_epochs
@@ -73,10 +73,11 @@ def with_changes(recipe: Recipe, changes: tuple[str, ...]) -> Recipe:
     return recipe
 
 
-def images_per_second(recipe: Recipe) -> float:
+def images_per_second(recipe: Recipe, device: DeviceName = "auto") -> float:
     """The training speed on this machine, measured by a short run in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
-        train(with_overrides(recipe, samples=100_000), folder, max_minutes=TRIAL_MINUTES, save_every=0)
+        long = with_overrides(recipe, samples=100_000)
+        train(long, folder, max_minutes=TRIAL_MINUTES, save_every=0, sample_every=0, device=device)
         steps = sum("loss" in record for record in read_metrics(Path(folder)))
     return steps * recipe.batch_size / (60 * TRIAL_MINUTES)
 

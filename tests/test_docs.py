@@ -17,6 +17,7 @@ from shapedreamer import cli
 from shapedreamer.common.names import RecipeName
 from shapedreamer.data.files import dcss, download, mnist
 from shapedreamer.data.files.tiles import COURSE_IMAGES, COURSE_LABELS
+from shapedreamer.evaluation.sweep import CURVES
 from shapedreamer.models.recipes import ContextUnetConfig, Recipe, get_recipe
 from shapedreamer.training.loop import train
 from tests.tiny import SMALL
@@ -133,6 +134,8 @@ def test_every_command_runs(
     monkeypatch.setattr("shapedreamer.data.files.tiles.fetch_dcss", fetch_dcss)
     monkeypatch.setattr(download, "urlopen", None)  # no network access
     monkeypatch.setattr("shapedreamer.evaluation.sweep.STEPS", (1, 2))
+    monkeypatch.setattr("shapedreamer.evaluation.sweep.CURVES", dict(list(CURVES.items())[:2]))
+    monkeypatch.setattr("shapedreamer.training.run.PREVIEW_IMAGES", 2)
     monkeypatch.setattr("shapedreamer.evaluation.validity.BEAM_WIDTH", 1)  # a short search for shapes in noise
     monkeypatch.setattr("shapedreamer.evaluation.validity.BRANCHES", 1)
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)  # would serve until Ctrl-C

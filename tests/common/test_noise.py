@@ -304,7 +304,7 @@ def test_each_bit_of_a_word_is_set_half_the_time() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_gpu_gives_the_same_numbers() -> None:
+def test_a_gpu_gives_the_same_numbers() -> None:
     index = tensor(0, 7, MAX_WORD)
     assert torch.equal(bits(5, index.cuda(), 9).cpu(), bits(5, index, 9))
     assert_close(normal(5, 3, index.cuda(), (3, 5, 5)).cpu(), normal(5, 3, index, (3, 5, 5)), rtol=0, atol=1e-12)

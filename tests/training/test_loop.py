@@ -294,7 +294,7 @@ def kill_after(out: Path, resume: bool, lines: int, number: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(7))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_run_killed_at_random_moments_and_resumed_equals_an_uninterrupted_one(
     uninterrupted: Path, tmp_path: Path, seed: int
 ) -> None:

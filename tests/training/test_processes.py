@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -103,35 +104,54 @@ def finish(processes: list["subprocess.Popen[str]"], timeout: float = 600) -> tu
     return [process.returncode for process in processes], errors
 
 
-def run_in(size: int, call: str) -> None:
-    """Run a line of Python, such as a training, in several processes. They are forked, to import the package once."""
-    fork = (
-        f"import os\nfor rank in map(str, range({size})):\n    if os.fork() == 0:\n"
-        f"        os.environ |= {{'RANK': rank, 'LOCAL_RANK': rank}}\n        {call}\n        sys.exit()\n"
-        f"sys.exit(any(os.wait()[1] for _ in range({size})))"
-    )
-    more = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
-    codes, errors = finish(start(1, ["-c", SCRIPT + fork], **more))
+FORK = """
+import os
+for size, port, call in {jobs!r}:
+    for rank in map(str, range(size)):
+        if os.fork() == 0:
+            numbers = {{"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_PORT": str(port)}}
+            os.environ |= {{"RANK": rank, "LOCAL_RANK": rank, **numbers}}
+            exec(call)
+            sys.exit()
+    if any([os.wait()[1] for _ in range(size)]):
+        sys.exit("failed: " + call)
+"""
+
+
+def run_in(*jobs: tuple[int, str]) -> None:
+    """Run lines of Python, such as a training, each in so many processes, one line after the other.
+
+    The processes are forked, to import the package once.
+    """
+    with_ports = [(size, free_port(), call) for size, call in jobs]
+    codes, errors = finish(start(1, ["-c", SCRIPT + FORK.format(jobs=with_ports)]))
     assert codes == [0], errors
 
 
-def train_in(
+def training(
     size: int,
     out: Path,
     name: str,
     resume: bool = False,
     accumulate: int = 1,
     max_minutes: float | None = None,
-) -> Path:
-    """Train in this many processes."""
+) -> tuple[int, str]:
+    """A training in this many processes, for `run_in`."""
     settings = {"resume": resume, "accumulate": accumulate, "max_minutes": max_minutes}
-    run_in(size, TRAIN.format(name=name, out=str(out), **settings).strip())
-    return out
+    return size, TRAIN.format(name=name, out=str(out), **settings).strip()
 
 
-def train_alone(out: Path, name: str) -> Path:
-    train(replace(RECIPES[name], threads=1), out, sample_every=0, save_every=0)
-    return out
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Train a recipe in one process, or return the run that another test has trained. For tests with `float32`."""
+
+    @cache
+    def train_alone(name: str) -> Path:
+        out = tmp_path_factory.mktemp("alone") / name
+        train(replace(RECIPES[name], threads=1), out, sample_every=0, save_every=0)
+        return out
+
+    return train_alone
 
 
 def assert_close_runs(one: Path, other: Path, losses: float = 1e-5, weights: float = 1e-4) -> None:
@@ -166,46 +186,73 @@ def test_the_shares_of_all_processes_are_the_batch_of_one(size: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("float32")
-def test_two_processes_train_the_same_model_as_one(tmp_path: Path) -> None:
+def test_two_processes_train_the_same_model_as_one(alone: Callable[[str], Path], tmp_path: Path) -> None:
     """52 steps with Muon, gradient clipping and dropped labels."""
-    assert_close_runs(train_alone(tmp_path / "one", "conditional"), train_in(2, tmp_path / "two", "conditional"))
+    run_in(training(2, tmp_path / "two", "conditional"))
+    assert_close_runs(alone("conditional"), tmp_path / "two")
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("name", ["tiny", "tuned"])
-def test_any_number_of_processes_and_micro_batches_trains_the_same_model(name: str, tmp_path: Path) -> None:
-    one = train_alone(tmp_path / "one", name)
-    for size, accumulate in ((2, 1), (4, 1), (2, 4), (1, 4)):
-        other = train_in(size, tmp_path / f"{size}x{accumulate}", name, accumulate=accumulate)
-        assert_close_runs(one, other)
+def test_any_number_of_processes_and_micro_batches_trains_the_same_model(
+    name: str, alone: Callable[[str], Path], tmp_path: Path
+) -> None:
+    others = {
+        tmp_path / f"{size}x{accumulate}": (size, accumulate) for size, accumulate in ((2, 1), (4, 1), (2, 4), (1, 4))
+    }
+    run_in(*(training(size, out, name, accumulate=accumulate) for out, (size, accumulate) in others.items()))
+    for out in others:
+        assert_close_runs(alone(name), out)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 2)])
-def test_a_run_resumes_with_another_number_of_processes(before: int, after: int, tmp_path: Path) -> None:
-    run = train_in(before, tmp_path / "run", "tiny", max_minutes=0)
-    assert load_checkpoint(run / "checkpoints" / "latest.safetensors").step == 1
-    train_in(after, run, "tiny", resume=True)
-    assert_close_runs(train_alone(tmp_path / "one", "tiny"), run)
+def test_a_run_resumes_with_another_number_of_processes(alone: Callable[[str], Path], tmp_path: Path) -> None:
+    runs = {tmp_path / f"{before} to {after}": (before, after) for before, after in ((1, 2), (2, 1), (2, 2))}
+    run_in(*(training(before, run, "tiny", max_minutes=0) for run, (before, _) in runs.items()))
+    for run in runs:
+        assert load_checkpoint(run / "checkpoints" / "latest.safetensors").step == 1
+    run_in(*(training(after, run, "tiny", resume=True) for run, (_, after) in runs.items()))
+    for run in runs:
+        assert_close_runs(alone("tiny"), run)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("dmd_weight", [0.0, 0.5])
-def test_two_processes_distill_the_same_student_as_one(dmd_weight: float, tmp_path: Path) -> None:
+def test_two_processes_distill_the_same_student_as_one(
+    dmd_weight: float, alone: Callable[[str], Path], tmp_path: Path
+) -> None:
     from shapedreamer.training.distillation import distill
 
-    teacher = train_alone(tmp_path / "teacher", "conditional")
+    teacher = alone("conditional")
     options = {"epochs": 1, "dmd_weight": dmd_weight, "sample_every": 0}
     with contextlib.ExitStack() as stack:  # distill takes its thread count from torch
         before = torch.get_num_threads()
         stack.callback(torch.set_num_threads, before)
         torch.set_num_threads(1)
         distill(teacher, tmp_path / "one", **options)  # type: ignore[arg-type]
-    run_in(2, f"distill({str(teacher)!r}, {str(tmp_path / 'two')!r}, **{options!r})")
+    run_in((2, f"distill({str(teacher)!r}, {str(tmp_path / 'two')!r}, **{options!r})"))
     assert_close_runs(tmp_path / "one", tmp_path / "two", losses=1e-4, weights=1e-3)  # AdamW without momentum
+
+
+def first_works_and_fails() -> None:
+    """What each process of the next test runs."""
+    group, _ = connect(torch.device("cpu"))
+
+    def fail() -> None:
+        raise UserError(f"process {group.rank} has no room")
+
+    for first in (group.first, group.first_patiently):
+        assert first(lambda: group.rank) == 0
+        with pytest.raises(UserError, match="process 0 has no room"):
+            first(fail)
+
+
+@pytest.mark.slow
+def test_every_process_gets_the_result_or_the_error_of_the_first() -> None:
+    run_in((2, "from tests.training.test_processes import first_works_and_fails; first_works_and_fails()"))
 
 
 def test_gradients_of_a_single_process_are_left_alone() -> None:
@@ -390,7 +437,7 @@ def test_an_address_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.slow
 def test_errors_of_all_processes_are_printed_once(tmp_path: Path) -> None:
-    train_alone(tmp_path / "run", "short")
+    train(replace(RECIPES["short"], threads=1), tmp_path / "run", sample_every=0, save_every=0, max_minutes=0)
     for options in (["--batch-size", "31"], ["--out", str(tmp_path / "run")], ["--lr", "nan"], ["--nonsense"]):
         codes, errors = finish(start(2, ["-m", "shapedreamer", "train", "shapes", "--samples", "64", *options]))
         assert codes == [2, 2], errors
@@ -425,7 +472,9 @@ def two_hosts() -> Iterator[list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("float32")
-def test_two_machines_without_a_shared_disk_train_the_same_model_as_one(two_hosts: list[str], tmp_path: Path) -> None:
+def test_two_machines_without_a_shared_disk_train_the_same_model_as_one(
+    two_hosts: list[str], alone: Callable[[str], Path], tmp_path: Path
+) -> None:
     """One process on each; the second machine has another, empty folder for the run, also when the run resumes."""
     for resume in (False, True):
         processes = []
@@ -445,7 +494,7 @@ def test_two_machines_without_a_shared_disk_train_the_same_model_as_one(two_host
             )
         codes, errors = finish(processes)
         assert codes == [0, 0], errors
-    assert_close_runs(train_alone(tmp_path / "one", "tiny"), tmp_path / "machine0" / "run")
+    assert_close_runs(alone("tiny"), tmp_path / "machine0" / "run")
     assert not (tmp_path / "machine1" / "run").exists()
 
 

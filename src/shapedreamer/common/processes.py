@@ -91,14 +91,19 @@ class Group:
         return result
 
     def first_patiently(self, work: Callable[[], Result]) -> Result:
-        """Like `first`, but the others wait as long as the work takes, unless process 0 fails."""
+        """Like `first`, but the others wait as long as the work takes, unless process 0 has failed before."""
         if self.size == 1:
             return work()
         store, key = dist.distributed_c10d._get_default_store(), f"done {next(_numbers)}"
+
+        def announced() -> Result:
+            try:
+                return work()
+            finally:
+                store.set(key, "")
+
         if self.is_first:
-            result = work()
-            store.set(key, "")
-            return self.first(lambda: result)
+            return self.first(announced)
         while not store.check([key]):
             if store.add(FAILURES, 0):
                 raise dist.DistStoreError("process 0 has failed")

@@ -23,7 +23,7 @@ import socket
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -138,13 +138,10 @@ def write_shards(
     """
     index = make_index(model, num, options, name, shards, shard_size)
     folder = as_path("out", out)
-    first = group.is_first
-    if first:
-        _check_folder(folder)
-    with _continuing(group, command), lock_folder(folder) if first else nullcontext():
-        missing = group.first(lambda: _begin(folder, index))
+    with _continuing(group, command), ExitStack() as stack:
+        missing = group.first(lambda: _open_folder(stack, folder, index))
         _check_same_everywhere(folder, index, group)
-        with Progress() if first else nullcontext() as progress:
+        with Progress() if group.is_first else nullcontext() as progress:
             say = _say(progress)
             complete = index.count - len(missing)
             shards_text = f"{index.count} shard{'s' * (index.count != 1)} of up to {index.shard_size}"
@@ -222,9 +219,10 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"{folder} already holds other files, such as {others[0]}; choose a new folder for `out`")
 
 
-def _begin(folder: Path, index: Index) -> list[int]:
-    """Write index.json, or check the one that is there; return the shards that are missing or incomplete."""
-    _check_folder(folder)
+def _open_folder(stack: ExitStack, folder: Path, index: Index) -> list[int]:
+    """Lock the folder until the stack closes; write index.json or check it; return the shards that are not complete."""
+    _check_folder(folder)  # before there is a lock file in it
+    stack.enter_context(lock_folder(folder))
     remove_leftovers(folder)
     path = folder / INDEX
     if path.exists():
