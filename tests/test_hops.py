@@ -85,3 +85,9 @@ def test_the_train_command_reaches_the_loss_in_2_calls(tmp_path: Path, monkeypat
 def test_the_error_prints_the_path() -> None:
     with pytest.raises(AssertionError, match="2 calls, at most 1 are allowed: a -> b -> c"):
         assert_hops(["a", "b", "c"], 1)
+
+
+def test_the_core_fits_in_750_lines() -> None:
+    names = ("schedule", "process", "denoiser", "samplers", "loss", "oracle")
+    lines = [(Path(inspect.getfile(denoising_loss)).parent / f"{name}.py").read_text().count("\n") for name in names]
+    assert sum(lines) < 750

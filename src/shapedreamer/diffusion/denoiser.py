@@ -18,17 +18,12 @@ Network = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> ε̂, x̂₀, v̂ or
 
 
 class Denoiser:
-    """Turns a network that predicts ε, x₀, v or u into a denoiser.
-
-    Raises ValueError for ε-prediction with ᾱ_T = 0: computing x̂₀ from ε̂ would divide by 0 at T.
-    """
+    """A network that predicts ε, x₀, v or u as a denoiser. ValueError for ε with ᾱ_T = 0: x̂₀ would divide by 0 at T."""
 
     def __init__(self, network: Network, schedule: Schedule, prediction: Prediction) -> None:
         if prediction == "eps" and schedule.alpha_bar[-1] == 0:
-            raise ValueError(
-                "eps-prediction cannot recover the image at zero terminal SNR (alpha_bar[T] = 0); "
-                "use prediction flow, v or x0 with this schedule"
-            )
+            zero = "zero terminal SNR (alpha_bar[T] = 0)"
+            raise ValueError(f"eps-prediction cannot recover the image at {zero}; use prediction flow, v or x0")
         self.network, self.schedule, self.prediction = network, schedule, prediction
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -72,9 +67,7 @@ def cfg_pp_scale(times: Sequence[int], schedule: Schedule) -> Tensor:
     """The table w for `guided` that turns ddim (η = 0) into CFG++ (Chung et al. 2024, algorithm 2).
 
     CFG++ steps to x_s = √ᾱ_s x̂₀ + √(1−ᾱ_s) ε̂ with a guided x̂₀, but with the ε̂ of x̂₀(∅). With √ᾱ = cos θ at t and
-    cos φ at s, this is the ddim step of x̂₀(∅) + w (x̂₀ − x̂₀(∅)), w = cos φ sin θ / sin(θ−φ).
-
-    times: the timesteps that ddim visits, falling to 0
+    cos φ at s, this is the ddim step of x̂₀(∅) + w (x̂₀ − x̂₀(∅)), w = cos φ sin θ / sin(θ−φ). times: those of ddim
     """
     angle = torch.atan2((1 - schedule.alpha_bar).sqrt(), schedule.alpha_bar.sqrt())
     t, theta, phi = list(times[:-1]), angle[list(times[:-1])], angle[list(times[1:])]
@@ -87,11 +80,8 @@ def clipped(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Denoise:
 
 
 def inpainted(denoise: Denoise, image: Tensor, keep: Tensor) -> Denoise:
-    """Replace x̂₀ by `image` wherever `keep` is True, so that a sampler keeps these pixels and generates the others.
+    """Replace x̂₀ by `image` where `keep` (bool) is True, so that a sampler keeps these pixels and generates the others.
 
-    image, keep: broadcastable to (B, C, H, W); keep is bool
-
-    The sampler computes ε̂ from the result, so the kept pixels always have the noise level of the others (compare Song
-    et al. 2021b, appendix I.2).
+    ε̂ follows from the result, so kept pixels have the noise level of the others (compare Song et al. 2021b, I.2).
     """
     return lambda x_t, t: torch.where(keep, image, denoise(x_t, t))

@@ -56,21 +56,19 @@ def timestep_distribution(
     """
     T = schedule.T
     even = torch.cat([torch.zeros(1, dtype=torch.float64), torch.full((T,), 1 / T, dtype=torch.float64)])
-    if log_snr is None:
+    if log_snr is None or T == 1:
         return even
     mean, std = log_snr
     if not (std > 0 and 0 <= uniform <= 1):
         raise ValueError(f"log_snr needs std > 0, and uniform must be in [0, 1]; got std={std} and uniform={uniform}")
-    if T == 1:
-        return even  # there is only t = 1 to choose
     level = schedule.log_snr[1:].clamp(-40, 40)  # zero terminal SNR would be −∞
     edges = torch.cat([level[:1], (level[1:] + level[:-1]) / 2, level[-1:]])
     cdf = torch.special.ndtr((edges - mean) / std)
     mass = torch.cat([torch.zeros(1, dtype=torch.float64), cdf[:-1] - cdf[1:]])  # between the edges around each log-SNR
     if mass.sum() == 0:
+        span = f"{level[0]:.3g} at t = 1 to {level[-1]:.3g} at t = T; choose a mean in this range or a larger std"
         raise ValueError(
-            f"log_snr={log_snr} gives every timestep probability 0: the log-SNR of the schedule runs from "
-            f"{level[0]:.3g} at t = 1 to {level[-1]:.3g} at t = T; choose a mean in this range or a larger std"
+            f"log_snr={log_snr} gives every timestep probability 0: the log-SNR of the schedule runs from {span}"
         )
     return uniform * even + (1 - uniform) * mass / mass.sum()
 

@@ -10,11 +10,9 @@ from .schedule import Schedule
 
 
 def gaussian(mean: float | Tensor, std: float | Tensor, schedule: Schedule) -> Denoise:
-    """The denoiser for data with independent pixels x₀ ~ N(mean, std²).
+    """The denoiser for independent pixels x₀ ~ N(mean, std²); mean and std may be tensors that broadcast to images.
 
-        E[x₀ | x_t] = mean + α std² / (α² std² + σ²) · (x_t − α mean)
-
-    mean and std are numbers, or tensors that broadcast to images (B, C, H, W).
+    E[x₀ | x_t] = mean + α std² / (α² std² + σ²) · (x_t − α mean)
     """
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
@@ -28,9 +26,7 @@ def gaussian(mean: float | Tensor, std: float | Tensor, schedule: Schedule) -> D
 def gaussian_mixture(means: Tensor, stds: Tensor, weights: Tensor, schedule: Schedule) -> Denoise:
     """The denoiser for a mixture of K isotropic Gaussians: means (K, C, H, W), stds (K,), weights (K,) that sum to 1.
 
-        E[x₀ | x_t] = Σ_k p(k | x_t) E[x₀ | x_t, k],    p(k | x_t) ∝ weight_k N(x_t; α mean_k, α² std_k² + σ²)
-
-    E[x₀ | x_t, k] is that of `gaussian` for component k.
+    E[x₀ | x_t] = Σ_k p(k | x_t) E[x₀ | x_t, k],    p(k | x_t) ∝ weight_k N(x_t; α mean_k, α² std_k² + σ²)
     """
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:

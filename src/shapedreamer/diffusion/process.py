@@ -32,9 +32,7 @@ def transition(x_s: Tensor, s: int, t: int, eps: Tensor, schedule: Schedule) -> 
 
 
 def posterior(x0: Tensor, x_t: Tensor, t: int, s: int, schedule: Schedule) -> tuple[Tensor, float]:
-    """Mean and variance of q(x_s | x_t, x₀) for s < t (Ho et al. 2020, equations 6 and 7, where s = t − 1).
-
-    With β = 1 − ᾱ_t/ᾱ_s, the variance of the noise added from s to t:
+    """Mean and variance of q(x_s | x_t, x₀) for s < t, with β = 1 − ᾱ_t/ᾱ_s (Ho et al. 2020, equations 6 and 7).
 
         mean = √ᾱ_s β / (1−ᾱ_t) · x₀ + √(1−β) (1−ᾱ_s) / (1−ᾱ_t) · x_t,    variance = (1−ᾱ_s) / (1−ᾱ_t) · β
 
@@ -77,7 +75,6 @@ def to_eps(x0: Tensor, x_t: Tensor, t: int | Tensor, schedule: Schedule) -> Tens
     return (x_t - alpha * x0) / sigma
 
 
-def _check_order(s: int, t: int, schedule: Schedule) -> None:
-    """IndexError unless 0 ≤ s < t ≤ T: a negative index would silently wrap around."""
+def _check_order(s: int, t: int, schedule: Schedule) -> None:  # a negative index would silently wrap around
     if not 0 <= s < t <= schedule.T:
         raise IndexError(f"timesteps must be 0 ≤ s < t ≤ {schedule.T}, not s = {s}, t = {t}")

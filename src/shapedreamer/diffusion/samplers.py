@@ -97,8 +97,6 @@ def heun(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps) -> Ite
         dx/dθ = v̂(x, θ) = cos θ ε̂ − sin θ x̂₀
         x' = cos(φ−θ) x + sin(φ−θ) v̂(x, θ),    x_s = x + (φ−θ) (v̂(x, θ) + v̂(x', φ))/2
 
-    Karras et al. integrate over the noise level σ = tan θ instead, which is infinite if ᾱ_T = 0.
-
     A step takes two denoiser calls. The last one takes one: v̂ is not defined at t = 0, so it is a DDIM step. An even
     number of calls leaves one over, so the first step, where v̂ changes little, is a DDIM step too.
     """
@@ -149,10 +147,9 @@ def midpoint(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps) ->
 
         z = x_t/(√ᾱ_t + √(1−ᾱ_t)) = (1−τ) x₀ + τ ε,    dz/dτ = û = ε̂ − x̂₀ = (z − x̂₀)/τ
 
-    Euler's method on it is ddim with eta 0. This method makes such a step to m, the first timestep whose τ reaches
-    the middle between t and s, and follows the slope it finds there from t to s.
-
-    A step takes two denoiser calls; for an odd number of calls the first step is an Euler step.
+    Euler's method on it is ddim with eta 0. This method makes such a step to m, the first timestep whose τ reaches the
+    middle between t and s, and follows the slope there from t to s. If the number of calls is odd, the first step is
+    Euler's.
     """
     x = x_T
     for t, s, calls in _two_call_steps(schedule, steps, last_calls=2):
@@ -192,10 +189,7 @@ def _intervals(schedule: Schedule, steps: Steps) -> list[tuple[int, int]]:
 
 
 def _two_call_steps(schedule: Schedule, steps: Steps, last_calls: int) -> list[tuple[int, int, int]]:
-    """[(t, s, calls), …] for a sampler that calls the denoiser twice a step, and `last_calls` times in the step to 0.
-
-    If `steps` is a number of calls that leaves one over, the first step, in which û changes little, takes one call.
-    """
+    """[(t, s, calls), …] with two calls a step, `last_calls` in the last, and one in the first if that is left over."""
     intervals, spare = _intervals(schedule, steps), 0  # also checks that the number of calls is in 1…T
     if isinstance(steps, int):
         count = (steps + 3 - last_calls) // 2
@@ -211,7 +205,6 @@ def _check_eta(eta: float) -> None:
 
 
 def _draw(generator: Noise | None, t: int, x: Tensor) -> Tensor:
-    """The noise of the step that leaves t, like x. ValueError without a generator."""
     if generator is None:
         raise ValueError("a sampler with eta above 0 adds noise and needs a generator")
     return generator(t, like=x)
@@ -224,9 +217,9 @@ def _x0_and_v(denoise: Denoise, x: Tensor, t: int, theta: float) -> tuple[Tensor
 
 
 def _line_step(denoise: Denoise, schedule: Schedule, x: Tensor, t: int, m: int, s: int) -> tuple[Tensor, Tensor]:
-    """x_s and x̂₀ after a step of a two-stage Runge-Kutta method on the line: slopes at t and m. m = 0: Euler's step.
+    """x_s and x̂₀ after a two-stage Runge-Kutta step on the line, with slopes at t and m; Euler's step if m = 0.
 
-    At the exact middle the second slope counts alone; at m = s both count half.
+    In the exact middle the second slope counts alone; at m = s both count half.
     """
     tau_t, tau_m, tau_s = (schedule.tau[time].item() for time in (t, m, s))
     scale_t, scale_m, scale_s = (1 / math.hypot(1 - tau, tau) for tau in (tau_t, tau_m, tau_s))  # √ᾱ + √(1−ᾱ)
@@ -241,12 +234,9 @@ def _line_step(denoise: Denoise, schedule: Schedule, x: Tensor, t: int, m: int, 
 
 
 def _batch_of(t: int, x: Tensor) -> Tensor:
-    """The timestep t for every image of x: (B,) int64."""
     return torch.full((len(x),), t, dtype=torch.int64, device=x.device)
 
 
 def half_log_snr(alpha_bar: float) -> float:
     """λ = ½ log(ᾱ/(1−ᾱ)): −∞ for ᾱ = 0, and +∞ for ᾱ = 1."""
-    if alpha_bar == 0:
-        return -math.inf
-    return math.inf if alpha_bar == 1 else 0.5 * math.log(alpha_bar / (1 - alpha_bar))
+    return (2 * alpha_bar - 1) * math.inf if alpha_bar in (0, 1) else 0.5 * math.log(alpha_bar / (1 - alpha_bar))

@@ -50,17 +50,17 @@ class Schedule:
         return self.alpha_bar / (1 - self.alpha_bar)
 
     @cached_property  # samplers read it on every call
+    @torch.inference_mode(False)  # training must be able to use a table made while sampling
     def log_snr(self) -> Tensor:
         """log(ᾱ_t/(1−ᾱ_t)): (T+1,), +∞ at t = 0, and −∞ at T if ᾱ_T = 0."""
-        with torch.inference_mode(False):  # for the same reason as in alpha_sigma
-            return self.snr.log()
+        return self.snr.log()
 
     @cached_property
+    @torch.inference_mode(False)
     def tau(self) -> Tensor:
         """τ = √(1−ᾱ_t)/(√ᾱ_t + √(1−ᾱ_t)), the share of noise in x_t: (T+1,), 0 at t = 0, and 1 where ᾱ = 0."""
-        with torch.inference_mode(False):
-            alpha, sigma = self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt()
-            return sigma / (alpha + sigma)
+        sigma = (1 - self.alpha_bar).sqrt()
+        return sigma / (self.alpha_bar.sqrt() + sigma)
 
     def alpha_sigma(self, t: int | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """(√ᾱ_t, √(1−ᾱ_t)) with the dtype and device of the images `like`, shaped to multiply them.
@@ -70,7 +70,7 @@ class Schedule:
         """
         key = (like.device, like.dtype)
         if key not in self._tables:  # computed in float64, cast once, and kept on each device
-            with torch.inference_mode(False):  # training must be able to use a table made while sampling
+            with torch.inference_mode(False):
                 alpha, sigma = self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt()
                 self._tables[key] = (alpha.to(like.dtype).to(like.device), sigma.to(like.dtype).to(like.device))
         alpha, sigma = self._tables[key]
@@ -111,10 +111,7 @@ def cosine(T: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Schedule
 
 
 def zero_terminal_snr(schedule: Schedule) -> Schedule:
-    """Shift and scale √ᾱ so that ᾱ_T = 0 exactly and ᾱ₁ is unchanged (Lin et al. 2024, algorithm 1).
-
-    x_T is then pure noise, so ε at T tells you nothing about the image: predict x₀, v or u.
-    """
+    """Shift and scale √ᾱ so that ᾱ_T = 0 exactly and ᾱ₁ is unchanged (Lin et al. 2024, algorithm 1)."""
     root = schedule.alpha_bar.sqrt()
     first, last = root[1], root[-1]
     root = (root - last) * first / (first - last)
@@ -163,16 +160,14 @@ def step_times(T: int, steps: int) -> list[int]:
 
 
 def cubic_times(T: int, steps: int) -> list[int]:
-    """Like step_times, but evenly spaced in ∛t, so the steps get shorter towards t = 0.
+    """Like step_times, but evenly spaced in ∛t: t_i = round(T ((steps − i)/steps)³), raised near 0 until all differ.
 
-    t_i = round(T ((steps − i)/steps)³), raised near 0 until all differ. training/distillation.py explains why few-step
-    models use this spacing; Song et al. 2021, appendix D.2, use a quadratic one. ValueError unless 1 ≤ steps ≤ T.
+    Few-step models use it (training/distillation.py); Song et al. 2021, appendix D.2, use a quadratic spacing.
     """
     times = step_times(T, steps)
     for i in range(1, steps):
         nearest = round(T * (steps - i) ** 3 / steps**3)
-        # below the previous timestep, with room for the remaining steps
-        times[i] = max(steps - i, min(nearest, times[i - 1] - 1))
+        times[i] = max(steps - i, min(nearest, times[i - 1] - 1))  # distinct, with room for the remaining steps
     return times
 
 
@@ -184,8 +179,7 @@ def log_snr_times(schedule: Schedule, steps: int, start: int | None = None) -> l
     """Like step_times, but evenly spaced in log-SNR, and from timestep `start` (default T) to 0.
 
     The interval from the log-SNR of `start`, or from LOG_SNR[0] if that is higher, to LOG_SNR[1] is cut into `steps`
-    equal parts; the timesteps are those nearest to the cuts, moved until all differ. (Karras et al. 2022, section 3,
-    also space timesteps by noise level.) ValueError unless 1 ≤ steps ≤ start ≤ T.
+    equal parts; the timesteps are those nearest to the cuts, moved until all differ (see Karras et al. 2022).
     """
     start = schedule.T if start is None else start
     if not 1 <= steps <= start <= schedule.T:
