@@ -1,17 +1,24 @@
-"""Every command in the README and in docs/ is run, with fewer images, and writes the files it says it writes."""
+"""Every command in the README and in docs/ is run, with fewer images, and writes the files it says it writes.
 
+Here a command runs in one process: tests/training/test_processes.py and tests/imaging/test_shards.py start several. Of
+the commands for torchrun, every option is checked.
+"""
+
+import functools
 import gzip
 import re
 import shlex
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch.distributed.run import get_args_parser
 
 from shapedreamer import cli
 from shapedreamer.common.names import RecipeName
@@ -25,7 +32,7 @@ from tests.tiny import SMALL
 ROOT = Path(__file__).parents[1]
 PAGES = (
     "README.md",
-    *(f"docs/{page}.md" for page in ("guide", "coming-from", "live", "export", "troubleshooting", "cloud")),
+    *(f"docs/{page}.md" for page in ("guide", "coming-from", "live", "export", "troubleshooting", "cloud", "scaling")),
 )
 COMMANDS = sorted(
     {c for page in PAGES for c in re.findall(r"^    (shapedreamer .*)$", (ROOT / page).read_text(), flags=re.MULTILINE)}
@@ -102,7 +109,12 @@ def shortened(command: str) -> list[str]:
         words += ["--port", "0"]
     if words[1] == "data" and "fetch" not in words and "--samples" not in words:
         words += ["--samples", "32"]
+    if "--devices" in words:
+        words[words.index("--devices") + 1] = "1"
+    if words[1] == "sample" and "100000" in words:
+        words[words.index("100000")] = "4"
     if words[1] == "evaluate":
+        words += [] if "--num" in words else ["--num", "0"]
         words[words.index("--num") + 1] = "256"
         words += [] if "--sweep" in words else ["--steps", "2"]
     if words[1] != "export" and words[2:3] in (["mnist"], ["fashion_mnist"]) and "--data" not in words:
@@ -113,6 +125,31 @@ def shortened(command: str) -> list[str]:
 def test_the_pages_name_every_subcommand() -> None:
     named = {shlex.split(command)[1] for command in COMMANDS}
     assert named == set(cli.SUBCOMMANDS) - {"labs"}  # tests/labs runs it
+
+
+def launched_commands() -> list[str]:
+    """The commands of torchrun in docs/, each on one line."""
+    text = "\n".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))).replace("\\\n", "")
+    return [line for line in re.findall(r"^    (torchrun .*)$", text, flags=re.MULTILINE) if "..." not in line]
+
+
+def test_torchrun_understands_its_commands_and_passes_the_rest_to_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = launched_commands()
+    assert len(commands) == 3
+    called: list[str] = []
+
+    def stand_in(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
+        return functools.wraps(run)(lambda *args, **kwargs: called.append(name))
+
+    monkeypatch.setattr(cli, "SUBCOMMANDS", {name: stand_in(name, run) for name, run in cli.SUBCOMMANDS.items()})
+    for command in commands:
+        options = get_args_parser().parse_args(shlex.split(command)[1:])
+        assert options.module
+        module, *words = [options.training_script, *options.training_script_args]
+        assert module == "shapedreamer"
+        monkeypatch.setattr(sys, "argv", [module, *words])
+        assert cli.main() == 0
+    assert called == ["train", "train", "sample"]
 
 
 def is_slow(command: str) -> bool:
@@ -135,7 +172,7 @@ def test_every_command_runs(
     monkeypatch.setattr(download, "urlopen", None)  # no network access
     monkeypatch.setattr("shapedreamer.evaluation.sweep.STEPS", (1, 2))
     monkeypatch.setattr("shapedreamer.evaluation.sweep.CURVES", dict(list(CURVES.items())[:2]))
-    monkeypatch.setattr("shapedreamer.training.run.PREVIEW_IMAGES", 2)
+    monkeypatch.setattr("shapedreamer.training.run.PREVIEW_IMAGES", 4)
     monkeypatch.setattr("shapedreamer.evaluation.validity.BEAM_WIDTH", 1)  # a short search for shapes in noise
     monkeypatch.setattr("shapedreamer.evaluation.validity.BRANCHES", 1)
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)  # would serve until Ctrl-C
@@ -152,8 +189,10 @@ def test_every_command_runs(
         assert {"README.md", "config.json"} & {path.name for path in folder.iterdir()}
     elif sys.argv[1] == "site":
         assert any(path.suffix == ".onnx" for path in written)
+    elif "--out" in sys.argv and (out := workdir / sys.argv[sys.argv.index("--out") + 1]).is_dir():
+        assert {"index.json"} < {path.name for path in out.iterdir()}  # the second command for a folder completes it
     elif "--out" in sys.argv:
-        assert (workdir / sys.argv[sys.argv.index("--out") + 1]) in written
+        assert out in written
     elif written:
         assert all(path.name in output for path in written)  # the command prints the names of its files
     else:
