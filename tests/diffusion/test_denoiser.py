@@ -286,11 +286,11 @@ def test_cfg_pp_follows_the_papers_update(schedule: Schedule, times: Sequence[in
         eps = to_eps(u, x, t, schedule)
         alpha_bar = schedule.alpha_bar[s].item()
         x = math.sqrt(alpha_bar) * ((1 - scale) * u + scale * c) + math.sqrt(1 - alpha_bar) * eps
-    x0 = guided(conditional, unconditional, scale)
-    denoise = guided(x0, unconditional, cfg_pp_scale(times, schedule))
+    plain = guided(conditional, unconditional, scale)
+    denoise = guided(plain, unconditional, cfg_pp_scale(times, schedule))
     assert_close(sample(ddim(denoise, schedule, X, times)), x, rtol=0, atol=1e-12)
     if len(times) > 2 and scale:
-        assert not torch.allclose(sample(ddim(x0, schedule, X, times)), x, atol=1e-2)  # it is not plain guidance
+        assert not torch.allclose(sample(ddim(plain, schedule, X, times)), x, atol=1e-2)  # it is not plain guidance
 
 
 def test_a_cfg_pp_step_on_a_mixture_follows_the_closed_form() -> None:
