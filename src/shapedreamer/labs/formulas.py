@@ -9,8 +9,8 @@ _ACCENTS = {"hat": "\u0302", "bar": "\u0304", "tilde": "\u0303"}
 _SYMBOLS = dict(
     pair.split("=")
     for pair in (
-        "alpha=α beta=β epsilon=ε eta=η theta=θ lambda=λ mu=μ sigma=σ cdot=· times=× infty=∞ sum=Σ varnothing=∅ sim=~ "
-        "leftarrow=← to=→ mid=| lceil=⌈ rceil=⌉ lfloor=⌊ rfloor=⌋ le=≤ ge=≥ approx=≈ left= right= big="
+        "alpha=α beta=β epsilon=ε eta=η theta=θ lambda=λ mu=μ sigma=σ tau=τ cdot=· times=× infty=∞ sum=Σ varnothing=∅ "
+        "sim=~ leftarrow=← to=→ mid=| lceil=⌈ rceil=⌉ lfloor=⌊ rfloor=⌋ le=≤ ge=≥ approx=≈ left= right= big="
     ).split()
 )
 _FONTS = ("mathrm", "mathcal", "mathbf", "text")
