@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Lab 11. Inside the network
 #
-# You build the parts of the U-Net: time features, group normalisation, the residual block, attention, and the wiring
-# of it all, until your functions and the trained network's weights give the same output as the network itself. You
-# need PyTorch (convolutions, broadcasting) and lab 1; no training. Time: 90 minutes. In a hurry? The last exercise is
-# an exam; passing it skips the lab.
+# You build the parts of the U-Net: time features, group normalisation, the residual block, attention, and the wiring of
+# it all, until your functions and the trained network's weights give the same output as the network itself. On the way
+# you build a block of a diffusion transformer. You need PyTorch (convolutions, broadcasting) and lab 1; no training.
+# Time: 105 minutes. In a hurry? The last exercise is an exam; passing it skips the lab.
 
 # %% tags=["setup"]
 import math
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 import shapedreamer as sd
 from shapedreamer.labs import check, predict
+from shapedreamer.networks import dit
 
 model = sd.load("shapes")
 net, schedule = model.network, model.schedule  # a UNet that predicts x0; T = 1000
@@ -387,6 +388,132 @@ if check.lab11.attention(attention):
 # pixels and channels are scrambled.
 
 # %% [markdown]
+# ## Without the U: a transformer block
+#
+# A *diffusion transformer* (DiT, [Peebles & Xie 2023](https://arxiv.org/abs/2212.09748)) drops the U and the skip
+# connections. It cuts the image into *patches*, makes each a token, and applies the same block again and again.
+# `F.pixel_unshuffle` cuts: channel k of its output holds pixel k of every patch, and `F.pixel_shuffle` puts the pixels
+# back. Look at an image of 4×4 numbers in patches of 2×2:
+
+# %%
+grid = torch.arange(16.0).view(1, 1, 4, 4)
+folded = F.pixel_unshuffle(grid, 2)
+print(f"{grid[0, 0].int().tolist()} becomes {tuple(folded.shape)}. Four tokens, one for each patch, row by row:")
+print(folded.flatten(2).transpose(1, 2).int()[0].tolist())
+print(f"pixel_shuffle gives the image back: {torch.equal(F.pixel_shuffle(folded, 2), grid)}")
+
+# %% [markdown]
+# The first token is 0, 1, 4, 5: the upper left square, itself row by row. A `view(4, 4)` would make tokens of whole
+# rows.
+#
+# **Positions.** Attention cannot see where a token is, and here is no convolution to tell. *Rotary positions*
+# ([Su et al. 2021](https://arxiv.org/abs/2104.09864)) turn each query and key by an angle that grows with the position.
+# The first half $x_1$ and the second half $x_2$ of a head's numbers form pairs, and each pair turns like a point in the
+# plane:
+#
+# $$(x_1, x_2) \;\to\; (x_1 \cos\theta - x_2 \sin\theta,\;\; x_1 \sin\theta + x_2 \cos\theta)$$
+#
+# **The embedding** scales and shifts the tokens, as you know. But now it also scales what each part *adds*. One linear
+# layer makes six vectors from it: shift, scale and gate for attention, then shift, scale and gate for a two-layer
+# perceptron (MLP). With $\text{norm}$ for layer norm, the block is
+#
+# $$h \leftarrow h + \text{gate}_1 \cdot \text{attention}\big((1+\text{scale}_1)\,\text{norm}(h) + \text{shift}_1\big)$$
+#
+# $$h \leftarrow h + \text{gate}_2 \cdot \text{MLP}\big((1+\text{scale}_2)\,\text{norm}(h) + \text{shift}_2\big)$$
+
+# %% tags=["prediction"] name="new_block"
+# In a new DiT, the layer that makes the six vectors starts at zero (adaLN-zero). What does a new block return?
+predict("lab11.new_block", "a", a="the tokens, unchanged", b="zeros", c="the tokens, a little changed at random")
+
+# %% tags=["prediction"] name="moved"
+# A query and a key are rotated to two patches. Then both patches move 3 columns to the right. Their product …
+predict("lab11.moved", "b", a="changes, since both angles do", b="stays the same", c="changes its sign")
+
+
+# %% tags=["exercise"] name="transformer_block"
+def transformer_block(block, h, time, cos, sin):
+    """Run a block of a diffusion transformer from its layers: tokens h (B, N, width) -> (B, N, width).
+
+    block: has time (width/2 to 6·width), qkv (width to 3·width), out, linear1, linear2 (layers to call) and heads (int)
+    time (B, width/2): the embedding of t;  cos, sin (N, d/2): of the angles of each token, d numbers in a head
+    """
+    B, N, width = h.shape
+    # 1. shift1, scale1, gate1, shift2, scale2, gate2 = block.time(F.silu(time)), cut in six; tokens need (B, 1, width)
+    # 2. q, k, v (B, heads, N, d) as in attention, from block.qkv of the scaled and shifted F.layer_norm(h, (width,))
+    # 3. F.layer_norm(…, (d,)) of q and k, then rotate both; v stays as it is
+    # 4. F.scaled_dot_product_attention(q, k, v), the heads side by side again, block.out, gate1, plus h
+    # 5. the perceptron: block.linear1, SiLU, block.linear2; the same way, with shift2, scale2, gate2
+    # begin solution
+    shift1, scale1, gate1, shift2, scale2, gate2 = block.time(F.silu(time))[:, None].chunk(6, dim=2)
+
+    def rotate(x):
+        x1, x2 = F.layer_norm(x, x.shape[-1:]).chunk(2, dim=-1)
+        return torch.cat([x1 * cos - x2 * sin, x1 * sin + x2 * cos], dim=-1)
+
+    normal = (1 + scale1) * F.layer_norm(h, (width,)) + shift1
+    q, k, v = block.qkv(normal).view(B, N, 3, block.heads, -1).permute(2, 0, 3, 1, 4)
+    mixed = F.scaled_dot_product_attention(rotate(q), rotate(k), v)
+    h = h + gate1 * block.out(mixed.transpose(1, 2).reshape(B, N, width))
+    normal = (1 + scale2) * F.layer_norm(h, (width,)) + shift2
+    return h + gate2 * block.linear2(F.silu(block.linear1(normal)))
+    # end solution
+
+
+# %% tags=["check"] name="transformer_block"
+if check.lab11.transformer_block(transformer_block):
+    new = dit.DiT(patch=4, width=64, depth=1, head_dim=32)
+    cos, sin = dit.rotations(8, 8, 32, torch.device("cpu"))  # an image of 32x32 pixels has 8x8 patches
+    tokens = new.conv_in(F.pixel_unshuffle(noisy(300), 4)).flatten(2).transpose(1, 2)
+    output = transformer_block(new.blocks[0], tokens, new.time(torch.full((16,), 300)), cos, sin)
+    change = (output - tokens).abs().max().item()
+    predict.measured(
+        "lab11.new_block",
+        "a" if change == 0 else "b" if output.abs().max() == 0 else "c",
+        f"the largest change of a token is {change}",
+    )
+
+    q, k = torch.randn(2, 32)
+    at = dit.rotate(q, cos, sin).view(8, 8, 32), dit.rotate(k, cos, sin).view(8, 8, 32)
+    before, after = ((at[0][2, c] @ at[1][5, c + 1]).item() for c in (1, 4))
+    predict.measured(
+        "lab11.moved",
+        "b" if abs(after - before) < 1e-3 else "c" if abs(after + before) < 1e-3 else "a",
+        f"the product is {before:.4f} before and {after:.4f} after",
+    )
+    same = dit.rotate(torch.ones(32), cos, sin)  # the same vector as query and key, at each of the 64 patches
+    places = [(0, 0), (3, 4), (6, 2)]
+    maps = torch.stack([(same @ same[8 * row + column]).view(1, 8, 8) / 16 - 1 for row, column in places])
+    print("White: patches whose key fits a query at row 0, column 0; row 3, column 4; row 6, column 2.")
+    sd.show(maps, titles=[f"({row}, {column})" for row, column in places], columns=3)
+
+# %% [markdown] tags=["hint"] name="transformer_block"
+# `[:, None]` makes (B, 1, 6·width) of the six vectors, and `.chunk(6, dim=2)` cuts them. Write a small function for
+# rotating; its first line is `x1, x2 = F.layer_norm(x, x.shape[-1:]).chunk(2, dim=-1)`.
+
+# %% [markdown] tags=["hint"] name="transformer_block"
+# `q, k, v = block.qkv((1 + scale1) * F.layer_norm(h, (width,)) + shift1).view(B, N, 3, block.heads, -1)` followed by
+# `.permute(2, 0, 3, 1, 4)`. To rotate: `torch.cat([x1 * cos - x2 * sin, x1 * sin + x2 * cos], dim=-1)`.
+
+# %% [markdown] tags=["hint"] name="transformer_block"
+# `mixed = F.scaled_dot_product_attention(rotate(q), rotate(k), v).transpose(1, 2).reshape(B, N, width)`, then `h = h +
+# gate1 * block.out(mixed)`. The perceptron gets `(1 + scale2) * F.layer_norm(h, (width,)) + shift2` of this new h, and
+# its output is added with gate2.
+
+# %% [markdown] tags=["explanation"] name="transformer_block"
+# All gates of a new network are 0, so each block returns its tokens, to the last bit. A deep network that starts as the
+# identity is easy to train: gradients reach the first layer undiminished, and each block opens its gates when it has
+# found something useful. Scale and shift alone would not do that, and a factor 1 + gate would spoil it.
+#
+# In the picture, each query fits keys near it best, and the pattern moves along with it. Rotating q by $\alpha$ and k
+# by
+# $\beta$ changes their product as rotating one of them by $\alpha - \beta$ does. So the product depends on the distance
+# only. Here half of the angles grow with the row, half with the column. v is not rotated: it says *what* a token passes
+# on, not where it is.
+#
+# The layer norm of q and k keeps their product small, so that softmax cannot saturate. `networks/dit.py` has the whole
+# network; `shapedreamer train shapes --network dit` trains it.
+
+# %% [markdown]
 # ## Down, up, and the skips
 #
 # Two small layers change the resolution: `Downsample` is a 3×3 convolution with stride 2, `Upsample` repeats each
@@ -507,6 +634,3 @@ if check.lab11.exam(exam):
 # In the last picture, hardly anything is left of the shapes without the skips: the middle of the network works at a
 # quarter of the resolution that `conv_in` sees, and at low noise it has learned to leave nearly everything to the
 # skips. (The test is a bit unfair: a network trained without skips would have learned to do better.)
-#
-# To go on: replace the blocks of the lowest level by attention only, and you are half way to a diffusion transformer
-# ([Peebles & Xie 2023](https://arxiv.org/abs/2212.09748)), which drops the U, the convolutions and the skips.

@@ -168,6 +168,61 @@ def _attend(**faults):
     return lambda layer, x: attend(layer, x, **faults)
 
 
+def turn(x, cos, sin, sign=1, alternate=False):
+    """The numbers of a head as complex ones."""
+    d = x.shape[-1]
+    z = torch.complex(x[..., ::2], x[..., 1::2]) if alternate else torch.complex(x[..., : d // 2], x[..., d // 2 :])
+    z = z * torch.complex(cos, sign * sin)
+    return torch.view_as_real(z).flatten(-2) if alternate else torch.cat([z.real, z.imag], -1)
+
+
+def transform(block, h, time, cos, sin, act=True, one=1, gate=lambda g: g, swap=False, which="qk", **faults):
+    """Right by default, with faults to choose from."""
+    B, _, width = h.shape
+    d = width // block.heads
+    six = block.time(F.silu(time) if act else time).view(B, 6, 1, width).unbind(1)
+    if swap:
+        six = six[1], six[0], six[2], six[4], six[3], six[5]
+
+    def norm(x):
+        x = x - x.mean(-1, keepdim=True)
+        return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+
+    qkv = block.qkv(norm(h) * (one + six[1]) + six[0])
+    heads = []
+    for i in range(block.heads):
+        q, k, v = (qkv[..., j * width + i * d : j * width + (i + 1) * d] for j in range(3))
+        if faults.get("qk_norm", True):
+            q, k = norm(q), norm(k)
+        turned = [turn(x, cos, sin, faults.get("sign", 1), faults.get("alternate")) for x in (q, k, v)]
+        q, k, v = (y if name in which else x for x, y, name in zip((q, k, v), turned, "qkv", strict=True))
+        heads.append((q @ k.transpose(1, 2) / math.sqrt(d)).softmax(2) @ v)
+    added = gate(six[2]) * block.out(torch.cat(heads, 2))
+    after = h + added if faults.get("residual", True) else added
+    hidden = block.linear1(norm(after if faults.get("fresh", True) else h) * (one + six[4]) + six[3])
+    return after + gate(six[5]) * block.linear2(F.silu(hidden) if faults.get("silu", True) else hidden)
+
+
+class Transform:
+    def __call__(self, block, h, time, cos, sin):
+        width = h.shape[2]
+        shift, scale, gate, *others = block.time(F.silu(time)).unsqueeze(1).split(width, dim=-1)
+        x = torch.addcmul(shift, F.layer_norm(h, [width]), 1 + scale)
+        q, k, v = (part.unflatten(2, (block.heads, -1)).transpose(1, 2) for part in block.qkv(x).chunk(3, dim=-1))
+        q, k = (self.rotated(F.layer_norm(part, [part.shape[3]]), cos, sin) for part in (q, k))
+        h += gate * block.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        shift, scale, gate = others
+        return h.addcmul_(gate, block.linear2(F.silu(block.linear1((1 + scale) * F.layer_norm(h, [width]) + shift))))
+
+    def rotated(self, x, cos, sin):
+        half = torch.cat([-x[..., x.shape[3] // 2 :], x[..., : x.shape[3] // 2]], -1)
+        return x * torch.cat([cos, cos], 1) + half * torch.cat([sin, sin], 1)
+
+
+def _transform(**faults):
+    return lambda block, h, time, cos, sin: transform(block, h, time, cos, sin, **faults)
+
+
 def wire(net, x, t, queue=False, first=False, middle=True, use_attention=True, silu=True, norm=True, time_act=True):
     """Right by default, with faults to choose from."""
     e = net.time.linear1(Features()(t, net.time.dim))
@@ -300,6 +355,26 @@ ANSWERS = {
             (_attend(merge=False), "side by side again"),
             (_attend(view=True), "scrambles pixels and channels"),
             (_attend(back=False), "back to an image"),
+        ],
+    ),
+    "transformer_block": Answers(
+        right=[transform, Transform()],
+        wrong=[
+            (_transform(act=False), "SiLU on the embedding"),
+            (_transform(one=0), "the 1 in (1 + scale)"),
+            (_transform(swap=True), "are swapped: the shift"),
+            (_transform(gate=lambda g: 1), "the gates are missing"),
+            (_transform(gate=lambda g: 1 + g), "1 + gate"),
+            (_transform(residual=False), "not added after attention"),
+            (_transform(qk_norm=False), "layer norm of q and k"),
+            (_transform(which=""), "q and k are not rotated"),
+            (_transform(which="q"), "rotate q only"),
+            (_transform(which="qkv"), "rotate v as well"),
+            (_transform(sign=-1), "other way round"),
+            (_transform(alternate=True), "neighbours"),
+            (_transform(silu=False), "between linear1 and linear2"),
+            (_transform(fresh=False), "from before attention"),
+            (lambda block, h, time, cos, sin: block(h, time, cos, sin), "the block itself"),
         ],
     ),
     "exam": Answers(

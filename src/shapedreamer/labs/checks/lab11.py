@@ -1,4 +1,4 @@
-"""The checks of lab 11: the parts of the U-Net, compared with the package's layers."""
+"""The checks of lab 11: the parts of the U-Net and of the transformer, compared with the package's layers."""
 
 import math
 from typing import Any
@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...networks.dit import Block as TransformerBlock
+from ...networks.dit import rotations
 from ...networks.layers import Attention, ResBlock, TimeEmbedding
 from ...networks.unet import Block, UNet
 from ..verdict import AnswerError, call, exercise, same
@@ -313,6 +315,111 @@ def attention(answer: Any) -> str:
     }
     same(yours, layer(x), "this is not the output of the layer", mistakes, tol=1e-3)
     return "Every pixel read from every other one, in a single layer."
+
+
+def _transform(
+    block: TransformerBlock,
+    h: Tensor,
+    time: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    *,
+    act: bool = True,
+    one: bool = True,
+    order: tuple[int, ...] = (0, 1, 2, 3, 4, 5),
+    gates: tuple[bool, bool] = (True, True),
+    one_gate: bool = False,
+    residual: tuple[bool, bool] = (True, True),
+    qk_norm: bool = True,
+    rotate: tuple[bool, bool, bool] = (True, True, False),
+    back: bool = False,
+    alternate: bool = False,
+    norm_after: bool = False,
+    merge: bool = True,
+    silu: bool = True,
+    fresh: bool = True,
+    norm: bool = True,
+) -> Tensor:
+    """A block of the transformer, with faults to choose from."""
+    B, N, width = h.shape
+    vectors = block.time(F.silu(time) if act else time)[:, None].chunk(6, dim=2)
+    shift1, scale1, gate1, shift2, scale2, gate2 = (vectors[i] for i in order)
+
+    def modulate(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        return (one + scale) * (F.layer_norm(h, (width,)) if norm else h) + shift
+
+    def turn(x: Tensor) -> Tensor:
+        sine = -sin if back else sin
+        if alternate:
+            a, b = x[..., ::2], x[..., 1::2]
+            return torch.stack([a * cos - b * sine, a * sine + b * cos], dim=-1).flatten(-2)
+        a, b = x.chunk(2, dim=-1)
+        return torch.cat([a * cos - b * sine, a * sine + b * cos], dim=-1)
+
+    parts = block.qkv(modulate(h, shift1, scale1)).view(B, N, 3, block.heads, -1).permute(2, 0, 3, 1, 4)
+    q, k, v = parts
+    if qk_norm and not norm_after:
+        q, k = (F.layer_norm(part, part.shape[-1:]) for part in (q, k))
+    q, k, v = (turn(part) if on else part for part, on in zip((q, k, v), rotate, strict=True))
+    if norm_after:
+        q, k = (F.layer_norm(part, part.shape[-1:]) for part in (q, k))
+    mixed = F.scaled_dot_product_attention(q, k, v)
+    mixed = block.out((mixed.transpose(1, 2) if merge else mixed).reshape(B, N, width))
+    start = h
+    h = (h if residual[0] else 0) + (one_gate + gate1 if gates[0] else 1) * mixed
+    hidden = block.linear1(modulate(h if fresh else start, shift2, scale2))
+    added = block.linear2(F.silu(hidden) if silu else hidden)
+    return (h if residual[1] else 0) + (one_gate + gate2 if gates[1] else 1) * added
+
+
+TRANSFORMER_FAULTS: dict[str, dict[str, Any]] = {
+    "the SiLU on the embedding is missing: block.time(F.silu(time))": {"act": False},
+    "the 1 in (1 + scale) is missing": {"one": False},
+    "scale and shift are swapped: the shift comes first": {"order": (1, 0, 2, 4, 3, 5)},
+    "the gates are missing: multiply what is added by gate1 and gate2": {"gates": (False, False)},
+    "gate1 is missing: multiply the output of block.out by it": {"gates": (False, True)},
+    "gate2 is missing: multiply the output of block.linear2 by it": {"gates": (True, False)},
+    "you multiply by 1 + gate; with the gate alone, the block starts as the identity": {"one_gate": True},
+    "gate1 and gate2 are swapped": {"order": (0, 1, 5, 3, 4, 2)},
+    "h is not added after attention: h + gate1 · …": {"residual": (False, True)},
+    "h is not added after the perceptron: h + gate2 · …": {"residual": (True, False)},
+    "the layer norm of q and k is missing": {"qk_norm": False},
+    "you rotate q and k before their layer norm; the norm comes first": {"norm_after": True},
+    "q and k are not rotated": {"rotate": (False, False, False)},
+    "you rotate q only; k is rotated too": {"rotate": (True, False, False)},
+    "you rotate k only; q is rotated too": {"rotate": (False, True, False)},
+    "you rotate v as well; only q and k are rotated": {"rotate": (True, True, True)},
+    "you rotate the other way round: (x₁ cos − x₂ sin, x₁ sin + x₂ cos)": {"back": True},
+    "your pairs are neighbours; a pair has one number from the first half of the head and one from the second": {
+        "alternate": True
+    },
+    "the heads are not side by side again: .transpose(1, 2) before the reshape to (B, N, width)": {"merge": False},
+    "the SiLU between linear1 and linear2 is missing": {"silu": False},
+    "the perceptron gets the h from before attention; it gets the new one": {"fresh": False},
+    "the layer norm of h is missing": {"norm": False},
+}
+
+
+@exercise
+def transformer_block(answer: Any) -> str:
+    """A random block with two heads, on tokens of an image that is not square."""
+    block = TransformerBlock(16, 8)
+    _randomise(block)
+    with torch.no_grad():
+        block.qkv.weight.mul_(2)
+        block.time.weight.mul_(2)
+    h, time = torch.randn(B, 12, 16), torch.randn(B, 8)
+    cos, sin = rotations(3, 4, 8, torch.device("cpu"))
+    right = block(h, time, cos, sin)
+
+    def forbidden(*arguments: Any, **named: Any) -> Tensor:
+        raise AnswerError("you call the block itself; write it out with the layers inside")
+
+    block.forward = forbidden  # type: ignore[method-assign]
+    yours = call(answer, block, h, time, cos, sin)
+    mistakes = {text: _transform(block, h, time, cos, sin, **fault) for text, fault in TRANSFORMER_FAULTS.items()}
+    same(yours, right, "the shape is right, but this is not the output of the block", mistakes, tol=1e-3)
+    return "A diffusion transformer is a stack of such blocks, between two convolutions."
 
 
 def _forbid(network: UNet) -> None:
