@@ -252,7 +252,7 @@ if check.lab13.masked_loss(masked_loss):
 
 # %% [markdown] tags=["explanation"] name="masked_loss"
 # The enumeration gives log 3 for each image. For the exact denoiser the bound is an equality: revealing the pixels one
-# at a time is the chain rule, $p(x_0) = p(x_1)\,p(x_2 \mid x_1)\cdots$, and the loss averages it over all orders. A
+# at a time is the chain rule, $p(x_0) = p(x_1)\,p(x_2 \mid x_1)\dots$, and the loss averages it over all orders. A
 # loss of zero is impossible, since the first pixels are a true surprise.
 #
 # So this loss tells how far a network is from perfect, in nats per image. The loss of a noise prediction does not; its
@@ -345,9 +345,9 @@ if check.lab13.reveal_step(reveal_step):
 # The pictures of 1 step show independent pixels, of 4 steps torn frames. More steps help because fewer pixels share a
 # step. Even with 128 steps two pixels meet in a step now and then, so a few percent are left.
 #
-# Where does $(b-a)/(1-a)$ come from? A pixel is hidden at s with probability $1-b$, and at t with probability $1-a$,
-# and whoever is hidden at s is hidden at t. So a pixel that is hidden at t is still hidden at s with probability
-# $(1-b)/(1-a)$.
+# Where does $(b-a)/(1-a)$ come from? A pixel is hidden at t with probability $1-a$ and at s with probability $1-b$, and
+# every pixel that is hidden at s is also hidden at t, which is later. So a pixel that is hidden at t is still hidden at
+# s with probability $(1-b)/(1-a)$. Subtract that from 1.
 
 # %% [markdown]
 # ## One pixel at a time, in which order?

@@ -239,8 +239,8 @@ def reveal_best(answer: Any) -> str:
 @exercise
 def remask_step(answer: Any) -> str:
     """Steps in the middle, with σ above 0 and equal to 0."""
-    for sigma in (_between(0.2, 0.4), 0.0):
-        a, b = _between(0.35, 0.45), _between(0.6, 0.7)
+    for sigma in (_between(0.15, 0.25), 0.0):
+        a, b = _between(0.3, 0.35), _between(0.6, 0.65)
         x = torch.where(torch.rand(SHAPE) < a, _image(), 0.0)
         x0, u, v = torch.rand(SHAPE) * 1.8 - 0.9, torch.rand(SHAPE), torch.rand(SHAPE)
         hidden, value, right_r = x == 0, _draw(x0, v), (b - (1 - sigma) * a) / (1 - a)
@@ -342,8 +342,10 @@ def _judge_tokens(states: list[Tensor], x: Tensor, hidden: int, steps: int) -> N
             raise AnswerError("a visible token is hidden again; here, visible tokens stay")
         if ((after != before) & (before != hidden)).any():
             raise AnswerError("tokens that are visible already are drawn again; only hidden ones may change")
-    left = states[1][blank.all(1)] == hidden  # in rows without a prompt
-    if left.any() and not left.all():
+    rows = blank.all(1)  # those without a prompt
+    for left in (tokens[rows] == hidden for tokens in states[1:-1]):
+        if not left.any() or left.all():
+            continue
         if (left == left[:1]).all():
             raise AnswerError("every row reveals the same places; draw a random number for each token, (B, L)")
         if (left == left[:, :1]).all():
@@ -362,7 +364,7 @@ def _judge_tokens(states: list[Tensor], x: Tensor, hidden: int, steps: int) -> N
                 f"after {i} of {steps} steps {100 * share:.0f}% of the tokens are hidden; it must be {100 * p:.0f}%, "
                 "so reveal with (b−a)/(1−a) = 1/(n − i)"
             )
-    if left.double().sum(1).var() < 0.5 * x.shape[1] * (1 - 1 / steps) / steps:
+    if (states[1][rows] == hidden).double().sum(1).var() < 0.5 * x.shape[1] * (1 - 1 / steps) / steps:
         raise AnswerError("each row reveals the same number of tokens; in ancestral sampling, each token decides alone")
 
 
