@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Lab 13. Masked diffusion
 #
-# You write diffusion without noise: the process hides pixels, and the reverse process reveals them. You derive its
-# loss, see it equal the log-likelihood, and find out what one pays for revealing many pixels at once. The exam turns
+# You write diffusion without noise: the process hides pixels, and the reverse process reveals them. You write its
+# loss, see it equal the log-likelihood, and measure the price of revealing many pixels at once. The exam turns
 # it into a small language model. You need PyTorch and lab 1. Time: 75 minutes. In a hurry? The last exercise is an
 # exam; passing it skips the lab.
 
@@ -138,8 +138,8 @@ if check.lab13.hide(hide):
 # The same u was used for all times. So a pixel that is hidden at t stays hidden at every later timestep, and the row
 # is one walk of the forward process. If your comparison is the other way round, pixels vanish early and come back.
 #
-# The curve shows that a few pixels determine a frame. Neighbouring pixels of an image tell nearly the same; that is
-# true of photographs as well.
+# The curve shows that a few pixels determine a frame. Neighbouring pixels carry nearly the same information; so do
+# those of photographs.
 
 # %% [markdown]
 # ## The loss: a bound that is tight
@@ -160,7 +160,7 @@ if check.lab13.hide(hide):
 # $\int_0^1 (1-\bar\alpha)\,2\log 2\; d\bar\alpha = \log 2$. That is exactly $-\log\tfrac12$.
 
 # %% tags=["prediction"] name="floor"
-# The exact denoiser knows the data completely. What is its loss on the frames, times the 64 pixels?
+# The exact denoiser is computed from the data themselves. What is its loss on the frames, times the 64 pixels?
 predict(
     "lab13.floor",
     "b",
@@ -252,14 +252,15 @@ if check.lab13.masked_loss(masked_loss):
 
 # %% [markdown] tags=["explanation"] name="masked_loss"
 # The enumeration gives log 3 for each image. For the exact denoiser the bound is an equality: revealing the pixels one
-# at a time is the chain rule, $p(x_0) = p(x_1)\,p(x_2 \mid x_1)\dots$, and the loss averages it over all orders. A
+# at a time is the chain rule, $p(x_0) = p(x_1)\,p(x_2 \mid x_1)$ …, and the loss averages it over all orders. A
 # loss of zero is impossible, since the first pixels are a true surprise.
 #
 # So this loss tells how far a network is from perfect, in nats per image. The loss of a noise prediction does not; its
 # floor is unknown. The curve falls towards log 86 and cannot go below, up to the noise of its batches.
 #
-# Dividing by the *actual* number of hidden pixels looks like the same thing, and is the usual mistake. It is another
-# weight, and the result no longer bounds the likelihood of the image.
+# Dividing by the *actual* number of hidden pixels is a related estimate. With $\bar\alpha$ uniform, as here, its mean
+# is D/(D + 1) of the bound, and it varies less; but it is 0/0 if nothing is hidden. The mistakes that really hurt are
+# to count visible pixels, which are known, and to leave out the weight.
 
 # %% [markdown]
 # ## Reveal: the ancestral step
@@ -337,13 +338,13 @@ if check.lab13.reveal_step(reveal_step):
 # `return torch.where(reveal, value, x)`
 
 # %% [markdown] tags=["explanation"] name="reveal_step"
-# In one step, the denoiser says 1/2 for each of the two pixels. That is true for each alone. But both are drawn at
-# once, without looking at each other, so they differ in half of the cases. **Pixels that are revealed in the same step
-# are drawn independently.** No better network can mend this: the output has one probability for each pixel, and no room
-# for how pixels go together.
+# In one step, the denoiser returns 1/2 as the probability of white for each of the two pixels. That is true for each
+# alone. But both are drawn at once, so they differ in half of the cases. **Pixels that are revealed in the same step
+# are drawn independently.** No network can fix this: it outputs one probability for each pixel, and these cannot say
+# how pixels go together.
 #
-# The pictures of 1 step show independent pixels, of 4 steps torn frames. More steps help because fewer pixels share a
-# step. Even with 128 steps two pixels meet in a step now and then, so a few percent are left.
+# The samples of 1 step are independent pixels; most of those of 4 steps are torn frames. More steps help because fewer
+# pixels share a step. Even with 128 steps two pixels meet in a step now and then, so a few percent are left.
 #
 # Where does $(b-a)/(1-a)$ come from? A pixel is hidden at t with probability $1-a$ and at s with probability $1-b$, and
 # every pixel that is hidden at s is also hidden at t, which is later. So a pixel that is hidden at t is still hidden at
@@ -435,9 +436,9 @@ if check.lab13.reveal_best(reveal_best):
 # order may depend on what is visible, but not on the values drawn in the same step. Certain *values* first, as in a
 # score that looks at `value`, would be biased.)
 #
-# With 2 to 8 pixels a step, certain pixels first does worse here, which surprises many. At the start the most certain
-# pixels are those in the corners and along the border, which are mostly black. They say little about the frame, so
-# nearly everything is decided late, by neighbours that depend on each other and share a step. Compare the first two
+# With 2 to 8 pixels a step, revealing certain pixels first does worse here, which surprises many. At the start the most
+# certain pixels are those in the corners and along the border, which are mostly black. They say little about the frame,
+# so nearly everything is decided late, by neighbours that depend on each other and share a step. Compare the first two
 # pictures: one looks around, the other works its way in from the border. With a trained network the order has another
 # effect: certain pixels are those where the network is rarely wrong. That is why MaskGIT uses it, with some randomness.
 # `sd.masked.confidence` adds that as Gumbel noise.
@@ -445,13 +446,13 @@ if check.lab13.reveal_best(reveal_best):
 # %% [markdown]
 # ## Hide again
 #
-# A pixel that is visible stays for ever, also if it was a mistake. *Remasking* (ReMDM,
+# So far a visible pixel stays for ever, even if it was a mistake. *Remasking* (ReMDM,
 # [Wang et al. 2025](https://arxiv.org/abs/2503.00307)) hides each visible pixel again with a small probability
-# $\sigma$ in every step. The denoiser then sees the image without it, and can decide otherwise.
+# $\sigma$ in every step. The next prediction of this pixel then depends on all the others, and can be different.
 #
-# But after the step to s a share b of the pixels must still be visible on average, or the last step would find too much
-# to do. Before the step a share $a$ is visible; of these, $1-\sigma$ stay. How likely must a hidden pixel be revealed,
-# so that the sum is b?
+# After the step to s, a share b of the pixels must still be visible on average; otherwise too much is left for the last
+# step. Before the step a share $a$ is visible; of these, $1-\sigma$ stay. With which probability r must a hidden pixel
+# be revealed, so that the sum is b?
 #
 # $$(1-\sigma)\,a + r\,(1-a) = b$$
 
@@ -523,14 +524,13 @@ if check.lab13.remask_step(remask_step):
 # `torch.where(x == 0, ..., ...)` chooses.
 
 # %% [markdown] tags=["explanation"] name="remask_step"
-# With the same number of denoiser calls, far fewer images are impossible. In each step a torn frame loses some pixels
-# and is seen again, and the pixels that fit nothing are replaced. r is larger than $(b-a)/(1-a)$: what is hidden again
+# With the same number of denoiser calls, far fewer images are impossible. In each step a torn frame loses some pixels,
+# and those that did not fit are replaced by others that do. r is larger than $(b-a)/(1-a)$: what is hidden again
 # must be made up for.
 #
-# It works because the denoiser answers sensibly even if no image fits: `finite_data` then takes the images with the
-# fewest differences. A network that never saw a contradiction may not, and too much remasking costs: pixels that are
-# drawn more often come closer to what the denoiser prefers. `--eta 0.05` to 0.2 is a usual range for the networks of
-# this package.
+# It works because the denoiser returns something useful even if no image fits: `finite_data` then takes the images with
+# the fewest differences. A trained network has seen only images without contradictions. So start with a small η, such
+# as `--eta 0.05` on the command line, and measure.
 #
 # Gaussian diffusion has the same idea under another name. With $\eta = 0$ DDIM keeps the noise it has, and with
 # $\eta = 1$ it replaces some in every step, which corrects earlier errors.
@@ -620,8 +620,8 @@ if check.lab13.exam(exam):
 # %% [markdown] tags=["explanation"] name="exam"
 # In one step you get letter salad: each letter is common at its place, but few of them go together. With many steps
 # nearly all samples are words. A prompt needs no trick, and it can be anywhere: a language model that writes from left
-# to right cannot fill in the middle so easily. In exchange it never draws two letters at once, so it does not have our
-# error, and it needs a call for each token.
+# to right cannot fill in the middle so easily. On the other hand, it draws one token in each call and so never two at
+# once: it needs more calls, and is free of the error that you have measured.
 #
 # Real models of this kind have a transformer with a large vocabulary and the loss of this lab (MDLM; LLaDA,
 # [Nie et al. 2025](https://arxiv.org/abs/2502.09992)). In this package, `shapedreamer train shapes --process masked`

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Lab 13. Masked diffusion
 #
-# You write diffusion without noise: the process hides pixels, and the reverse process reveals them. You derive its
-# loss, see it equal the log-likelihood, and find out what one pays for revealing many pixels at once. The exam turns
+# You write diffusion without noise: the process hides pixels, and the reverse process reveals them. You write its
+# loss, see it equal the log-likelihood, and measure the price of revealing many pixels at once. The exam turns
 # it into a small language model. You need PyTorch and lab 1. Time: 75 minutes. In a hurry? The last exercise is an
 # exam; passing it skips the lab.
 
@@ -132,7 +132,7 @@ if check.lab13.hide(hide):
 # $\int_0^1 (1-\bar\alpha)\,2\log 2\; d\bar\alpha = \log 2$. That is exactly $-\log\tfrac12$.
 
 # %% tags=["prediction"] name="floor"
-# The exact denoiser knows the data completely. What is its loss on the frames, times the 64 pixels?
+# The exact denoiser is computed from the data themselves. What is its loss on the frames, times the 64 pixels?
 predict(
     "lab13.floor",
     "?",
@@ -330,13 +330,13 @@ if check.lab13.reveal_best(reveal_best):
 # %% [markdown]
 # ## Hide again
 #
-# A pixel that is visible stays for ever, also if it was a mistake. *Remasking* (ReMDM,
+# So far a visible pixel stays for ever, even if it was a mistake. *Remasking* (ReMDM,
 # [Wang et al. 2025](https://arxiv.org/abs/2503.00307)) hides each visible pixel again with a small probability
-# $\sigma$ in every step. The denoiser then sees the image without it, and can decide otherwise.
+# $\sigma$ in every step. The next prediction of this pixel then depends on all the others, and can be different.
 #
-# But after the step to s a share b of the pixels must still be visible on average, or the last step would find too much
-# to do. Before the step a share $a$ is visible; of these, $1-\sigma$ stay. How likely must a hidden pixel be revealed,
-# so that the sum is b?
+# After the step to s, a share b of the pixels must still be visible on average; otherwise too much is left for the last
+# step. Before the step a share $a$ is visible; of these, $1-\sigma$ stay. With which probability r must a hidden pixel
+# be revealed, so that the sum is b?
 #
 # $$(1-\sigma)\,a + r\,(1-a) = b$$
 

@@ -98,8 +98,8 @@ def masked_loss(answer: Any) -> str:
         "the weight 1/(1−ᾱ) is missing": surprise,
         "you multiply by 1−ᾱ; the weight divides by it": surprise * (1 - a),
         "you divide by ᾱ, the share of visible pixels; divide by 1−ᾱ": surprise / a,
-        "you divide by the number of pixels that happen to be hidden; that is not the bound: divide by the number of "
-        "all pixels, and by 1−ᾱ": surprise / share,
+        "you divide by the number of pixels that happen to be hidden, another estimate; here, divide by the number of "
+        "all pixels and by 1−ᾱ": surprise / share,
         "you average over the hidden pixels and divide by 1−ᾱ as well; divide the sum by the number of all pixels": (
             surprise / share / (1 - a)
         ),
