@@ -28,7 +28,7 @@ from shapedreamer.diffusion.loss import denoising_loss, timestep_distribution
 from shapedreamer.diffusion.process import to_eps
 from shapedreamer.models.checkpoint import load_checkpoint, load_optimizers, read_config, read_metrics
 from shapedreamer.models.model import load
-from shapedreamer.models.recipes import RECIPES, FolderData, NoiseLevels, Recipe, get_recipe, shapes
+from shapedreamer.models.recipes import RECIPES, FolderData, NoiseLevels, Recipe, get_recipe, sprites
 from shapedreamer.training.loop import ORDER, epoch_order, held_out_batch, learning_rate, seeded, train, training_batch
 from tests.recipe_data import data_for
 from tests.tiny import CONDITIONAL, SMALL, TINY, TUNED
@@ -462,9 +462,9 @@ def test_metrics_contain_only_values_that_the_recipe_determines(uninterrupted: P
 @pytest.mark.slow
 def test_the_command_line_and_python_give_the_same_bits(tmp_path: Path) -> None:
     options = "--epochs 1 --samples 128 --batch-size 32 --timesteps 100 --seed 3 --sample-every 0".split()
-    command = [sys.executable, "-m", "shapedreamer.cli", "train", "shapes", *options, "--out", str(tmp_path / "a")]
+    command = [sys.executable, "-m", "shapedreamer.cli", "train", "sprites", *options, "--out", str(tmp_path / "a")]
     subprocess.run(command, check=True, capture_output=True)
-    recipe = shapes(epochs=1, samples=128, batch_size=32, timesteps=100, seed=3)
+    recipe = sprites(epochs=1, samples=128, batch_size=32, timesteps=100, seed=3)
     assert_same_run(tmp_path / "a", train_quietly(recipe, tmp_path / "b"))
 
 
