@@ -1,4 +1,4 @@
-"""Speed, time to quality and tests on a GPU, in less than ten minutes: python -m benchmarks.gpu
+"""Speed, time to quality and tests on a GPU: python -m benchmarks.gpu
 
 Prints a report in Markdown: (1) the speed of training steps and network calls of the recipe `shapes`, and after how
 many calls torch.compile has paid off; (2) the speed of `train` and of sampling, and how long to train until a share of
@@ -44,7 +44,7 @@ def main(device: Literal["cuda", "cpu"] = "cuda", minutes: float = 3.5, goal: fl
 
     Args:
         device: Where to compute.
-        minutes: Training time, of all runs together. Everything else takes about five minutes on a GPU.
+        minutes: Training time, of all runs together. Compiling, evaluating and tests come on top.
         goal: Share of valid samples at which to stop.
         num: Number of samples to judge a run by.
     """
