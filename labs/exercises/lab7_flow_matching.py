@@ -392,7 +392,8 @@ if check.lab7.log_snr_of(log_snr_of):
         level = clock.log_snr[1:-1]  # 998 timesteps, equally likely
         uniform[name] = ((level[1:] + level[:-1]) / 2, 1 / 998 / (level[:-1] - level[1:]))
         share = (clock.log_snr < -2).double().mean().item()
-        print(f"{name:21} log-SNR {level.mean():5.1f} ± {level.std():.1f}, {share:4.0%} of the training below −2")
+        m = round(level.mean().item(), 1) + 0.0  # not −0.0
+        print(f"{name:21} log-SNR {m:5.1f} ± {level.std():.1f}, {share:4.0%} of the training below −2")
     uniform["SD3"] = curves["SD3"]
     sd.plot(uniform, "log-SNR: noise on the left, image on the right", "density", "Uniform in time, and SD3 again")
     noisiest = max(shares, key=shares.get)
