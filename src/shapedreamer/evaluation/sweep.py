@@ -29,6 +29,8 @@ CURVES: dict[tuple[SamplerName, float], tuple[str, str]] = {  # (sampler, eta) -
     ("heun", 0.0): ("heun", "#009e73"),
     ("dpmpp_2m", 0.0): ("dpmpp_2m", "#aa4499"),
     ("dpmpp_2m", 1.0): ("dpmpp_2m, eta 1", "#661133"),
+    ("midpoint", 0.0): ("midpoint", "#e69f00"),
+    ("heun_line", 0.0): ("heun_line", "#56b4e9"),
 }
 REAL_COLOUR = "#777777"
 MIN_GAP = 0.06  # between the names at the right, as a share of the plot's height
