@@ -80,7 +80,7 @@ def test_quality_is_the_share_of_valid_images_if_the_data_set_draws_shapes(
     reports: list[tuple[str, int, int]] = []
     points = sweep(replace(subject, report=lambda *progress: reports.append(progress)), MIN_IMAGES)
     assert torch.equal(judged[0], real_images(*data, MIN_IMAGES)[1])
-    assert [point.quality for point in points] == [i / 100 for i in range(2, 17)]
+    assert [point.quality for point in points] == [i / 100 for i in range(2, 2 + 3 * len(CURVES))]
     assert {point.real for point in points} == {0.01}
     assert {point.measure for point in points} == {"valid"}
     for point, images in zip(points, judged[1:], strict=True):
