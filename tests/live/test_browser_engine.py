@@ -200,11 +200,11 @@ def test_frames_equal_those_of_python(built: Path, browser: "Browser", handler: 
 
 def test_a_transformer_runs_in_the_browser(built: Path, browser: "Browser") -> None:
     model = sd.load(built / "transformer", device="cpu", precision="float32")
-    values = settings(model, "transformer", num=2, label="circle=1", guidance=2)
+    values = settings(model, "transformer", num=4, label={"circle": 1}, guidance=2)
     with serving(built / "host") as address, opened(browser, address) as page:
         send(page, type="set", id=0, settings=values)
         [(_, pixels)] = frames(page, 1)
-    assert max_difference(pixels, model.sample(2, sample_options(values))) <= MAX_DIFFERENCE
+    assert max_difference(pixels, model.sample(4, sample_options(values))) <= MAX_DIFFERENCE
 
 
 def test_repainting_and_traces(built: Path, browser: "Browser") -> None:

@@ -32,17 +32,23 @@ def parse_metrics(run: Path) -> tuple[list[Record], list[int]]:
         return [], [1]
     truncated = lines.pop()  # "" unless the file ends in the middle of a line
     records: list[Record] = []
-    damaged = []
+    kept: list[int] = []  # numbers of lines
+    damaged: list[int] = []
     for number, line in enumerate(lines, 1):
         record = _record(line)
+        if record and records and not _follows(record, records[-1]):
+            if len(records) == 1 or _follows(record, records[-2]):  # the wrong step of the line before would hide lines
+                records.pop()
+                damaged.append(kept.pop())
         if record is None or (records and not _follows(record, records[-1])):
             damaged.append(number)
         else:
             records.append(record)
+            kept.append(number)
     last = _record(truncated)
     if last is not None and (not records or _follows(last, records[-1])):
         records.append(last)
-    return records, damaged
+    return records, sorted(damaged)
 
 
 def describe_damage(run: Path, damaged: list[int]) -> str:
