@@ -440,7 +440,7 @@ def transformer_block(block, h, time, cos, sin):
     B, N, width = h.shape
     # 1. shift1, scale1, gate1, shift2, scale2, gate2 = block.time(F.silu(time)), cut in six; tokens need (B, 1, width)
     # 2. q, k, v (B, heads, N, d) as in attention, from block.qkv of the scaled and shifted F.layer_norm(h, (width,))
-    # 3. F.layer_norm(…, (d,)) of q and k, then rotate both; v stays as it is
+    # 3. F.layer_norm(…, (d,)) of q and k, then rotate both; leave v unchanged
     # 4. F.scaled_dot_product_attention(q, k, v), the heads side by side again, block.out, gate1, plus h
     # 5. the perceptron: block.linear1, SiLU, block.linear2; the same way, with shift2, scale2, gate2
     # begin solution

@@ -137,7 +137,7 @@ predict(
     "lab7.terminal",
     "a",
     a="in pure noise, ᾱ = 0, an error of 0.1 in û becomes an error of 0.1 in x̂₀",
-    b="in pure noise, ᾱ = 0, the error in x̂₀ is infinite, as it is with ε-prediction",
+    b="in pure noise, ᾱ = 0, the error in x̂₀ is infinite, as with ε-prediction",
     c="in pure noise, ᾱ = 0, an error in û does not change x̂₀ at all",
 )
 

@@ -119,7 +119,7 @@ for size, port, call in {jobs!r}:
 
 
 def run_in(*jobs: tuple[int, str]) -> None:
-    """Run lines of Python, such as a training, each in so many processes, one line after the other.
+    """Run each call (a line of Python) in its own number of processes, one call after the other.
 
     The processes are forked, to import the package once.
     """

@@ -24,7 +24,7 @@ from torch.special import ndtr
 from ..common.names import MaskedSamplerName, Prediction
 from ..common.noise import Noise
 from .denoiser import Denoise, Network
-from .samplers import Sampler, Step, Steps, _batch_of, _check_eta, _intervals
+from .samplers import Sampler, Step, Steps, batch_of, check_eta, intervals
 from .schedule import Schedule
 
 
@@ -141,12 +141,12 @@ def ancestral(
 
     x_T is torch.zeros(B, C, H, W), or an image with some pixels hidden; `samplers` explains the other arguments.
     """
-    _check_eta(eta)
+    check_eta(eta)
     _check_start(x_T)
     x, visible = x_T, visibility(schedule).tolist()
-    for t, s in _intervals(schedule, steps):
+    for t, s in intervals(schedule, steps):
         a, b = visible[t], visible[s]
-        x0 = denoise(x, _batch_of(t, x))
+        x0 = denoise(x, batch_of(t, x))
         u, value = _draw(x0, generator, t)
         sigma = eta * min(1.0, (1 - b) / a) if a > 0 else 0.0  # at T nothing is visible
         reveal = (b - (1 - sigma) * a) / (1 - a)
@@ -194,10 +194,10 @@ def _in_order(
 ) -> Iterator[Step]:
     """Reveal the pixels with the highest score(x̂₀, u, b) first, where u is uniform noise."""
     _check_start(x_T)
-    x, visible, intervals = x_T, visibility(schedule).tolist(), _intervals(schedule, steps)
-    first, hidden_first = intervals[0][0], (x == 0).flatten(1).sum(1, keepdim=True)
-    for t, s in intervals:
-        x0 = denoise(x, _batch_of(t, x))
+    x, visible, pairs = x_T, visibility(schedule).tolist(), intervals(schedule, steps)
+    first, hidden_first = pairs[0][0], (x == 0).flatten(1).sum(1, keepdim=True)
+    for t, s in pairs:
+        x0 = denoise(x, batch_of(t, x))
         u, value = _draw(x0, generator, t)
         hidden = (x == 0).flatten(1)
         keep_hidden = (hidden_first * ((1 - visible[s]) / (1 - visible[first]))).round()

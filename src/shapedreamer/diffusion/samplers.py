@@ -54,8 +54,8 @@ def ddpm(
     where s = t − 1)
     """
     x = x_T
-    for t, s in _intervals(schedule, steps):
-        x0 = denoise(x, _batch_of(t, x))
+    for t, s in intervals(schedule, steps):
+        x0 = denoise(x, batch_of(t, x))
         x, var = posterior(x0, x, t, s, schedule)
         if s > 0:
             if variance == "beta":
@@ -74,11 +74,11 @@ def ddim(
     ε̂ = (x_t − √a x̂₀)/√(1−a) is the noise in x_t if x̂₀ is its clean image, and σ the standard deviation of new noise.
     (The paper writes α_t for our ᾱ_t.) η = eta from 0 to 1: 0 adds no noise, 1 is ddpm with the posterior variance.
     """
-    _check_eta(eta)
+    check_eta(eta)
     x = x_T
-    for t, s in _intervals(schedule, steps):
+    for t, s in intervals(schedule, steps):
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
-        x0 = denoise(x, _batch_of(t, x))
+        x0 = denoise(x, batch_of(t, x))
         eps = to_eps(x0, x, t, schedule)
         sigma = eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b))
         x = math.sqrt(b) * x0 + math.sqrt(max(1 - b - sigma**2, 0.0)) * eps
@@ -124,11 +124,11 @@ def dpmpp_2m(
     the step in λ; x̂₀' and h' belong to the previous step. The first step has none, and the last is infinitely long in
     λ: both use D = x̂₀; so does the second if ᾱ_T = 0. σ is that of ddim, and eta = 1 the paper's SDE-DPM-Solver++(2M).
     """
-    _check_eta(eta)
+    check_eta(eta)
     x, x0_before, h_before = x_T, None, math.nan
-    for t, s in _intervals(schedule, steps):
+    for t, s in intervals(schedule, steps):
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
-        x0 = denoise(x, _batch_of(t, x))
+        x0 = denoise(x, batch_of(t, x))
         h = half_log_snr(b) - half_log_snr(a)
         D = x0 if x0_before is None or s == 0 else x0 + h / (2 * h_before) * (x0 - x0_before)
         eps = to_eps(D, x, t, schedule)
@@ -179,7 +179,7 @@ def sample(steps: Iterator[Step]) -> Tensor:
     return last.x
 
 
-def _intervals(schedule: Schedule, steps: Steps) -> list[tuple[int, int]]:
+def intervals(schedule: Schedule, steps: Steps) -> list[tuple[int, int]]:
     """The timesteps at which each step starts and ends: [(t, s), …]. ValueError if `steps` is out of range."""
     times = step_times(schedule.T, steps) if isinstance(steps, int) else list(steps)
     falling = all(t > s for t, s in itertools.pairwise(times))
@@ -190,16 +190,16 @@ def _intervals(schedule: Schedule, steps: Steps) -> list[tuple[int, int]]:
 
 def _two_call_steps(schedule: Schedule, steps: Steps, last_calls: int) -> list[tuple[int, int, int]]:
     """[(t, s, calls), …] with two calls a step, `last_calls` in the last, and one in the first if that is left over."""
-    intervals, spare = _intervals(schedule, steps), 0  # also checks that the number of calls is in 1…T
+    pairs, spare = intervals(schedule, steps), 0  # also checks that the number of calls is in 1…T
     if isinstance(steps, int):
         count = (steps + 3 - last_calls) // 2
-        intervals, spare = _intervals(schedule, count), 2 * (count - 1) + last_calls - steps
-    calls = [2] * (len(intervals) - 1) + [last_calls]
+        pairs, spare = intervals(schedule, count), 2 * (count - 1) + last_calls - steps
+    calls = [2] * (len(pairs) - 1) + [last_calls]
     calls[0] -= spare
-    return [(t, s, n) for (t, s), n in zip(intervals, calls, strict=True)]
+    return [(t, s, n) for (t, s), n in zip(pairs, calls, strict=True)]
 
 
-def _check_eta(eta: float) -> None:
+def check_eta(eta: float) -> None:
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be between 0 and 1, not {eta}")
 
@@ -212,7 +212,7 @@ def _draw(generator: Noise | None, t: int, x: Tensor) -> Tensor:
 
 def _x0_and_v(denoise: Denoise, x: Tensor, t: int, theta: float) -> tuple[Tensor, Tensor]:
     """x̂₀, and v̂ = cos θ ε̂ − sin θ x̂₀, which is (cos θ x − x̂₀)/sin θ because x = cos θ x̂₀ + sin θ ε̂."""
-    x0 = denoise(x, _batch_of(t, x))
+    x0 = denoise(x, batch_of(t, x))
     return x0, (math.cos(theta) * x - x0) / math.sin(theta)
 
 
@@ -224,16 +224,16 @@ def _line_step(denoise: Denoise, schedule: Schedule, x: Tensor, t: int, m: int, 
     tau_t, tau_m, tau_s = (schedule.tau[time].item() for time in (t, m, s))
     scale_t, scale_m, scale_s = (1 / math.hypot(1 - tau, tau) for tau in (tau_t, tau_m, tau_s))  # √ᾱ + √(1−ᾱ)
     z = x / scale_t
-    x0 = denoise(x, _batch_of(t, x))
+    x0 = denoise(x, batch_of(t, x))
     slope = (z - x0) / tau_t
     if m > 0:
         z_m = z + (tau_m - tau_t) * slope
-        slope_m = (z_m - denoise(scale_m * z_m, _batch_of(m, x))) / tau_m
+        slope_m = (z_m - denoise(scale_m * z_m, batch_of(m, x))) / tau_m
         slope = slope + (tau_s - tau_t) / (2 * (tau_m - tau_t)) * (slope_m - slope)
     return scale_s * (z + (tau_s - tau_t) * slope), x0
 
 
-def _batch_of(t: int, x: Tensor) -> Tensor:
+def batch_of(t: int, x: Tensor) -> Tensor:
     return torch.full((len(x),), t, dtype=torch.int64, device=x.device)
 
 
