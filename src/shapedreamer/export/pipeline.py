@@ -20,6 +20,10 @@ the network gets 1001 classes, and those without a label are all unconditional.
 Diffusers can only space timesteps evenly. For a model with another spacing, the exported timesteps are numbered so that
 even spacing visits the right ones: timestep i of the pipeline has the ᾱ, and the features in the network's time
 embedding, of our timestep `clock(...)[i]`. See clock.
+
+Models with flow prediction have another form, because the pipelines of Diffusers for FlowMatchEulerDiscreteScheduler
+call the network with z = (1−τ) x₀ + τ ε, and ours takes x_t = z/√((1−τ)² + τ²). Their folder contains its own pipeline,
+a copy of flow_pipeline.py, so loading it takes trust_remote_code=True. It has our timesteps and their τ in a table.
 """
 
 import json
@@ -67,6 +71,8 @@ SCHEDULE_OPTIONS: dict[ScheduleName, dict[str, Any]] = {
     },
 }
 MAX_BETA = np.float32(1 - 2**-24)  # the largest float32 below 1: DPM-Solver divides by √ᾱ_T, which must not be 0
+FLOW_PIPELINE = Path(__file__).with_name("flow_pipeline.py")
+FLOW_CLASS = ("pipeline", "FlowPipeline")  # module and class, as model_index.json names it
 OURS = "shapedreamer.json"  # what Diffusers has no place for: the run's configuration, and labels of real images
 
 
@@ -81,14 +87,32 @@ def save_pipeline(model: Model, out: str | Path, options: SampleOptions = Sample
     folder exists already or cannot be written, or if the extra `diffusers` is not installed.
     """
     out = as_path("out", out)
-    diffusers = require("diffusers", "diffusers")
+    require("diffusers", "diffusers")
     config, sampling = config_of(model), model.resolve_sampling(options)
     _check_exportable(model, sampling)
-    network, spec = cast(UNet, model.network), model.spec
-    with_classes = network.context_size > 0 or network.patch > 1
-    times = clock(model, sampling)
-    unet = _export_network(network, spec, times, with_classes)
-    scheduler = diffusers.DPMSolverMultistepScheduler(**_scheduler_options(config.recipe, sampling, model, times))
+    times, is_flow = clock(model, sampling), model.prediction == "flow"
+    parts, index = (_flow_parts if is_flow else _parts)(model, sampling, times)
+    usage, notes = _usage(model, sampling), (_flow_notes if is_flow else _notes)(model, sampling)
+    labels = None if model.labels is None else model.labels.tolist()
+    stored = _Ours(config, labels, None if times is None or is_flow else times.tolist())
+    card = model_card(model, "diffusers", usage, notes, shipped)
+    with new_folder(out) as folder:
+        for name, part in parts.items():
+            part.save_pretrained(folder / name)
+        if is_flow:
+            write_atomic(folder / "pipeline.py", FLOW_PIPELINE.read_bytes())
+        write_atomic(folder / "model_index.json", json.dumps(index, indent=2, ensure_ascii=False).encode())
+        write_atomic(folder / OURS, TypeAdapter(_Ours).dump_json(stored))
+        write_atomic(folder / "README.md", card.encode())
+
+
+def _parts(model: Model, sampling: Sampling, times: Tensor | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parts of a DDPMPipeline or DiTPipeline, and the content of its model_index.json."""
+    diffusers = require("diffusers", "diffusers")
+    network, with_classes = cast(UNet, model.network), _has_classes(model)
+    unet = _export_network(network, model.spec, times, with_classes)
+    recipe = config_of(model).recipe
+    scheduler = diffusers.DPMSolverMultistepScheduler(**_scheduler_options(recipe, sampling, model, times))
 
     index: dict[str, Any] = {"_diffusers_version": diffusers.__version__}
     index["scheduler"] = ["diffusers", "DPMSolverMultistepScheduler"]
@@ -96,19 +120,41 @@ def save_pipeline(model: Model, out: str | Path, options: SampleOptions = Sample
     if with_classes:
         index |= {"_class_name": "DiTPipeline", "transformer": ["diffusers", "UNet2DModel"]}
         index |= {"vae": ["diffusers", "AutoencoderDC"], "id2label": _id2label(model)}
-        parts |= {"transformer": unet, "vae": pixel_shuffle_vae(spec.channels, network.patch)}
+        parts |= {"transformer": unet, "vae": pixel_shuffle_vae(model.spec.channels, network.patch)}
     else:
         index |= {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}
         parts |= {"unet": unet}
-    labels = None if model.labels is None else model.labels.tolist()
-    stored = _Ours(config, labels, None if times is None else times.tolist())
-    card = model_card(model, "diffusers", _usage(model, sampling, with_classes), _notes(model, sampling), shipped)
-    with new_folder(out) as folder:
-        for name, part in parts.items():
-            part.save_pretrained(folder / name)
-        write_atomic(folder / "model_index.json", json.dumps(index, indent=2, ensure_ascii=False).encode())
-        write_atomic(folder / OURS, TypeAdapter(_Ours).dump_json(stored))
-        write_atomic(folder / "README.md", card.encode())
+    return parts, index
+
+
+def _flow_parts(model: Model, sampling: Sampling, times: Tensor | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parts of a FlowPipeline, and the content of its model_index.json."""
+    diffusers = require("diffusers", "diffusers")
+    network, T, with_classes = cast(UNet, model.network), model.schedule.T, _has_classes(model)
+    times = torch.arange(1, T + 1, dtype=torch.float64) if times is None else times
+    tau = np.interp(times.numpy(), np.arange(T + 1), model.schedule.tau.numpy())
+    # shift=1: if the schedule has a shift, τ includes it
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=len(times), shift=1.0)
+    unet = _export_network(network, model.spec, None, with_classes)
+    unet.time_embedding.linear_1.load_state_dict(network.time.linear1.state_dict())  # its timesteps are 1…T, as ours
+    index = {
+        "_diffusers_version": diffusers.__version__,
+        "_class_name": list(FLOW_CLASS),
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "unet": ["diffusers", "UNet2DModel"],
+        "timesteps": times.tolist(),
+        "sigmas": tau.tolist(),
+        "steps": sampling.steps,
+        "patch": network.patch,
+        "id2label": _id2label(model) if with_classes else None,
+    }
+    return {"scheduler": scheduler, "unet": unet}, index
+
+
+def _has_classes(model: Model) -> bool:
+    """Whether the exported network has classes: for labels, and in a DiTPipeline also for patches."""
+    network = cast(UNet, model.network)
+    return network.context_size > 0 or (network.patch > 1 and model.prediction != "flow")
 
 
 def clock(model: Model, sampling: Sampling) -> Tensor | None:
@@ -191,27 +237,34 @@ def _check_exportable(model: Model, sampling: Sampling) -> None:
         raise UserError(f"{lacks} the network {kind} of this model; only a UNet can be exported, or use ONNX")
     if network.time_at == "bottleneck":
         raise UserError(f"{lacks} time_at='bottleneck' of this network; export it to ONNX instead")
-    if network.patch not in (1, 2):
-        raise UserError(f"{lacks} patch={network.patch} of this network; only 1 and 2 can be exported")
     if (spec.low, spec.high) != (-1, 1):
         raise UserError(f"{lacks} images in [{spec.low:g}, {spec.high:g}]; they must be in [-1, 1]")
     if spec.channels == 2:
         raise UserError(f"{lacks} images with 2 channels")
-    if (network.context_size or network.patch > 1) and spec.height != spec.width:
-        raise UserError(f"{lacks} images of {spec.height}x{spec.width} with labels or patches: they must be square")
     if network.context_size > NULL_CLASS:
         raise UserError(f"{lacks} {network.context_size} labels; at most {NULL_CLASS} can be exported")
-    if model.prediction == "flow":  # its flow-matching schedulers call the network with z, ours takes x_t
-        raise UserError(
-            f"{lacks} flow prediction from x_t: its flow-matching schedulers give the network x_t/(√ᾱ + √(1−ᾱ)); "
-            "export to ONNX instead"
-        )
+    if model.prediction == "flow":
+        _check_flow(sampling)
+        return
+    if network.patch not in (1, 2):
+        raise UserError(f"{lacks} patch={network.patch} of this network; only 1 and 2 can be exported")
+    if (network.context_size or network.patch > 1) and spec.height != spec.width:
+        raise UserError(f"{lacks} images of {spec.height}x{spec.width} with labels or patches: they must be square")
     if sampling.sampler in TWO_CALLS:
         raise UserError(f"{lacks} the sampler {sampling.sampler}; choose another, as in `sampler='ddim'`")
     if sampling.sampler in ("ddim", "dpmpp_2m") and sampling.eta not in (0, 1):
         raise UserError(f"{lacks} eta = {sampling.eta:g}; choose 0 or 1, as in `eta=0`")
     if sampling.sampler == "dpmpp_2m" and model.schedule.alpha_bar[-1] == 0:
         raise UserError(f"{lacks} dpmpp_2m at zero terminal SNR; choose another sampler, as in `sampler='ddim'`")
+
+
+def _check_flow(sampling: Sampling) -> None:
+    """UserError unless the sampler is Euler's method on the line, as in FlowMatchEulerDiscreteScheduler."""
+    if sampling.sampler != "ddim" or sampling.eta != 0:
+        raise UserError(
+            f"Diffusers has no counterpart for {sampling.sampler} with eta = {sampling.eta:g} on a model with flow "
+            "prediction; choose `sampler='ddim'` and `eta=0`"
+        )
 
 
 def _scheduler_options(recipe: Recipe, sampling: Sampling, model: Model, times: Tensor | None) -> dict[str, Any]:
@@ -267,8 +320,9 @@ def _id2label(model: Model) -> dict[str, str]:
     return {str(i): name.replace(",", " ") for i, name in enumerate(names)}
 
 
-def _usage(model: Model, sampling: Sampling, with_classes: bool) -> str:
-    labels = "class_labels=[0, 0, 0, 0], guidance_scale=1.0, " if with_classes else "batch_size=4, "
+def _usage(model: Model, sampling: Sampling) -> str:
+    labels = "class_labels=[0, 0, 0, 0], guidance_scale=1.0, " if _has_classes(model) else "batch_size=4, "
+    trust = ", trust_remote_code=True" if model.prediction == "flow" else ""
     named = (
         "\n`pipeline.labels` has the numbers of the labels, and 1000 means no label.\n"
         if model.labels is not None
@@ -278,7 +332,7 @@ def _usage(model: Model, sampling: Sampling, with_classes: bool) -> str:
 ```python
 from diffusers import DiffusionPipeline
 
-pipeline = DiffusionPipeline.from_pretrained("PATH_OR_REPOSITORY")
+pipeline = DiffusionPipeline.from_pretrained("PATH_OR_REPOSITORY"{trust})
 images = pipeline({labels}num_inference_steps={sampling.steps}).images
 images[0].save("sample.png")
 ```
@@ -310,6 +364,17 @@ def _notes(model: Model, sampling: Sampling) -> list[str]:
     return notes
 
 
+def _flow_notes(model: Model, sampling: Sampling) -> list[str]:
+    """What a user of a FlowPipeline must know."""
+    return [
+        f"The scheduler makes Euler steps on the line from noise to image: `num_inference_steps={sampling.steps}` is "
+        "the default, and what the model is meant for.",
+        "This network predicts the velocity of flow matching, but takes images scaled to variance 1, and no pipeline "
+        "of Diffusers scales them. So the folder contains its own pipeline, `pipeline.py`, and loading it takes "
+        "`trust_remote_code=True`; read the file first, as with any code that you download.",
+    ]
+
+
 # import
 
 
@@ -317,15 +382,17 @@ def _notes(model: Model, sampling: Sampling) -> list[str]:
 def load_pipeline(folder: str | Path) -> Model:
     """The model of a pipeline folder that save_pipeline wrote, or of a DDPMPipeline or DDIMPipeline with a UNet2DModel.
 
-    The model always clips x̂₀ to [−1, 1], even if the scheduler has clip_sample = False. UserError if the folder is
-    incomplete or damaged, or if this package has no counterpart for something in it; the message names it.
+    Code in the folder is not run. The model always clips x̂₀ to [−1, 1], even if the scheduler has clip_sample = False.
+    UserError if the folder is incomplete or damaged, or if this package has no counterpart for something in it; the
+    message names it.
     """
     folder = as_path("folder", folder)
     diffusers = require("diffusers", "diffusers")
     index = _read_json(folder / "model_index.json", "a Diffusers pipeline")
     ours = _read_ours(folder)
     kind = index.get("_class_name")
-    if kind not in ("DDPMPipeline", "DDIMPipeline") and not (kind == "DiTPipeline" and ours):
+    is_ours = kind in ("DiTPipeline", list(FLOW_CLASS)) and ours is not None
+    if kind not in ("DDPMPipeline", "DDIMPipeline") and not is_ours:
         raise UserError(f"{folder} is a {kind}; only DDPMPipeline and DDIMPipeline with a UNet2DModel can be imported")
     part = "transformer" if kind == "DiTPipeline" else "unet"
     if list(index.get(part) or []) != ["diffusers", "UNet2DModel"]:
@@ -343,7 +410,7 @@ def load_pipeline(folder: str | Path) -> Model:
 def _import_ours(folder: Path, unet: "UNet2DModel", scheduler: Mapping[str, Any], ours: "_Ours") -> Model:
     config = ours.config
     recipe, spec = config.recipe, config.data
-    if scheduler.get("prediction_type") != PREDICTION_TYPES[recipe.prediction]:
+    if scheduler.get("prediction_type") != PREDICTION_TYPES.get(recipe.prediction):  # None for flow
         raise UserError(
             f"the scheduler of {folder} has prediction_type {scheduler.get('prediction_type')}, but {OURS} says that "
             f"the network predicts {recipe.prediction}; export the model again"
@@ -362,8 +429,9 @@ def _import_ours(folder: Path, unet: "UNet2DModel", scheduler: Mapping[str, Any]
         table = state.pop("time_proj.weight", torch.zeros(0))
         if not torch.equal(table, time_features(torch.tensor(ours.times, dtype=torch.float64), network.time.dim)):
             raise UserError(f"the time_proj of {folder} has been trained, which has no counterpart in UNet")
+    shift_time = ours.times is None and recipe.prediction != "flow"
     try:
-        load_converted(network, state, classes[:context] if context else None, shift_time=ours.times is None)
+        load_converted(network, state, classes[:context] if context else None, shift_time)
     except (ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"the network of {folder} is not that of {OURS}: {str(error)[:200]}") from None
     return Model(network, recipe.make_schedule(), recipe.prediction, spec, labels, recipe.sampling, config=config)

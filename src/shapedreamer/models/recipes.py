@@ -550,7 +550,7 @@ def _with_network(recipe: Recipe, name: str) -> Recipe:
         choices = " or ".join(dict.fromkeys((recipe.network.kind, "dit")))
         raise UserError(f"the recipe {recipe.name} has no network {name}; `network` can be {choices}")
     network = DiTConfig(patch=_PATCHES.get(recipe.name, 4))
-    # a step of Muon took a third longer; which of the two is better after minutes has not been measured
+    # Muon's steps take a third longer and were no better after equal minutes (benchmarks/EXPERIMENTS.md)
     return replace(recipe, network=network, optimizer="adamw")
 
 
