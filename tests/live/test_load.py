@@ -8,7 +8,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -18,6 +18,7 @@ import pytest
 from shapedreamer.live.engine import Engine
 from shapedreamer.live.frames import unpack
 from shapedreamer.live.server import Limits, listen, make_server
+from shapedreamer.models.model import Model
 from tests.watching import TIMEOUT, eager, no_threads_left, set_message, small_model
 
 pytest.importorskip("starlette", reason="needs the extra 'web'")
@@ -45,9 +46,9 @@ INVALID_VALUES: list[Any] = [
 
 
 @contextlib.contextmanager
-def serving(limits: Limits) -> Iterator[tuple[str, Engine]]:
+def serving(limits: Limits, models: Mapping[str, Model] = MODELS) -> Iterator[tuple[str, Engine]]:
     """The address and the engine of a running server, which must stop at the end and leave no thread behind."""
-    engine = Engine(MODELS, eager)
+    engine = Engine(models, eager)
     server = make_server(engine, limits)
     server.config.ws_ping_interval = None  # a client that does not read answers no ping, and would be disconnected
     with no_threads_left(), listen("127.0.0.1", 0) as listener:

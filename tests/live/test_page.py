@@ -1,6 +1,7 @@
 """The page in a real browser, with a fake engine that records its messages. Needs Chromium and Playwright."""
 
 import base64
+import contextlib
 import re
 import shlex
 import sys
@@ -57,9 +58,9 @@ def page_errors() -> list[str]:
     return []
 
 
-@pytest.fixture
-def visit(browser: "Browser", engine: FakeEngine, page_errors: list[str]) -> Iterator[Open]:
-    """Opens the page at a URL. At the end, checks that there were no errors, and no requests to other hosts."""
+@contextlib.contextmanager
+def visiting(browser: "Browser", server: str, page_errors: list[str]) -> Iterator[Open]:
+    """Opens the page of a server. At the end, checks that there were no errors, and no requests to other hosts."""
     contexts, urls = [], set()
 
     def on_console(message: "ConsoleMessage") -> None:
@@ -73,17 +74,23 @@ def visit(browser: "Browser", engine: FakeEngine, page_errors: list[str]) -> Ite
         page.on("request", lambda request: urls.add(urlsplit(request.url)))
         page.on("pageerror", lambda error: page_errors.append(str(error)))
         page.on("console", on_console)
-        page.goto(engine.url + address)
+        page.goto(server + address)
         expect(page.locator("#frame-number")).to_have_text(re.compile(r"\d"))  # a frame has arrived
         return page
 
     yield visit
     for context in contexts:
         context.close()
-    assert {parts.netloc for parts in urls if parts.scheme not in ("blob", "data")} == {f"127.0.0.1:{engine.port}"}
+    assert {parts.netloc for parts in urls if parts.scheme not in ("blob", "data")} == {urlsplit(server).netloc}
     # expected when the server has stopped, and from the function `pixels`
     expected = ("WebSocket connection to", "net::ERR_CONNECTION_REFUSED", "Multiple readback operations")
     assert [text for text in page_errors if not any(part in text for part in expected)] == []
+
+
+@pytest.fixture
+def visit(browser: "Browser", engine: FakeEngine, page_errors: list[str]) -> Iterator[Open]:
+    with visiting(browser, engine.url, page_errors) as visit:
+        yield visit
 
 
 def expect(locator: "Locator") -> Any:
@@ -847,6 +854,7 @@ def test_narrow_screens_scroll_only_vertically(visit: Open, width: int) -> None:
         assert box
         assert 0 <= box["x"] < box["x"] + box["width"] <= width
         assert 0 <= box["y"] < box["y"] + box["height"] <= 740
+        assert page.locator(dialog).evaluate("dialog => dialog.scrollWidth - dialog.clientWidth") == 0
         page.keyboard.press("Escape")
 
 

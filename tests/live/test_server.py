@@ -465,12 +465,15 @@ def test_the_command_starts_with_the_given_run(
     command = FakeCommand(monkeypatch, ["shapes", "sprites"])
     (tmp_path / "mine").mkdir()
     live_command.run(str(tmp_path / "mine"), host="localhost", port=0, open=True, device="cpu")
-    assert list(command.engine.models) == ["mine", "shapes", "sprites"]
-    assert command.loaded[0] == str(tmp_path / "mine")
+    assert list(command.engine.models) == command.loaded == [str(tmp_path / "mine"), "shapes", "sprites"]
     assert command.opened == [f"http://localhost:{command.ports[0]}"]
     assert command.opened[0] in capsys.readouterr().out
     live_command.run("sprites", port=0, device="cpu")
     assert list(command.engine.models) == ["sprites", "shapes"]
+    (tmp_path / "shapes").mkdir()
+    monkeypatch.chdir(tmp_path.parent)
+    live_command.run(f"{tmp_path.name}/shapes/", port=0, device="cpu")  # not the shipped model of that name
+    assert list(command.engine.models) == [f"{tmp_path.name}/shapes", "shapes", "sprites"]
 
 
 def test_the_command_names_an_unknown_model_and_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,7 +221,7 @@ def test_variations_keep_most_pixels_at_an_early_timestep_and_few_at_a_late_one(
 
 
 def test_interpolation_is_refused(model: Model) -> None:
-    with pytest.raises(UserError, match="interpolation between the noise of two seeds does not work with a masked"):
+    with pytest.raises(UserError, match="two seeds does not work with a masked model; vary a sample instead"):
         interpolate(model)
 
 
@@ -242,7 +242,7 @@ def test_compare_has_rows_of_masked_samplers(run: Path, model: Model) -> None:
     assert [row.calls for row in rows] == [50, 16, 16, 16, 16]
     assert all(is_black_and_white(row.images) for row in rows)
     assert [row.name for row in compare_epochs(run, [0, 1], 2, None)] == ["epoch 0", "epoch 1"]
-    with pytest.raises(UserError, match="a row without noise does not work with a masked model"):
+    with pytest.raises(UserError, match="does not work with a masked model; leave out `without_noise=True`"):
         sd.compare(model, num=2, without_noise=True)
 
 
@@ -273,16 +273,17 @@ def test_the_network_is_exported_but_not_its_sampler_and_not_to_diffusers(model:
 @pytest.mark.parametrize(
     ("use", "reason"),
     [
-        (lambda run, out: sd.distill(run, out), "cannot distill a masked model"),
-        (lambda run, out: sd.diagnose(run), "a masked model, which the doctor cannot examine"),
-        (lambda run, out: build_site(out, [str(run)]), "does not work with a masked model"),
+        (lambda run, out: sd.distill(run, out), "cannot distill a masked model: .* sample from this one with fewer"),
+        (lambda run, out: sd.diagnose(run), "the doctor cannot examine; measure it with `shapedreamer evaluate` inst"),
+        (lambda run, out: build_site(out, [str(run)]), "with a masked model; serve it with `shapedreamer live .*run`"),
+        (lambda run, out: sd.load(run).sample(guidance_interval=(0, 1)), "leave out `guidance_interval`"),
     ],
-    ids=["distill", "doctor", "site"],
+    ids=["distill", "doctor", "site", "guidance"],
 )
 def test_what_has_no_meaning_is_refused(
     run: Path, tmp_path: Path, use: Callable[[Path, Path], object], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shapedreamer.live.site._runtime_files", lambda runtime: {})
+    monkeypatch.setattr("shapedreamer.live.site._runtime_files", lambda runtime: pytest.fail("downloaded first"))
     with pytest.raises(UserError, match=reason):
         use(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -319,7 +320,8 @@ def test_the_engine_generates_the_librarys_images(model: Model, guidance: float)
 
 def test_the_page_learns_the_process(model: Model) -> None:
     info = model_info("masked", model)
-    assert info["process"] == "masked"
+    assert (info["process"], info["about"]) == ("masked", "a masked model of shapes")
+    assert info["alpha_bar"] == masked.visibility(model.schedule).tolist()
     hidden = 1 - masked.visibility(model.schedule)[info["creativity"]]  # type: ignore[index]
     assert 0.95 <= hidden < 1
 

@@ -38,15 +38,15 @@ def run(
     from ..models import zoo
     from ..models.model import load
 
-    first = model or next((name for name in PREFERRED if name in zoo.names()), PREFERRED[0])
-    name = Path(first).resolve().stem if Path(first).exists() else first
-    models = {name: load(first, device=device)}
+    default = next((name for name in PREFERRED if name in zoo.names()), PREFERRED[0])
+    first = str(Path(model or default))  # the page names a run by its path, so that code copied from it loads this run
+    models = {first: load(first, device=device)}
     models |= {other: load(other, device=device) for other in zoo.names() if other not in models}
     engine = Engine(models)
     server = make_server(engine, allow_origin=allow_origin)
     with listen(host, port) as socket:
         address = f"http://{f'[{host}]' if ':' in host else host}:{socket.getsockname()[1]}"
-        print(f"{name} runs in {engine.prepare(name)}; open {address} in a browser; Ctrl-C stops", flush=True)
+        print(f"{first} runs in {engine.prepare(first)}; open {address} in a browser; Ctrl-C stops", flush=True)
         if open:
             webbrowser.open(address)
         server.run(sockets=[socket])

@@ -103,7 +103,9 @@ def _read_case(
     """The case of a loaded checkpoint. UserError if its images are missing, or are other images."""
     recipe, spec = checkpoint.config.recipe, checkpoint.config.data
     if recipe.process == "masked":
-        raise UserError(f"{run} is a masked model, which the doctor cannot examine; measure it with `evaluate` instead")
+        raise UserError(
+            f"{run} is a masked model, which the doctor cannot examine; measure it with `shapedreamer evaluate` instead"
+        )
     training, held_out = with_data_path(recipe, data).make_data()
     if replace(training.spec, low=spec.low, high=spec.high) != spec:  # a wrong range is a finding, not an error
         raise UserError(

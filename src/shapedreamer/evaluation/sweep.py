@@ -63,7 +63,9 @@ def sweep(subject: Subject, num: int = NUM, guidance: float = 1.0, seed: int = 0
     All samplers start from the same noise and use the same labels. Quality is the share of valid images if the data set
     draws shapes, otherwise FID. UserError as in evaluate_subject.
     """
-    subject.model.check_gaussian("a sweep over the samplers")
+    subject.model.check_gaussian(
+        "a sweep over the samplers", "evaluate it with one `sampler` and one number of `steps` at a time"
+    )
     reference, real, _ = real_images(subject.training, subject.held_out, num)
     subject.model.stream(1, seed=seed, guidance=guidance)  # raises UserError for invalid options
     steps = [n for n in STEPS if n <= subject.model.schedule.T]

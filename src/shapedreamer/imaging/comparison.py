@@ -83,7 +83,7 @@ def _rows(
 ) -> list[Row]:
     """A row of images for each sampler; None stands for the model's own sampler."""
     if without_noise:
-        model.check_gaussian("a row without noise")
+        model.check_gaussian("a row without noise", "leave out `without_noise=True`")
     denoise, x_T = model.denoiser_for(num, options), model.noise(num, options.seed)
     names = [_name(model.resolve_sampling(row)) for row in rows]
     runs = [

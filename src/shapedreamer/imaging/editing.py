@@ -91,7 +91,7 @@ def interpolate(
     """
     if frames < 2:
         raise UserError(f"frames must be at least 2, not {frames}")
-    model.check_gaussian("interpolation between the noise of two seeds")
+    model.check_gaussian("interpolation between the noise of two seeds", "vary a sample instead")
     x = model.noise(num, options.seed)
     model.noise(num, to)  # raises for a seed out of range
     denoise = model.denoiser_for(num, options)

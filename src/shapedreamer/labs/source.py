@@ -119,7 +119,7 @@ def read_lab(path: Path, name: str = "") -> Lab:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"there is no {path}; `reset` writes it again, and the progress is kept") from None
+        raise UserError(f"there is no {path}; type reset to write it again; the progress is kept") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the lab {path}: {error}") from None
     cells = _notebook_cells(path, text) if path.suffix == ".ipynb" else _cells(text)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.names import AnySamplerName
+from ..diffusion import masked
 from ..models import zoo
 from ..models.model import Model
 from ..models.options import SampleOptions
@@ -237,11 +238,13 @@ def _decode_bytes(field: str, text: str, length: int, formula: str) -> Tensor:
 
 def model_info(name: str, model: Model) -> dict[str, object]:
     """What the page needs to know about a model to offer it and to explain its sampling steps."""
-    spec, alpha_bar = model.spec, model.schedule.alpha_bar
-    process = {"process": model.process} if model.is_masked else {}  # left out in the files of older sites, too
+    spec, alpha_bar, kind = model.spec, model.schedule.alpha_bar, "model"
+    process = {}  # left out in the files of older sites, too
+    if model.is_masked:
+        alpha_bar, kind, process = masked.visibility(model.schedule), "masked model", {"process": model.process}
     return {
         "name": name,
-        "about": zoo.card(name).about if name in zoo.names() else f"a model of {spec.name}",
+        "about": zoo.card(name).about if name in zoo.names() else f"a {kind} of {spec.name}",
         "channels": spec.channels,
         "height": spec.height,
         "width": spec.width,

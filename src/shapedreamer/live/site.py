@@ -27,7 +27,7 @@ from ..common.files import naming_disk_errors
 from ..common.values import as_path
 from ..export.onnx import to_onnx
 from ..models import zoo
-from ..models.model import find_checkpoint, load
+from ..models.model import Model, find_checkpoint, load
 from .settings import model_info
 
 PAGE = Path(__file__).parent / "page"
@@ -110,6 +110,7 @@ def build_site(out: str | Path, models: Sequence[str] = (), runtime: str | Path 
     runtime = None if runtime is None else as_path("runtime", runtime)
     _check_replaceable(out)
     runs = _name_models(models or zoo.names())
+    loaded = {name: _load_model(run) for name, run in runs.items()}
     files = _page_files() | _runtime_files(runtime)
     with naming_disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -118,8 +119,7 @@ def build_site(out: str | Path, models: Sequence[str] = (), runtime: str | Path 
         new = Path(temporary.name) / "site"
         infos, descriptions = [], []
         for name, run in runs.items():
-            model = load(run, device="cpu")
-            model.check_gaussian(f"the page in the browser, which would sample from {run},")
+            model = loaded[name]
             infos.append(model_info(name, model))
             trained_on = zoo.card(name).data if find_checkpoint(run) == zoo.path(name) else model.spec.name
             descriptions.append(f"- {name}: {infos[-1]['about']}; trained on {trained_on}\n")
@@ -160,6 +160,13 @@ def _name_models(models: Sequence[str]) -> dict[str, str]:
             raise UserError(f"{models_by_name[name]} and {model} would both be called {name} on the page; rename one")
         models_by_name[name] = model
     return models_by_name
+
+
+def _load_model(run: str) -> Model:
+    model = load(run, device="cpu")
+    serve = f"serve it with `shapedreamer live {run}`"
+    model.check_gaussian("a static site, where the browser runs the samplers,", serve)
+    return model
 
 
 def _page_files() -> dict[str, bytes]:

@@ -115,10 +115,10 @@ class Model:
         """Whether the process hides pixels instead of adding noise."""
         return self.process == "masked"
 
-    def check_gaussian(self, purpose: str) -> None:
-        """UserError, naming the purpose, for a masked model."""
+    def check_gaussian(self, purpose: str, instead: str) -> None:
+        """UserError for a masked model, saying what does not work and what to do instead."""
         if self.is_masked:
-            raise UserError(f"{purpose} does not work with a masked model; use a model of the gaussian process")
+            raise UserError(f"{purpose} does not work with a masked model; {instead}")
 
     def to(self, device: DeviceName | torch.device) -> "Model":
         """Move the network to a device, and return the model itself. UserError if this machine has no such device."""
@@ -280,7 +280,10 @@ class Model:
         """
         if self.is_masked:
             if interval is not None or weak is not None or cfg_pp is not None:
-                self.check_gaussian("guidance by an interval, by another model or by CFG++")
+                self.check_gaussian(
+                    "guidance by an interval, by another model or by CFG++",
+                    "leave out `guidance_interval`, `guide_with` and `cfg_pp`",
+                )
             return _finite(masked.denoiser(masked.guided(self._network(label), self._network(None), guidance)))
         conditional = self._predict(label)
         base = self._predict(None) if weak is None else weak._predict(label)

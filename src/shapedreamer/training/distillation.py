@@ -199,7 +199,10 @@ def student_recipe(teacher: Recipe, digest: str, steps: int) -> Recipe:
     if teacher.teacher:
         raise UserError("this is a few-step model already; distill the model that it was made from")
     if teacher.process == "masked":
-        raise UserError("cannot distill a masked model: its samples are drawn pixel by pixel and have no gradient")
+        raise UserError(
+            "cannot distill a masked model: its samples are drawn pixel by pixel and have no gradient; distill a "
+            "model of the gaussian process, or sample from this one with fewer `steps`"
+        )
     if teacher.prediction == "eps":
         raise UserError(
             "cannot distill a model with eps-prediction: at t = T, where one call makes a whole image, eps says almost "

@@ -26,6 +26,7 @@ addEventListener("unhandledrejection", ({ reason }) =>
   status.notify(`something went wrong: ${reason?.message ?? reason}`, true),
 );
 
+const NO_MICROSCOPE = "the microscope explains models that remove noise, not this one, which reveals hidden pixels";
 const canvas = get("canvas", HTMLCanvasElement);
 const easel = get("easel", HTMLDivElement);
 const ring = new Ring();
@@ -58,6 +59,7 @@ const session = new Session(await makeEngine(), {
   settings(settings) {
     controls.show(settings, session.model);
     showMicroscopeButton(!isMasked(session.model));
+    drawing.setBinary(isMasked(session.model));
     microscope.update();
     updateUrlSoon();
   },
@@ -192,7 +194,10 @@ function setZoom(zoom) {
 
 /** @param {ViewName} name @param {Scope | null} [scope] */
 function showView(name, scope = null) {
-  if (name === "microscope" && isMasked(session.model)) name = "dream";
+  if (name === "microscope" && isMasked(session.model)) {
+    status.notify(NO_MICROSCOPE, false);
+    name = "dream";
+  }
   if (view === "draw") drawing.close();
   if (view === "microscope") microscope.close();
   view = name;
@@ -217,7 +222,7 @@ function showMicroscopeButton(isEnabled) {
   const button = document.querySelector('[data-view="microscope"]');
   if (!(button instanceof HTMLButtonElement)) return;
   button.disabled = !isEnabled;
-  button.title = isEnabled ? "" : "The microscope explains the samplers of models that remove noise, not of masked ones";
+  button.title = isEnabled ? "" : NO_MICROSCOPE;
   if (!isEnabled && view === "microscope") showView("dream");
 }
 

@@ -126,12 +126,9 @@ export class Controls {
     range("steps").max = `${Math.min(MAX_STEPS, model.T)}`;
     get("about", HTMLParagraphElement).textContent = model.about;
     get("labels", HTMLDivElement).hidden = model.labels.length === 0;
-    const [low, high, hint] = isMasked(model)
-      ? ["all visible", "all hidden", "How many pixels each frame hides before revealing them again."]
-      : ["no noise", "pure noise", "How much noise each frame adds before denoising again."];
-    get("creativity-low", HTMLSpanElement).textContent = low;
-    get("creativity-high", HTMLSpanElement).textContent = high;
-    get("creativity-hint", HTMLParagraphElement).textContent = hint;
+    for (const text of document.querySelectorAll("[data-process]")) {
+      text.toggleAttribute("hidden", isMasked(model) !== (text.getAttribute("data-process") === "masked"));
+    }
     const amounts = get("amounts", HTMLDivElement);
     amounts.classList.toggle("many", model.labels.length > ONE_COLUMN_LABELS);
     amounts.replaceChildren(...model.labels.map((name, i) => this.amountRow(name, `amount-${i}`)));

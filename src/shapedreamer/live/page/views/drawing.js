@@ -10,6 +10,8 @@ import { choose, get, make, onChoice, range, slide } from "./dom.js";
 const MAX_UNDO = 20;
 const FIRST_ONLY = " Each picture becomes a repaint of the first one.";
 /** @type {Record<string, string>} */
+const BLACK_AND_WHITE = { black: "#000000", white: "#ffffff" };
+/** @type {Record<string, string>} */
 const GREYS = { black: "#000000", "dark grey": "#404040", grey: "#808080", "light grey": "#c0c0c0", white: "#ffffff" };
 /** @type {Record<string, string>} */
 const COLOURS = {
@@ -47,6 +49,7 @@ export class Drawing {
     this.mask = new Uint8Array();
     this.edited = false;
     this.isOpen = false; // an edited drawing is kept while another view is open
+    this.isBinary = false; // whether the model's pictures are black and white, without grey
     this.tool = "pencil";
     this.colour = "#000000";
     this.cursor = { x: 0, y: 0 };
@@ -131,10 +134,17 @@ export class Drawing {
     return this.isOpen;
   }
 
+  /** @param {boolean} isBinary */
+  setBinary(isBinary) {
+    if (isBinary === this.isBinary) return;
+    this.isBinary = isBinary;
+    if (this.frame) this.offerColours(this.frame.C);
+  }
+
   /** @param {number} C */
   offerColours(C) {
     this.colour = C === 1 ? GREYS.white : COLOURS.black;
-    const palette = Object.entries(C === 1 ? GREYS : COLOURS);
+    const palette = Object.entries(C > 1 ? COLOURS : this.isBinary ? BLACK_AND_WHITE : GREYS);
     const swatches = palette.map(([name, colour]) => this.swatch("radio", name, colour));
     if (C > 1) swatches.push(this.swatch("color", "custom colour", "#e9b44c"));
     get("colours", HTMLDivElement).replaceChildren(...swatches);
