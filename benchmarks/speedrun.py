@@ -83,7 +83,10 @@ def images_per_second(recipe: Recipe, device: DeviceName = "auto") -> float:
 
 
 def score(checkpoint: Path, num: int, data: str | None) -> str:
-    """The main measures of a checkpoint in one line, with those of real images in brackets."""
+    """The main measures of a checkpoint in one line, with [95% intervals] and (those of real images).
+
+    A line for each kind of shape follows, if the data set draws shapes.
+    """
     with Progress() as report:
         quality = evaluate(checkpoint, num, data=data, report=report)
     line = f"FID {quality.fid.samples:.3f}, {quality.fid.samples / quality.fid.real:.1f} × real"
@@ -91,9 +94,21 @@ def score(checkpoint: Path, num: int, data: str | None) -> str:
         line += f"  label accuracy {quality.label_accuracy.samples:.3f} ({quality.label_accuracy.real:.3f})"
     if quality.shapes:
         samples, real = quality.shapes.samples, quality.shapes.real
-        line += f"  valid {samples.valid:.3f} ({real.valid:.3f})  exact {samples.exact:.3f} ({real.exact:.3f})"
-        line += f"  crisp {samples.crisp:.3f} ({real.crisp:.3f})  white {samples.white:.3f} ({real.white:.3f})"
+        for name in ("valid", "intact", "exact", "asked", "crisp", "white"):
+            value, of_real = getattr(samples, name), getattr(real, name)
+            if value is not None:
+                low, high = (samples.intervals or {})[name]
+                line += f"  {name} {value:.3f} [{low:.3f}, {high:.3f}] ({of_real:.3f})"
+        for name, kind in (samples.by_kind or {}).items():
+            line += f"\n{name:>20} valid {_share(kind.valid)}  intact {_share(kind.intact)}"
+            line += (
+                f"  of the shapes {_share((samples.kinds or {}).get(name))} ({_share((real.kinds or {}).get(name))})"
+            )
     return line
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _replaced(config: Any, parts: list[str], field: str, value: Any) -> Any:

@@ -23,7 +23,7 @@ from shapedreamer.evaluation.distances import MIN_IMAGES, fid, kid, precision_re
 from shapedreamer.evaluation.evaluator import Evaluation, Subject, draw, evaluate_subject, load_subject, real_images
 from shapedreamer.evaluation.memorisation import nearest
 from shapedreamer.evaluation.table import verdict
-from shapedreamer.evaluation.validity import ShapeReport
+from shapedreamer.evaluation.validity import KindReport, ShapeReport
 from shapedreamer.models.model import Model
 from shapedreamer.models.options import SampleOptions
 from shapedreamer.models.recipes import DrawnData, FolderData, Sampling
@@ -266,9 +266,27 @@ def test_shapes_are_searched_for_if_the_data_set_draws_shapes(
 def test_an_evaluation_round_trips_through_json(images_subject: ImagesSubject, data: Data) -> None:
     quality, _ = evaluate_subject(images_subject(pixels(data[1])), MIN_IMAGES)
     report = ShapeReport(0.5, 0.25, 1.0, 0.1, 1.5, {"circle": 0.75, "line": 0.25}, None)
-    for evaluation in (quality, replace(quality, shapes=evaluator.Shapes(report, report), label_accuracy=quality.fid)):
+    spans = {"valid": (0.4, 0.6), "intact": (0.25, 0.75)}
+    kinds = {"circle": KindReport(9, 0.5, 0.25, spans), "line": KindReport(0, None, None, {})}
+    complete = replace(report, intact=0.5, by_kind=kinds, intervals=spans)
+    for evaluation in (
+        quality,
+        replace(quality, shapes=evaluator.Shapes(report, report), label_accuracy=quality.fid),
+        replace(quality, shapes=evaluator.Shapes(complete, complete)),
+    ):
         text = json.dumps(asdict(evaluation), allow_nan=False)
         assert TypeAdapter(Evaluation).validate_json(text) == evaluation
+
+
+def test_evaluations_of_earlier_versions_can_be_read(images_subject: ImagesSubject, data: Data) -> None:
+    quality, _ = evaluate_subject(images_subject(pixels(data[1])), MIN_IMAGES)
+    report = ShapeReport(0.5, 0.25, 1.0, 0.1, 1.5, {"circle": 0.75, "line": 0.25}, 0.5)
+    stored = asdict(replace(quality, shapes=evaluator.Shapes(report, report)))
+    for part in stored["shapes"].values():
+        for key in ("intact", "by_kind", "intervals"):
+            assert part.pop(key) is None
+    loaded = TypeAdapter(Evaluation).validate_json(json.dumps(stored))
+    assert loaded.shapes == evaluator.Shapes(report, report)
 
 
 @pytest.mark.parametrize(

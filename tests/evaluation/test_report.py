@@ -21,8 +21,8 @@ from shapedreamer.evaluation.distances import MIN_IMAGES
 from shapedreamer.evaluation.evaluator import Evaluation, Evidence, SampleVsReal, Shapes, Subject, evaluate_subject
 from shapedreamer.evaluation.report import check_folder, page, write_report
 from shapedreamer.evaluation.sweep import Point, picture, table
-from shapedreamer.evaluation.table import measures, verdict
-from shapedreamer.evaluation.validity import ShapeReport
+from shapedreamer.evaluation.table import kind_rows, measures, verdict
+from shapedreamer.evaluation.validity import KindReport, ShapeReport
 from shapedreamer.imaging.render import grid
 
 Results = tuple[Evaluation, Evidence]
@@ -81,6 +81,7 @@ def test_the_table_shows_the_measures_of_the_evaluation(results: Results) -> Non
     shown = Page(page(*results))
     assert shown.rows == [[row.name, row.samples, row.real] for row in measures(asdict(results[0]))]
     assert len(shown.rows) == 13
+    assert "by kind" not in shown.texts  # not measured in this evaluation
     changed = Page(page(replace(results[0], fid=SampleVsReal(123.456, 7.0)), results[1]))
     assert ["FID", "123", "7"] in changed.rows
     text = " ".join(" ".join(shown.texts).split())
@@ -125,6 +126,31 @@ def test_the_chart_of_kinds_is_shown_only_for_data_sets_of_shapes(results: Resul
     none_valid = ShapeReport(0.0, 0.0, 0.5, 0.5, None, None, None)
     no_kinds = replace(results[0], shapes=replace(results[0].shapes, samples=none_valid))
     assert page(no_kinds, results[1]).count("<svg") == 1
+
+
+def test_the_page_shows_intervals_and_the_measures_of_each_kind(results: Results) -> None:
+    shapes = results[0].shapes
+    assert shapes is not None
+    kind = KindReport(200, 0.75, 0.5, {"valid": (0.7, 0.8), "intact": (0.4, 0.6), "share": (0.7, 0.9)})
+    report = replace(
+        shapes.samples,
+        intact=0.375,
+        by_kind={"circle": kind, "line": KindReport(0, None, None, {})},
+        intervals={"valid": (0.45, 0.55), "intact": (0.3, 0.4)},
+    )
+    quality = replace(results[0], shapes=Shapes(report, report))
+    html = page(quality, results[1])
+    shown = Page(html)
+    assert shown.rows[:2] == [["valid", "50.0%", "50.0%"], ["intact", "37.5%", "37.5%"]]
+    assert html.count("<small>45.0–55.0%</small>") == 2  # samples and real images
+    cells = re.findall(r"<th scope=\"row\"><b>(?:circle|line)</b></th>(.*)</tr>", html)
+    assert [re.findall(r">([^<]+)</td>", row) for row in cells] == [
+        row[1:] for row in kind_rows(asdict(quality)["shapes"])
+    ]
+    none_valid = replace(report, valid=0.0, kinds=None, shapes=None, asked=None)
+    html = page(replace(quality, shapes=Shapes(none_valid, none_valid)), results[1])
+    assert "Kinds of shapes" in html
+    assert html.count("<svg") == 1
 
 
 def test_the_page_loads_no_other_resources(results: Results) -> None:

@@ -52,6 +52,7 @@ def test_quality_is_the_fid_of_samples_from_the_same_noise(few_steps: None, subj
         assert point.quality == pytest.approx(fid(classifier.predict(samples)[0], features), rel=1e-9)
         assert point.real == pytest.approx(fid(classifier.predict(real)[0], features), rel=1e-9)
         assert (point.measure, point.num, point.seed, point.guidance) == ("FID", MIN_IMAGES, 3, 1.0)
+        assert point.intact is point.real_intact is None
     ddim = [point.quality for point in points if point.sampler == "ddim"]
     assert ddim == sorted(ddim, reverse=True)  # an exact denoiser gets better with each call
 
@@ -73,7 +74,7 @@ def test_quality_is_the_share_of_valid_images_if_the_data_set_draws_shapes(
         judged.append(images)
         for done in range(1, len(images) + 1):
             progress(done)
-        return ShapeReport(len(judged) / 100, 0.0, 0.0, 0.0, None, None, None)
+        return ShapeReport(len(judged) / 100, 0.0, 0.0, 0.0, None, None, None, intact=len(judged) / 200)
 
     monkeypatch.setattr(module, "primitives_of", lambda spec: "some")
     monkeypatch.setattr(module, "judge", judge)
@@ -82,6 +83,8 @@ def test_quality_is_the_share_of_valid_images_if_the_data_set_draws_shapes(
     assert torch.equal(judged[0], real_images(*data, MIN_IMAGES)[1])
     assert [point.quality for point in points] == [i / 100 for i in range(2, 2 + 3 * len(CURVES))]
     assert {point.real for point in points} == {0.01}
+    assert [point.intact for point in points] == [point.quality / 2 for point in points]
+    assert {point.real_intact for point in points} == {0.005}
     assert {point.measure for point in points} == {"valid"}
     for point, images in zip(points, judged[1:], strict=True):
         options = SampleOptions(point.sampler, point.steps, point.eta)
@@ -154,6 +157,18 @@ def test_the_table_has_a_line_per_sampler_and_a_column_per_number_of_calls() -> 
         "network calls          1   4    16",
         "ddpm = ddim, eta 1  4000  20  1.25",
         "heun                  30   2   1.2",
+    ]
+
+
+def test_the_table_of_valid_images_has_one_of_intact_images_below() -> None:
+    points = [point._replace(intact=point.quality / 2, real_intact=0.99) for point in VALID]
+    assert table(points) == [
+        *table(VALID),
+        "intact images, higher is better; real images: 99.0%",
+        "network calls          1      4     16",
+        "ddpm = ddim, eta 1  0.0%  25.0%  37.5%",
+        "heun                6.2%  12.5%  37.5%",
+        "95% intervals reach 4.3 points to each side, at most",
     ]
 
 

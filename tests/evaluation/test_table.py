@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shapedreamer.evaluation.table import describe_sampling, lines_of, measures, number, percent, verdict
+from shapedreamer.models import zoo
 
 REPORT = {"valid": 0.5, "exact": 0.25, "crisp": 0.99, "white": 0.1, "shapes": 1.75, "asked": 0.9}
 QUALITY: dict[str, Any] = {
@@ -32,6 +33,34 @@ QUALITY: dict[str, Any] = {
     },
     "copies": {"nearer": 0.51, "close": 0.02, "close_held_out": 0.0125},
 }
+
+
+KINDS = {
+    "circle": {"images": 200, "valid": 1.0, "intact": 0.9, "intervals": {"valid": [0.98, 1.0], "intact": [0.85, 0.93]}},
+    "line": {"images": 0, "valid": None, "intact": None, "intervals": {}},
+}
+WITH_INTERVALS = {
+    "intact": 0.4,
+    "by_kind": KINDS,
+    "intervals": {
+        "valid": [0.4438, 0.5562],
+        "exact": [0.2, 0.3],
+        "crisp": [0.98, 1.0],
+        "white": [0.09, 0.11],
+        "shapes": [1.7, 1.8],
+        "asked": [0.8, 0.95],
+        "intact": [0.34, 0.46],
+    },
+}
+
+
+def with_intervals() -> dict[str, Any]:
+    """The quality of a conditional model, as this version measures it."""
+    quality = with_changes()
+    for report in quality["shapes"].values():
+        report |= copy.deepcopy(WITH_INTERVALS)
+        report["by_kind"]["circle"]["intervals"]["share"] = [0.7, 0.8]
+    return quality
 
 
 def with_changes(**changes: Any) -> dict[str, Any]:
@@ -112,6 +141,58 @@ def test_lines_of_has_a_table_then_the_blind_spots_then_the_verdict() -> None:
     assert [i for i, line in enumerate(lines) if not line] == [2, 5 + len(rows), len(lines) - 3]
     assert all(line == line.rstrip() for line in lines)
     assert max(len(line) for line in lines[:-1]) < 100
+
+
+def test_intact_stands_below_valid_and_measures_of_shapes_have_intervals() -> None:
+    rows = measures(with_intervals())
+    assert [row.name for row in rows[:3]] == ["valid", "intact", "exact"]
+    assert (rows[1].samples, rows[1].real) == ("40.0%", "40.0%")
+    spans = {row.name: (row.interval, row.real_interval) for row in rows}
+    assert spans["valid"] == ("44.4–55.6%", "44.4–55.6%")
+    assert spans["label match"] == ("80.0–95.0%", "80.0–95.0%")
+    assert spans["shapes per image"] == ("1.7–1.8", "1.7–1.8")
+    assert spans["FID"] == ("", "")
+    assert all(row.interval == "" for row in measures(QUALITY))
+
+
+def test_the_intervals_and_the_kinds_of_shapes_stand_below_the_table() -> None:
+    quality = with_intervals()
+    lines, rows = lines_of(quality), measures(quality)
+    after = lines[4 + len(rows) :]
+    blank = after.index("")
+    assert " ".join(after[:blank]) == (
+        "95% intervals of the samples: valid 44.4–55.6%, intact 34.0–46.0%, exact 20.0–30.0%, label match 80.0–95.0%, "
+        "shapes per image 1.7–1.8, crisp 98.0–100.0%, white 9.0–11.0%"
+    )
+    assert after[blank + 1 : blank + 6] == [
+        "by kind  valid                 real    intact              real   share               real",
+        "circle   100.0% (98.0–100.0%)  100.0%  90.0% (85.0–93.0%)  90.0%  75.0% (70.0–80.0%)  50.0%",
+        "line     –                     –       –                   –      25.0%               50.0%",
+        "valid, intact: of the images whose label asks for the kind; share: of the shapes in valid images.",
+        "",
+    ]
+    assert not any("kinds of shapes" in line for line in lines)
+    assert max(len(line) for line in lines[:-1]) < 100
+
+
+def test_the_kinds_of_an_unconditional_model_are_those_of_the_search() -> None:
+    quality = with_intervals()
+    for report in quality["shapes"].values():
+        report |= {"asked": None, "kinds": None}
+    lines = lines_of(quality)
+    assert any("of the images in which the search found the kind" in line for line in lines)
+    row = next(line for line in lines if line.startswith("circle"))
+    assert row.split()[-2:] == ["(70.0–80.0%)", "–"]
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_the_cards_of_the_shipped_models_are_shown(name: str) -> None:
+    quality = zoo.card(name).quality
+    lines = lines_of(quality)
+    assert lines[0].startswith(f"{quality['num']} samples of {name} compared with")
+    assert any(line.startswith("intact") for line in lines) == bool(
+        quality["shapes"] and "intact" in quality["shapes"]["samples"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The search for shapes finds what images were drawn from, almost always the best union, and nothing in noise."""
 
 import itertools
+import math
 import sys
 
 import pytest
@@ -12,12 +13,14 @@ from shapedreamer.common.errors import UserError
 from shapedreamer.data.drawn import patterns, shapes
 from shapedreamer.data.spec import Dataset, DataSpec
 from shapedreamer.evaluation import validity
+from shapedreamer.evaluation.intervals import normal, wilson
 from shapedreamer.evaluation.validity import (
     PIXEL_TOLERANCE,
     VALID_IOU,
     Primitives,
     crispness,
     explain,
+    is_intact,
     judge,
     primitives_of,
 )
@@ -165,7 +168,7 @@ def test_each_single_shape_is_identified(spec: DataSpec) -> None:
     _, _, W = primitives.masks.shape
     shape = torch.arange(0, len(primitives.masks), 9 if spec == shapes.SPEC else 1)
     rows, columns = random_positions(primitives, shape)
-    iou, wrong, counts, parts = explain(images(primitives.render(shape, rows * W + columns)), primitives)
+    iou, wrong, counts, parts, _ = explain(images(primitives.render(shape, rows * W + columns)), primitives)
     assert (iou == 1).all()
     assert (wrong == 0).all()
     assert torch.equal(counts, F.one_hot(primitives.kind[shape], primitives.num_kinds).float())
@@ -187,7 +190,7 @@ def test_disjoint_shapes_are_counted(spec: DataSpec) -> None:
         drawn.append(torch.stack([primitives.masks[n].roll((y, x), (0, 1)) for n, y, x in union]))
         assert drawn[-1].sum(0).max() == 1  # no overlap
         parts.append(union)
-    iou, _, counts, found = explain(images(torch.stack([masks.any(0) for masks in drawn])), primitives)
+    iou, _, counts, found, _ = explain(images(torch.stack([masks.any(0) for masks in drawn])), primitives)
     assert (iou == 1).all()
     assert counts.sum(1).tolist() == [len(union) for union in parts]
     for expected, union in zip(parts, found.tolist(), strict=True):
@@ -200,6 +203,7 @@ def test_real_images_are_explained_by_their_shapes(spec: DataSpec) -> None:
     found = explain(real, require_primitives(spec))
     assert (found.iou >= VALID_IOU).float().mean() >= 0.95
     assert (found.wrong <= PIXEL_TOLERANCE).float().mean() >= 0.95
+    assert found.intact.float().mean() >= 0.99
     single = labels.sum(1) == 1
     assert single.sum() > 5
     assert torch.equal(found.counts[single], labels[single])
@@ -213,7 +217,7 @@ def test_iou_wrong_and_counts_describe_the_returned_union(spec: DataSpec) -> Non
     white = with_wrong_pixels(first(spec, 8)[0][:, 0] > 0, 12)
     found = explain(images(white), primitives)
     assert (found.wrong > 0).all()
-    for mask, iou, wrong, counts, parts in zip(white, *found, strict=True):
+    for mask, iou, wrong, counts, parts in zip(white, *found[:4], strict=True):
         union = draw_union(primitives, parts)
         assert iou.item() == pytest.approx(((union & mask).sum() / (union | mask).sum()).item())
         assert wrong == (union ^ mask).sum()
@@ -267,7 +271,10 @@ def test_a_beam_is_needed_if_the_best_single_shape_is_not_part_of_the_image(
     hard = data_of(shapes.SPEC).batch(torch.tensor([68, 107]))[0]
     assert (explain(hard, require_primitives(shapes.SPEC)).iou == 1).all()
     monkeypatch.setattr(validity, "BEAM_WIDTH", 1)
-    assert (explain(hard, require_primitives(shapes.SPEC)).iou < 0.95).all()
+    missed = explain(hard, require_primitives(shapes.SPEC))
+    assert (missed.iou < 0.95).all()
+    assert missed.intact[0]  # the refinement finds what the search has missed
+    assert missed.wrong[0] > PIXEL_TOLERANCE
 
 
 def filled_rectangle(top: int, left: int, height: int, width: int) -> Tensor:
@@ -327,9 +334,12 @@ def test_black_images_have_no_shapes_and_specks_and_full_images_are_not_valid() 
     assert found.iou[0] == 0
     assert found.counts[0].tolist() == [0, 0, 0, 0]
     assert (found.parts[0] == -1).all()
+    assert found.wrong[0] == smallest  # every image has at least one shape
+    assert not found.intact.any()
     assert 0 < found.iou[1] < VALID_IOU
     full = explain(torch.ones(1, 1, 32, 32), require_primitives(shapes.SPEC))  # more than three shapes can cover
     assert 0 < full.iou.item() < VALID_IOU
+    assert not full.intact
 
 
 def test_images_of_another_size_are_rejected() -> None:
@@ -394,6 +404,155 @@ def test_two_merged_circles_do_not_count_as_two_circles() -> None:
     assert report.asked == 0
 
 
+# intact images
+
+
+def outline_of(mask: Tensor) -> Tensor:
+    """The white pixels of a mask (H, W) next to a black one. The mask may not touch the border."""
+    beside = torch.stack([mask.roll(shift, axis) for shift in (-1, 1) for axis in (0, 1)])
+    return mask & ~beside.all(0)
+
+
+def centred(mask: Tensor) -> Tensor:
+    H, W = mask.shape
+    return mask.roll(((H - int(mask.any(1).sum())) // 2, (W - int(mask.any(0).sum())) // 2), (0, 1))
+
+
+def eroded(mask: Tensor) -> Tensor:
+    """Without one ring of pixels."""
+    return mask & ~outline_of(mask)
+
+
+def frayed(mask: Tensor) -> Tensor:
+    """Without half of the outline, in random places."""
+    return mask & ~(outline_of(mask) & (torch.rand(mask.shape, generator=random(1)) < 0.5))
+
+
+def bent(mask: Tensor) -> Tensor:
+    """Bent along its longer side by 2 pixels: the middle is moved by 2, the ends stay."""
+    rows = mask if mask.any(1).sum() >= mask.any(0).sum() else mask.T
+    used = rows.any(1).nonzero()[:, 0]
+    place = (used - used[0] + 0.5) / len(used)
+    curved = torch.zeros_like(rows)
+    for row, shift in zip(used, (2 * (1 - (2 * place - 1) ** 2)).round(), strict=True):
+        curved[row] = rows[row].roll(int(shift))
+    return curved if rows is mask else curved.T
+
+
+def dented(mask: Tensor) -> Tensor:
+    """Without a bite of radius 2.5 at the place of the outline that is closest to its centre."""
+    edge = outline_of(mask).nonzero()
+    y, x = edge[(edge - edge.float().mean(0)).square().sum(1).argmin()]
+    row, column = torch.meshgrid(*map(torch.arange, mask.shape), indexing="ij")
+    return mask & ((row - y) ** 2 + (column - x) ** 2 > 2.5**2)
+
+
+def mask_of(kind: str, height: int, width: int) -> Tensor:
+    """The first shape of the data set `shapes` with this kind and size, in the middle of the image."""
+    primitives = require_primitives(shapes.SPEC)
+    masks = primitives.masks[primitives.kind == shapes.KINDS.index(kind)]
+    sizes = zip(masks.any(2).sum(1).tolist(), masks.any(1).sum(1).tolist(), strict=True)
+    return centred(masks[list(sizes).index((height, width))])
+
+
+def without(mask: Tensor, count: int) -> Tensor:
+    """Without the last `count` white pixels."""
+    smaller = mask.clone()
+    smaller[tuple(mask.nonzero()[len(mask.nonzero()) - count :].T)] = False
+    return smaller
+
+
+@BOTH
+def test_every_shape_is_intact_and_none_with_a_flaw(spec: DataSpec) -> None:
+    primitives = require_primitives(spec)
+    for mask in map(centred, primitives.masks[:: 4 if spec == shapes.SPEC else 1]):
+        assert is_intact(mask, mask[None])
+        for flaw in (eroded, frayed, bent, dented, torch.zeros_like):
+            assert not is_intact(flaw(mask), mask[None]), flaw
+
+
+@pytest.mark.parametrize(
+    ("kind", "height", "width", "tolerated"),
+    [("circle", 6, 6, 1), ("circle", 24, 24, 6), ("rectangle", 16, 16, 6), ("triangle", 13, 13, 3), ("line", 2, 5, 1)],
+)
+def test_each_ten_pixels_of_the_outline_allow_one_wrong_pixel(
+    kind: str, height: int, width: int, tolerated: int
+) -> None:
+    mask = mask_of(kind, height, width)
+    assert tolerated == outline_of(mask).sum() // 10
+    around = F.max_pool2d(mask[None].float(), 3, 1, 1)[0].bool()
+    for wrong in (outline_of(mask), around & ~mask):  # missing pixels; additional ones
+        for count in (tolerated, tolerated + 1):
+            flipped = torch.zeros_like(mask)
+            flipped[tuple(wrong.nonzero()[:count].T)] = True
+            assert is_intact(mask ^ flipped, mask[None]) == (count == tolerated)
+
+
+def test_a_short_line_is_not_judged_more_strictly_than_a_disc() -> None:
+    line, disc = mask_of("line", 2, 5), mask_of("circle", 20, 20)
+    found = explain(images(torch.stack([without(line, 1), without(disc, 24)])), require_primitives(shapes.SPEC))
+    assert (int(line.sum()), int(disc.sum())) == (10, 316)
+    assert (found.iou >= VALID_IOU).tolist() == [False, True]
+    assert found.intact.tolist() == [True, False]
+
+
+def test_a_wrong_line_cannot_hide_beside_a_disc() -> None:
+    line, disc = mask_of("line", 2, 5).roll(-13, 0), mask_of("circle", 20, 20)
+    union = line | disc
+    assert is_intact(without(union, 4), torch.stack([line, disc]))  # the last pixels are those of the disc
+    assert is_intact(union & ~line | without(line, 1), torch.stack([line, disc]))
+    assert not is_intact(union & ~line | without(line, 2), torch.stack([line, disc]))
+
+
+def test_a_wrong_pixel_counts_against_each_of_the_nearest_shapes() -> None:
+    left, right = filled_rectangle(8, 2, 10, 10), filled_rectangle(8, 15, 10, 4)
+    masks = torch.stack([left, right])
+    assert (int(outline_of(left).sum()), int(outline_of(right).sum())) == (36, 24)
+    near_left, between = filled_rectangle(8, 12, 3, 1), filled_rectangle(8, 13, 3, 1)
+    assert is_intact(left | right | near_left, masks)
+    assert not is_intact(left | right | between, masks)  # 3 pixels are too many for the right one
+
+
+def test_a_shape_that_is_nearly_hidden_has_a_short_outline() -> None:
+    large, line = filled_rectangle(8, 8, 14, 14), filled_rectangle(12, 14, 2, 12)
+    masks = torch.stack([large, line])  # the line shows 2 x 4 pixels, which are all on the outline
+    assert is_intact(large | line, masks)
+    assert is_intact(large | line | filled_rectangle(22, 8, 1, 4), masks)
+    assert not is_intact(large | line | filled_rectangle(12, 26, 1, 1), masks)
+
+
+@pytest.mark.parametrize(
+    ("kind", "height", "width"), [("circle", 24, 24), ("rectangle", 12, 10), ("triangle", 13, 13), ("line", 10, 15)]
+)
+def test_no_other_shapes_make_a_flawed_image_intact(kind: str, height: int, width: int) -> None:
+    mask = mask_of(kind, height, width)
+    flawed = images(torch.stack([frayed(mask), bent(mask), dented(mask)]))
+    found = explain(flawed, require_primitives(shapes.SPEC))
+    assert not found.intact.any()
+    assert (found.iou >= VALID_IOU).any() == (kind != "line")  # these flaws are small compared with the area
+
+
+@pytest.mark.slow
+@BOTH
+def test_a_hundred_real_images_are_intact(spec: DataSpec) -> None:
+    found = explain(data_of(spec).batch(torch.arange(500, 600))[0], require_primitives(spec))
+    assert found.intact.float().mean() >= 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", shapes.KINDS)
+def test_few_flawed_images_are_intact_and_none_with_the_shape_of_its_label(kind: str) -> None:
+    primitives = require_primitives(shapes.SPEC)
+    masks = primitives.masks[primitives.kind == shapes.KINDS.index(kind)]
+    large = masks[masks.sum((1, 2)).argsort()[len(masks) // 2 :]]
+    chosen = [centred(mask) for mask in large[:: max(1, len(large) // 4)][:4]]
+    flawed = images(torch.stack([flaw(mask) for mask in chosen for flaw in (frayed, bent, dented)]))
+    labels = F.one_hot(torch.full((len(flawed),), shapes.KINDS.index(kind)), len(shapes.KINDS)).float()
+    found = explain(flawed, primitives)
+    assert found.intact.float().mean() <= 0.35
+    assert not (found.intact & (found.counts == labels).all(1)).any()
+
+
 # the report
 
 
@@ -426,7 +585,53 @@ def test_a_report_of_known_images() -> None:
         "line": pytest.approx(1 / 3),
     }
     assert report.asked == 0.5
-    assert judge(batch, shapes.SPEC).asked is None
+    assert report.intact == 0.5
+    assert report.by_kind is not None
+    found = {name: (kind.images, kind.valid, kind.intact) for name, kind in report.by_kind.items()}
+    assert found == {
+        "circle": (1, 1, 1),
+        "rectangle": (0, None, None),
+        "triangle": (0, None, None),
+        "line": (3, 2 / 3, 2 / 3),
+    }
+    white = masks.double().mean((1, 2)).numpy()
+    assert report.intervals == {
+        "valid": wilson(0.5, 4),
+        "exact": wilson(0.5, 4),
+        "intact": wilson(0.5, 4),
+        "asked": wilson(0.5, 2),
+        "crisp": pytest.approx(normal(0.75, math.sqrt(3) / 4, 4)),
+        "white": pytest.approx(normal(white.mean(), white.std(), 4)),
+        "shapes": normal(1.5, 0.5, 2),
+    }
+    assert report.by_kind["line"].intervals == {
+        "valid": wilson(2 / 3, 3),
+        "intact": wilson(2 / 3, 3),
+        "share": pytest.approx(wilson(1 / 3, 3)),
+    }
+    assert report.by_kind["rectangle"].intervals == {"share": wilson(0, 3)}
+
+
+def test_without_labels_the_search_says_which_kinds_an_image_has() -> None:
+    circle, line = mask_of("circle", 12, 12).roll(-8, 0), mask_of("line", 2, 18).roll(11, 0)
+    blank = line & ~line
+    report = judge(images(torch.stack([circle, circle | line, frayed(line), blank])), shapes.SPEC)
+    assert report.asked is None
+    assert report.by_kind is not None
+    found = {name: (kind.images, kind.valid, kind.intact) for name, kind in report.by_kind.items() if kind.images}
+    assert found == {"circle": (2, 1, 1), "line": (2, 0.5, 0.5)}  # the blank image has no kind
+
+
+def test_a_blank_image_is_wrong_for_each_kind_of_its_label() -> None:
+    report = judge(-torch.ones(2, 1, 32, 32), shapes.SPEC, torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 1]]))
+    assert (report.valid, report.exact, report.intact, report.asked) == (0, 0, 0, None)
+    assert report.by_kind is not None
+    assert [(kind.images, kind.valid, kind.intact) for kind in report.by_kind.values()] == [
+        (1, 0, 0),
+        (0, None, None),
+        (0, None, None),
+        (2, 0, 0),
+    ]
 
 
 def test_a_report_without_valid_images_has_no_counts() -> None:

@@ -25,7 +25,8 @@ def run(
     """Measure how good a model's samples are, each number beside that of real images.
 
     Measures the distance between samples and real images (FID, KID, precision, recall), whether samples show their
-    label, whether they copy training images and, for data sets of shapes, whether they are shapes.
+    label, whether they copy training images and, for data sets of shapes, whether they are shapes: all images, and
+    those of each kind of shape, with 95% confidence intervals.
 
     Args:
         model: A run folder (its best checkpoint is used), a checkpoint file, or a shipped model.

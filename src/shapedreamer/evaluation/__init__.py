@@ -6,6 +6,7 @@ evaluator     draw samples and apply every measure below; `shapedreamer.evaluate
 distances     FID, KID, precision and recall: how far apart two sets of images are
 classifier    the small network whose features the distances use, and which recognises labels
 validity      for data sets of shapes: does an image consist of such shapes?
+intervals     95% confidence intervals of shares and means
 memorisation  are samples copies of training images?
 doctor        what ails a run? `shapedreamer.diagnose` is defined here
 case          the measurements of the doctor

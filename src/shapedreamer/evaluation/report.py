@@ -2,10 +2,11 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -16,7 +17,16 @@ from ..imaging import render
 from .charts import bars, histogram
 from .evaluator import Evaluation, Evidence
 from .sweep import Point, picture, table
-from .table import Measure, describe_features, describe_sampling, measures, verdict
+from .table import (
+    KIND_COLUMNS,
+    Measure,
+    describe_features,
+    describe_kinds,
+    describe_sampling,
+    kind_rows,
+    measures,
+    verdict,
+)
 
 GRID_IMAGES = 64
 COLUMNS = 8
@@ -50,6 +60,7 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: 
 thead th + th { text-align: right }
 td.samples { color: var(--samples); font-weight: 650 }
 td.real { color: var(--real) }
+td small { font-weight: 400 }
 .note td { padding-top: 0; font-size: .9rem; line-height: 1.45 }
 .key::before { content: ""; display: inline-block; width: .75em; height: .75em; margin-right: .4em; border-radius: 2px }
 .key.samples::before { background: var(--samples) }
@@ -61,6 +72,7 @@ svg text { fill: var(--soft) }
 svg path { stroke: var(--edge) }
 svg .samples { fill: var(--samples) }
 svg .real { fill: var(--real) }
+.wide { overflow-x: auto }
 pre { overflow-x: auto; background: var(--card); border: 1px solid var(--edge); padding: .7rem; font-size: .85rem }
 """
 
@@ -105,7 +117,7 @@ def page(evaluation: Evaluation, evidence: Evidence, points: Sequence[Point] = (
 {_images(evidence)}
 {_numbers(measures(quality), describe_features(quality))}
 {_copies(verdict(quality), evidence)}
-{_shapes(evaluation)}
+{_shapes(quality["shapes"])}
 {_sweep(points)}
 </main>
 </body>
@@ -126,19 +138,24 @@ def _numbers(rows: Sequence[Measure], features: str) -> str:
     body = "\n".join(
         f"""<tbody>
 <tr><th scope="row"><b>{row.name}</b><small>{row.better}</small></th>
-<td class="number samples">{row.samples}</td><td class="number real">{row.real}</td></tr>
+<td class="number samples">{row.samples}{_interval(row.interval)}</td>
+<td class="number real">{row.real}{_interval(row.real_interval)}</td></tr>
 <tr class="note"><td colspan="3">{escape(row.explanation)} <em>{escape(row.blind_spot)}</em></td></tr>
 </tbody>"""
         for row in rows
     )
     return f"""<h2>The numbers</h2>
 <p>The second column measures other real images in place of the samples: a perfect model scores about the same. What a
-measure does not show is in italics.</p>
+measure does not show is in italics. Ranges are 95% confidence intervals.</p>
 <table>
 <thead><tr><th></th><th>{_key("samples", "samples")}</th><th>{_key("real", "real images")}</th></tr></thead>
 {body}
 </table>
 <p class="soft">{escape(features)}</p>"""
+
+
+def _interval(span: str) -> str:
+    return f"<br><small>{span}</small>" if span else ""
 
 
 def _copies(summary: str, evidence: Evidence) -> str:
@@ -168,19 +185,46 @@ training image (right), and their distance.</p></div>
 </div>"""
 
 
-def _shapes(evaluation: Evaluation) -> str:
-    """The kinds of shapes, or nothing if the data set does not draw shapes or no image is valid."""
-    shapes = evaluation.shapes
-    if shapes is None or shapes.samples.kinds is None or shapes.real.kinds is None:
+def _shapes(shapes: Mapping[str, Any] | None) -> str:
+    """The kinds of shapes, or nothing if the data set does not draw shapes."""
+    if shapes is None:
+        return ""
+    parts = [_kind_table(shapes), _kind_chart(shapes["samples"]["kinds"], shapes["real"]["kinds"])]
+    return "\n".join(["<h2>Kinds of shapes</h2>", *parts]) if any(parts) else ""
+
+
+def _kind_table(shapes: Mapping[str, Any]) -> str:
+    """The measures of each kind, or nothing if they were not computed."""
+    rows = kind_rows(shapes)
+    if not rows:
+        return ""
+    head = "".join(f"<th>{name}</th>" for name in KIND_COLUMNS)
+    body = "\n".join(
+        f'<tr><th scope="row"><b>{escape(kind)}</b></th>'
+        + "".join(f'<td class="number">{cell}</td>' for cell in cells)
+        + "</tr>"
+        for kind, *cells in rows
+    )
+    return f"""<div class="wide"><table>
+<thead><tr>{head}</tr></thead>
+<tbody>
+{body}
+</tbody>
+</table></div>
+<p class="soft">{describe_kinds(shapes)}</p>"""
+
+
+def _kind_chart(samples: Mapping[str, float] | None, real: Mapping[str, float] | None) -> str:
+    """The share of each kind, or nothing if no image is valid."""
+    if samples is None or real is None:
         return ""
     chart = bars(
-        {"samples": list(shapes.samples.kinds.values()), "real": list(shapes.real.kinds.values())},
-        {i + 0.5: kind for i, kind in enumerate(shapes.real.kinds)},
+        {"samples": list(samples.values()), "real": list(real.values())},
+        {i + 0.5: kind for i, kind in enumerate(real)},
         "bar chart of the share of each kind of shape, in samples and in real images",
         "kind of shape",
     )
-    return f"""<h2>Kinds of shapes</h2>
-<figure>{chart}
+    return f"""<figure>{chart}
 <figcaption>{_key("samples", "samples")}{_key("real", "real images")}<br>
 The share of each kind among the shapes in valid images.</figcaption></figure>"""
 

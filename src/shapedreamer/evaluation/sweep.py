@@ -17,6 +17,7 @@ from ..common.names import SamplerName
 from ..models.options import SampleOptions
 from .distances import fid
 from .evaluator import Subject, draw, real_images
+from .intervals import wilson
 from .table import number, percent
 from .validity import judge, primitives_of
 
@@ -34,7 +35,8 @@ CURVES: dict[tuple[SamplerName, float], tuple[str, str]] = {  # (sampler, eta) -
 }
 REAL_COLOUR = "#777777"
 MIN_GAP = 0.06  # between the names at the right, as a share of the plot's height
-Metric = Callable[[Tensor, Callable[[int], None]], float]  # (images (N, C, H, W), progress) -> quality
+# (images (N, C, H, W), progress) -> quality, and the share of intact images or None
+Metric = Callable[[Tensor, Callable[[int], None]], tuple[float, float | None]]
 
 
 class Point(NamedTuple):
@@ -43,6 +45,7 @@ class Point(NamedTuple):
     calls    network calls per sample: `steps`, or twice as many if guidance is neither 0 nor 1
     measure  what `quality` is: "valid", the share of samples made of shapes, or "FID"
     real     the quality of as many real images
+    intact, real_intact  the shares of intact images, if the quality is "valid"
     """
 
     sampler: SamplerName
@@ -55,6 +58,8 @@ class Point(NamedTuple):
     num: int
     seed: int
     guidance: float
+    intact: float | None = None
+    real_intact: float | None = None
 
 
 def sweep(subject: Subject, num: int = NUM, guidance: float = 1.0, seed: int = 0) -> list[Point]:
@@ -78,34 +83,46 @@ def sweep(subject: Subject, num: int = NUM, guidance: float = 1.0, seed: int = 0
     def report(done: int) -> None:
         subject.report("sampling and measuring", finished + done, total)
 
-    def measure_samples(sampler: SamplerName, eta: float, n: int) -> float:
+    def measure_samples(sampler: SamplerName, eta: float, n: int) -> tuple[float, float | None]:
         options = SampleOptions(sampler, n, eta, seed, guidance=guidance)
         images, _ = draw(subject.model, num, options, lambda done: report(n * done), group)
         return group.first_patiently(lambda: metric(images, lambda done: report(n * num + cost * done)))
 
-    real_quality = group.first_patiently(lambda: metric(real, lambda done: report(cost * done)))
+    real_quality, real_intact = group.first_patiently(lambda: metric(real, lambda done: report(cost * done)))
     finished += cost * num
     points = []
     for sampler, eta in CURVES:
         for n in steps:
             calls = n if guidance in (0, 1) else 2 * n
-            quality = measure_samples(sampler, eta, n)
-            points.append(Point(sampler, eta, n, calls, measure, quality, real_quality, num, seed, guidance))
+            quality, intact = measure_samples(sampler, eta, n)
+            shares = (quality, real_quality, num, seed, guidance, intact, real_intact)
+            points.append(Point(sampler, eta, n, calls, measure, *shares))
             finished += (n + cost) * num
     return points
 
 
 def table(points: Sequence[Point]) -> list[str]:
-    """The points as text: one line per sampler, one column per number of network calls."""
+    """The points as text: one line per sampler, one column per number of network calls; intact images below."""
     first = points[0]
     form = percent if first.measure == "valid" else number
-    calls = sorted({point.calls for point in points})
-    lines = [("network calls", *map(str, calls))]
-    for name, line in _lines(points).items():
-        lines.append((name, *(form(point.quality) for point in line)))
+    lines = [f"{title(points)}; real images: {form(first.real)}", *_rows(points, [form(p.quality) for p in points])]
+    if first.real_intact is not None:
+        low, high = wilson(0.5, first.num)
+        lines += [
+            f"intact images, higher is better; real images: {percent(first.real_intact)}",
+            *_rows(points, [percent(point.intact or 0) for point in points]),
+            f"95% intervals reach {50 * (high - low):.1f} points to each side, at most",
+        ]
+    return lines
+
+
+def _rows(points: Sequence[Point], values: Sequence[str]) -> list[str]:
+    """A table of values, one for each point."""
+    lines = [("network calls", *map(str, sorted({point.calls for point in points})))]
+    texts = dict(zip(points, values, strict=True))
+    lines += [(name, *(texts[point] for point in line)) for name, line in _lines(points).items()]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = ("  ".join([f"{head:{widths[0]}}", *map(str.rjust, cells, widths[1:])]) for head, *cells in lines)
-    return [f"{title(points)}; real images: {form(first.real)}", *rows]
+    return ["  ".join([f"{head:{widths[0]}}", *map(str.rjust, cells, widths[1:])]) for head, *cells in lines]
 
 
 def title(points: Sequence[Point]) -> str:
@@ -173,8 +190,13 @@ def _lines(points: Sequence[Point]) -> dict[str, list[Point]]:
 
 
 def _valid(subject: Subject) -> Metric:
-    """The share of valid images."""
-    return lambda images, progress: judge(images, subject.training.spec, progress=progress).valid
+    """The shares of valid and of intact images."""
+
+    def measure(images: Tensor, progress: Callable[[int], None]) -> tuple[float, float | None]:
+        report = judge(images, subject.training.spec, progress=progress)
+        return report.valid, report.intact
+
+    return measure
 
 
 def _fid(subject: Subject, reference: Tensor) -> Metric:
@@ -184,4 +206,4 @@ def _fid(subject: Subject, reference: Tensor) -> Metric:
     def features() -> Tensor:
         return subject.classifier[0].predict(reference)[0]
 
-    return lambda images, _: fid(subject.classifier[0].predict(images)[0], features())
+    return lambda images, _: (fid(subject.classifier[0].predict(images)[0], features()), None)

@@ -71,12 +71,17 @@ def model_card(model: Model, library: str, usage: str, notes: Sequence[str], shi
 
 
 def _quality(quality: Mapping[str, Any]) -> list[str]:
-    """What was measured, as sentences: FID and the accuracy of the labels, if there are any."""
+    """What was measured, as sentences: FID, and the accuracy of the labels and the shapes, if there are any."""
     fid, accuracy = quality.get("fid"), quality.get("label_accuracy")
     how = f"{quality.get('num')} samples, {quality.get('sampler')} with {quality.get('steps')} network calls"
     found = [f"FID {fid['samples']:.3f} (of real images: {fid['real']:.3f}); {how}"] if fid else []
     if accuracy:
         found.append(f"{accuracy['samples']:.1%} of samples show their label; of real images, {accuracy['real']:.1%}")
+    if shapes := quality.get("shapes"):
+        for name in ("valid", "intact", "exact"):
+            if name in shapes["samples"]:
+                samples, real = shapes["samples"][name], shapes["real"][name]
+                found.append(f"{name} shapes: {samples:.1%} of samples; of real images, {real:.1%}")
     return found
 
 
