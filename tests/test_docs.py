@@ -31,8 +31,14 @@ from shapedreamer.training.loop import train
 from tests.tiny import SMALL
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *(page for page in (ROOT / "docs").glob("*.md") if page.stem != "labs")]  # see tests/labs
-COMMANDS = sorted({c for page in PAGES for c in re.findall(r"^    (shapedreamer .*)$", page.read_text(), re.MULTILINE)})
+PAGES = [ROOT / "README.md", *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "labs.md"})]  # see tests/labs
+
+
+def commands_of(page: Path) -> list[str]:
+    return re.findall(r"^    (shapedreamer .*)$", page.read_text(), flags=re.MULTILINE)
+
+
+COMMANDS = sorted({command for page in PAGES for command in commands_of(page)})
 # The runs that the pages use: the recipe and its options. Here they are trained for one epoch.
 RUNS: dict[str, tuple[RecipeName, dict[str, str]]] = {
     "shapes": ("shapes", {}),
@@ -71,6 +77,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (workdir / name).write_text("from shapedreamer.diffusion.samplers import ddim as my_ddim\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workdir)
+        patch.setattr("shapedreamer.training.run.PREVIEW_IMAGES", 4)
         for name, (recipe, options) in RUNS.items():
             train(tiny(recipe, options), Path("runs") / name, sample_every=0, save_every=1)
         stored = Path("runs/epochs/checkpoints/epoch-0001.safetensors").read_bytes()
@@ -125,6 +132,14 @@ def test_the_pages_name_every_subcommand() -> None:
     assert named == set(cli.SUBCOMMANDS) - {"labs"}  # tests/labs runs it
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_two_trainings_of_a_page_write_the_same_run(page: Path) -> None:
+    commands = [shlex.split(command, comments=True) for command in commands_of(page)]
+    trainings = [words for words in commands if words[1] in ("train", "distill") and "--resume" not in words]
+    runs = [words[words.index("--out") + 1] if "--out" in words else f"runs/{words[2]}" for words in trainings]
+    assert len(runs) == len(set(runs))
+
+
 def launched_commands() -> list[str]:
     """The commands of torchrun in docs/, each on one line."""
     text = "\n".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))).replace("\\\n", "")
@@ -177,7 +192,6 @@ def test_every_command_runs(
     monkeypatch.setattr(download, "urlopen", None)  # no network access
     monkeypatch.setattr("shapedreamer.evaluation.sweep.STEPS", (1, 2))
     monkeypatch.setattr("shapedreamer.evaluation.sweep.CURVES", dict(list(CURVES.items())[:2]))
-    monkeypatch.setattr("shapedreamer.training.run.PREVIEW_IMAGES", 4)
     monkeypatch.setattr("shapedreamer.evaluation.validity.BEAM_WIDTH", 1)  # a short search for shapes in noise
     monkeypatch.setattr("shapedreamer.evaluation.validity.BRANCHES", 1)
     monkeypatch.setattr("shapedreamer.live.network.onnx_network", eager_network)  # tests/live exports networks
