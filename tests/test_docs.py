@@ -118,6 +118,8 @@ def shortened(command: str) -> list[str]:
     if words[1] == "sample" and "--num" in words:
         place = words.index("--num") + 1
         words[place] = str(min(int(words[place]), 16))
+    if words[1] == "compare":
+        words = [re.sub(r"^ddpm:\d+$", "ddpm:50", word) for word in words]
     if words[1] == "evaluate":
         words += [] if "--num" in words else ["--num", "0"]
         words[words.index("--num") + 1] = "256"
