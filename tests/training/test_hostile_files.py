@@ -37,7 +37,7 @@ from shapedreamer.training.loop import train
 from tests.tiny import CONDITIONAL, SMALL
 
 RECIPE = replace(CONDITIONAL, epochs=2, network=replace(SMALL, channels=(8,), attention=()), timesteps=8)
-FEW, MANY = 40, int(os.environ.get("SHAPEDREAMER_MUTATIONS", "800"))
+FEW, MANY = 40, int(os.environ.get("SHAPEDREAMER_MUTATIONS", "2000"))
 AMOUNTS = [FEW, pytest.param(MANY, marks=pytest.mark.slow)]
 VALUES: list[Any] = [
     None, True, -1, 0, 1, 2, 3, 2**31, 2**63, 2**64, 10**30, -0.5, 0.5, 1e30, 1e308, math.nan, math.inf, "", "x", "1",

@@ -16,7 +16,7 @@ for all positions at once. A beam search builds the unions, one shape at a time.
 shape that covers parts of two others can look better at first than either of them.
 
 Three shapes can imitate many things. A bent line may be explained by two lines, and a square with round corners by
-three shapes. Few such images consist of the shapes of their label: ShapeReport.asked tells.
+three shapes. Few such images have the shapes of their label, which ShapeReport.asked measures.
 """
 
 from collections.abc import Callable, Mapping, Sequence

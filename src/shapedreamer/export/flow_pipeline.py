@@ -16,9 +16,9 @@ from torch.nn.functional import pixel_shuffle
 class FlowPipeline(DiffusionPipeline):
     """Samples by Euler steps on the line from noise to image.
 
-    timesteps: of the network, from the least to the most noise
+    timesteps: the network's timesteps, from the least to the most noise
     sigmas:    τ at each of them; Diffusers calls it sigma
-    steps:     number of network calls by default
+    steps:     default number of network calls
     patch:     the unet works on images whose squares of patch x patch pixels are folded into channels
     id2label:  the name of each class; the unet's last class means no label
     """
