@@ -133,6 +133,11 @@ def test_all_classes_are_kept_if_none_means_unconditional() -> None:
             assert_close(network(x, TIMES, classes), theirs, rtol=0, atol=1e-5)
 
 
+def test_a_head_raises() -> None:
+    with pytest.raises(ValueError, match="no head"):
+        to_diffusers(UNet(patch=2, head=8), 16)
+
+
 def test_time_at_bottleneck_raises() -> None:
     with pytest.raises(ValueError, match="time_at='bottleneck'"):
         to_diffusers(UNet(time_at="bottleneck"), 16)

@@ -82,9 +82,9 @@ def assert_same_network(network: OnnxNetwork, model: Model) -> None:
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    """A model with patches, attention, labels and time_at="bottleneck"."""
+    """A model with patches, attention, labels, time_at="bottleneck" and a head."""
     torch.manual_seed(0)
-    network = UNet(**SMALL, patch=2, context=3, time_at="bottleneck", dropout=0.5)
+    network = UNet(**SMALL, patch=2, context=3, time_at="bottleneck", dropout=0.5, head=8)
     return make_model(network, (16, 8), cosine(60), "v")
 
 

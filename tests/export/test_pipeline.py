@@ -216,6 +216,7 @@ REFUSED: dict[str, tuple[Callable[[], Model], str]] = {
         lambda: Model(DiT(width=32, depth=1, head_dim=8), SCHEDULES["linear"](10), "eps", DataSpec("a", 1, 8, 8, ())),
         "the network DiT",
     ),
+    "head": (lambda: make_model(Sampling("ddim", 10), head=4), "the head of this network"),
     "bottleneck": (lambda: make_model(Sampling("ddim", 10), time_at="bottleneck"), "time_at='bottleneck'"),
     "patch": (lambda: make_model(Sampling("ddim", 10), patch=4), "patch=4"),
     "heun": (lambda: make_model(Sampling("heun", 10)), "the sampler heun"),

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from shapedreamer.networks.layers import Attention, Downsample, Upsample
@@ -39,6 +40,7 @@ def images(*shape: int, seed: int = 0) -> Tensor:
         ({"channels": (8, 8, 16, 24), "attention": (0, 1, 2, 3)}, (2, 1, 16, 8)),
         ({"channels": (16, 8), "dropout": 0.1}, (2, 1, 8, 8)),
         ({"context": 3, "time_at": "bottleneck"}, (2, 1, 8, 8)),
+        ({"patch": 2, "head": 4, "in_channels": 3}, (2, 3, 8, 8)),
     ],
 )
 def test_the_prediction_has_the_shape_of_the_images(settings: dict[str, Any], shape: tuple[int, ...]) -> None:
@@ -224,6 +226,33 @@ def test_with_time_at_bottleneck_only_the_middle_is_conditioned() -> None:
         embedding = network.time(torch.tensor([t])) + label.double() @ network.context.weight.T
         assert_close(middle_inputs[i], encoded[i] + embedding[:, :, None, None])
     assert not any(name.startswith(("down", "up", "middle")) and ".time." in name for name in network.state_dict())
+
+
+def test_a_head_adds_nothing_before_training() -> None:
+    torch.manual_seed(0)
+    plain = UNet(channels=(8, 16), groups=4, head_dim=8, attention=(1,), patch=2)
+    torch.manual_seed(0)
+    refined = UNet(channels=(8, 16), groups=4, head_dim=8, attention=(1,), patch=2, head=4)
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([5, 900])
+    assert torch.equal(refined(x, t), plain(x, t))
+
+
+def test_a_head_adds_convolutions_of_image_prediction_and_timestep() -> None:
+    network, x, t = small(patch=2, head=4), images(2, 1, 8, 8), torch.tensor([5, 900])
+    head = network.head
+    assert head is not None
+    nn.init.normal_(head.conv_out.weight)
+    network.head = None
+    coarse = network(x, t)
+    network.head = head
+    time = F.silu(network.time(t))
+    bias = head.time.bias + time @ head.time.weight.T
+    h = F.conv2d(torch.cat([x, coarse], dim=1), head.conv_in.weight, padding=1)
+    h = h + head.conv_in.bias[:, None, None] + bias[:, :, None, None]
+    h = F.silu(F.conv2d(F.silu(h), head.conv.weight, head.conv.bias, padding=1))
+    correction = F.conv2d(h, head.conv_out.weight, head.conv_out.bias, padding=1)
+    assert correction.std() > 1e-3
+    assert_close(network(x, t), coarse + correction)
 
 
 def test_labels_of_the_wrong_shape_are_rejected() -> None:

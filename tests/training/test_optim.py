@@ -43,13 +43,15 @@ def test_weight_decay_shrinks_the_weights_without_a_gradient() -> None:
 
 
 def test_every_parameter_has_exactly_one_optimizer() -> None:
-    network = UNet()
+    network = UNet(head=8)
     for name, count in (("adamw", 1), ("muon", 2)):
         optimizers = make_optimizers(network, name, 1e-3, 0.01)  # type: ignore[arg-type]
         parameters = [p for o in optimizers for group in o.param_groups for p in group["params"]]
         assert len(optimizers) == count
         assert sorted(map(id, parameters)) == sorted(map(id, network.parameters()))
-    excluded = {id(network.conv_in.weight), id(network.conv_out.weight)}
+    assert network.head is not None
+    ends = (network.conv_in, network.conv_out, network.head.conv_in, network.head.conv_out)
+    excluded = {id(conv.weight) for conv in ends}
     assert not excluded & {id(p) for p in hidden_matrices(network)}
 
 

@@ -78,8 +78,8 @@ def to_diffusers(network: UNet, size: int | tuple[int, int]) -> "UNet2DModel":
     For a class-conditional network, pass `class_labels` to the model: 0, 1, … are our labels, one per image, and the
     number after the last label means unconditional.
 
-    ValueError if `size` does not fit the network, or if the network has time_at="bottleneck"; UserError if diffusers is
-    not installed.
+    ValueError if `size` does not fit the network, or if the network has time_at="bottleneck" or a head; UserError if
+    diffusers is not installed.
     """
     diffusers = require("diffusers", "diffusers")
     height, width = (size, size) if isinstance(size, int) else size
@@ -87,6 +87,8 @@ def to_diffusers(network: UNet, size: int | tuple[int, int]) -> "UNet2DModel":
         raise ValueError(f"size {height}x{width} must be divisible by {network.divisor} for this network")
     if network.time_at == "bottleneck":
         raise ValueError("UNet2DModel has no time_at='bottleneck': all its blocks are conditioned on the timestep")
+    if network.head is not None:
+        raise ValueError("UNet2DModel has no head at full resolution")
 
     sample_size = (height // network.patch, width // network.patch)
     model = diffusers.UNet2DModel(sample_size=sample_size, **_model_config(network), **FIXED_OPTIONS)

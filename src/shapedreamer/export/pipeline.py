@@ -237,6 +237,8 @@ def _check_exportable(model: Model, sampling: Sampling) -> None:
         raise UserError(f"{lacks} the network {kind} of this model; only a UNet can be exported, or use ONNX")
     if network.time_at == "bottleneck":
         raise UserError(f"{lacks} time_at='bottleneck' of this network; export it to ONNX instead")
+    if network.head is not None:
+        raise UserError(f"{lacks} the head of this network at full resolution; export it to ONNX instead")
     if (spec.low, spec.high) != (-1, 1):
         raise UserError(f"{lacks} images in [{spec.low:g}, {spec.high:g}]; they must be in [-1, 1]")
     if spec.channels == 2:

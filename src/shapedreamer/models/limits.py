@@ -120,6 +120,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "patch": _whole(1, MAX_PATCH),
         "context": _whole(0, MAX_LABELS),
         "time_at": _choice(names.TimeAt),
+        "head": _whole(0, MAX_WIDTH),
     },
     "ContextUnetConfig": {
         "in_channels": _whole(1, MAX_WIDTH),

@@ -143,6 +143,7 @@ class UNetConfig:
     patch: int = 1
     context: int = 0
     time_at: TimeAt = "blocks"
+    head: int = 0  # not in files of older runs
 
     def __post_init__(self) -> None:
         check(self)

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .kernels import group_norm_silu
 from .layers import Attention, Downsample, ResBlock, TimeEmbedding, Upsample, as_context, check_size
 
 
@@ -118,4 +119,4 @@ class ContextUnet(nn.Module):
         h = self.up3(torch.cat([h, level3], dim=1), *conditioning)
         h = self.up2(torch.cat([self.double2(h), level2], dim=1), *conditioning)
         h = self.up1(torch.cat([self.double1(h), level1], dim=1), *conditioning)
-        return self.conv_out(F.silu(self.norm_out(h)))
+        return self.conv_out(group_norm_silu(self.norm_out, h))

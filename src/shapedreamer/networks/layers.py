@@ -95,6 +95,28 @@ class Attention(nn.Module):
         return x + self.out(mixed).transpose(1, 2).view(B, C, H, W)
 
 
+class PixelHead(nn.Module):
+    """Refine a prediction pixel by pixel: noisy images x and prediction, (B, C, H, W) each -> (B, C, H, W).
+
+    time is the embedding of timestep and label, (B, time_dim). A network with patch > 1 computes at a fraction
+    of the resolution. These three convolutions see the noisy image and its prediction at full resolution, and add what
+    the coarse levels missed. The last one starts at zero.
+    """
+
+    def __init__(self, channels: int, width: int, time_dim: int) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(2 * channels, width, 3, padding=1)
+        self.time = nn.Linear(time_dim, width)
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_out = nn.Conv2d(width, channels, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)
+
+    def forward(self, x: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
+        h = self.conv_in(torch.cat([x, prediction], dim=1)) + self.time(F.silu(time))[:, :, None, None]
+        return prediction + self.conv_out(F.silu(self.conv(F.silu(h))))
+
+
 def as_context(label: Tensor | None, x: Tensor, size: int) -> Tensor:
     """Return the labels of the images x (B, C, H, W) as vectors (B, size) of x's dtype.
 

@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..common.names import TimeAt
-from .layers import Attention, Downsample, ResBlock, TimeEmbedding, Upsample, as_context, check_size
+from .kernels import group_norm_silu
+from .layers import Attention, Downsample, PixelHead, ResBlock, TimeEmbedding, Upsample, as_context, check_size
 
 
 class Block(nn.Module):
@@ -57,6 +58,7 @@ class UNet(nn.Module):
                   equals a vector of zeros
     time_at:      "blocks": the embeddings of timestep and label are an input of every residual block; "bottleneck":
                   they are added once, before the middle
+    head:         channels of a PixelHead that refines the output at full resolution; 0 for none
 
     `self.options` has these arguments, so that a file can store them.
 
@@ -77,6 +79,7 @@ class UNet(nn.Module):
         patch: int = 1,
         context: int = 0,
         time_at: TimeAt = "blocks",
+        head: int = 0,
     ) -> None:
         super().__init__()
         self.options: dict[str, Any] = {
@@ -91,6 +94,7 @@ class UNet(nn.Module):
             "patch": patch,
             "context": context,
             "time_at": time_at,
+            "head": head,
         }
         levels = len(channels)
         if any(not 0 <= level < levels for level in attention):
@@ -135,6 +139,7 @@ class UNet(nn.Module):
 
         self.norm_out = nn.GroupNorm(groups, c)
         self.conv_out = nn.Conv2d(c, in_channels * patch**2, 3, padding=1)
+        self.head = PixelHead(in_channels, head, time_dim) if head else None
 
     def encode(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> tuple[Tensor, list[Tensor], Tensor]:
         """Run the first half, down to and including the middle.
@@ -164,4 +169,5 @@ class UNet(nn.Module):
         h, skips, time = self.encode(x, t, context)
         for layer in self.up:
             h = layer(torch.cat([h, skips.pop()], dim=1), time) if isinstance(layer, Block) else layer(h)
-        return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.patch)
+        out = F.pixel_shuffle(self.conv_out(group_norm_silu(self.norm_out, h)), self.patch)
+        return out if self.head is None else self.head(x, out, time)

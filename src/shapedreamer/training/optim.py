@@ -56,7 +56,7 @@ def orthogonalise(matrix: Tensor, steps: int = 4) -> Tensor:
 
 def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
     """The matrices and kernels to train with Muon: all but the input and output convolutions and label embedding."""
-    excluded = ("conv_in.", "conv_out.", "context.")
+    excluded = ("conv_in.", "conv_out.", "context.", "head.conv_in.", "head.conv_out.")
     return [p for name, p in network.named_parameters() if p.ndim >= 2 and not name.startswith(excluded)]
 
 
