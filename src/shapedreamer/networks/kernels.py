@@ -61,7 +61,8 @@ def _per_image(
     norm: nn.GroupNorm, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The factor and offset of each image's channels after normalisation, (B, 1, C) each."""
-    weight, bias = norm.weight, norm.bias
+    weight: Tensor = norm.weight
+    bias: Tensor = norm.bias
     if scale is not None and shift is not None:
         weight, bias = weight * (1 + scale), torch.addcmul(shift, bias, 1 + scale)
     B, C = x.shape[:2]
@@ -82,8 +83,8 @@ def _use_custom_group_norm(norm: nn.GroupNorm, x: Tensor) -> bool:
 class _GroupNorm(torch.autograd.Function):
     """Group normalisation, optionally followed by SiLU, of bfloat16 images in channels_last on a CPU.
 
-    weight, bias: γ and β of each image, (B, 1, C). 2 to 8 times as fast as PyTorch's, which took a quarter of a training step, and the input of SiLU need not be stored
-    (benchmarks/throughput.py). With mean μ and standard deviation σ over the n elements of a group in one image:
+    2 to 8 times as fast as PyTorch's, which took a quarter of a training step, and the input of SiLU need not be stored
+    (benchmarks/throughput.py). Weight γ and bias β are (B, 1, C), so that each image can have its own. With mean μ and standard deviation σ over the n elements of a group in one image:
 
         x̂ = (x − μ) / σ,  z = γ x̂ + β;  dβ = Σ dz,  dγ = Σ x̂ dz,  dx = (γ dz − Σ γ dz / n − x̂ Σ γ x̂ dz / n) / σ
 
