@@ -84,7 +84,8 @@ class _GroupNorm(torch.autograd.Function):
     """Group normalisation, optionally followed by SiLU, of bfloat16 images in channels_last on a CPU.
 
     2 to 8 times as fast as PyTorch's, which took a quarter of a training step, and the input of SiLU need not be stored
-    (benchmarks/throughput.py). Weight γ and bias β are (B, 1, C), so that each image can have its own. With mean μ and standard deviation σ over the n elements of a group in one image:
+    (benchmarks/throughput.py). Weight γ and bias β are (B, 1, C), so that each image can have its own. With mean μ and
+    standard deviation σ over the n elements of a group in one image:
 
         x̂ = (x − μ) / σ,  z = γ x̂ + β;  dβ = Σ dz,  dγ = Σ x̂ dz,  dx = (γ dz − Σ γ dz / n − x̂ Σ γ x̂ dz / n) / σ
 
