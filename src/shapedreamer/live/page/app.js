@@ -3,13 +3,23 @@
  *
  * @import { Engine, Frame } from "./engine/protocol.js"
  * @import { Snapshot } from "./engine/session.js"
- * @import { Scope, ViewName } from "./engine/state.js"
+ * @import { Place, ViewName } from "./engine/state.js"
+ * @import { Settings } from "./engine/protocol.js"
+ *
+ * @typedef {object} Lens  a view that explains
+ * @property {(settings: Settings, place: Partial<Place>) => void} open
+ * @property {() => void} close
+ * @property {() => void} update             the settings or the frame on screen have changed
+ * @property {() => Partial<Place>} place    what it shows, for a link
+ * @property {() => void} toggle             play or pause
+ * @property {(by: number) => void} move     one step on, or back
+ * @property {(index: number) => void} go    to a step
  */
 
 import { draw, fitScale, setScale } from "./views/canvas.js";
 import { Controls } from "./views/controls.js";
 import { Drawing } from "./views/drawing.js";
-import { get, grouped, range, setIcon, slide } from "./views/dom.js";
+import { choose, get, grouped, onChoice, range, setIcon, slide } from "./views/dom.js";
 import { listen, table } from "./views/keyboard.js";
 import { Microscope } from "./views/microscope.js";
 import { Ring } from "./files/ring.js";
@@ -54,13 +64,14 @@ const session = new Session(await makeEngine(), {
     arrivals.push(performance.now());
     if (!undrawn) requestAnimationFrame(showFrame);
     undrawn = frame;
+    lenses[view]?.update();
     share.refresh();
   },
   settings(settings) {
     controls.show(settings, session.model);
     showMicroscopeButton(!isMasked(session.model));
     drawing.setBinary(isMasked(session.model));
-    microscope.update();
+    lenses[view]?.update();
     updateUrlSoon();
   },
   rejected(fields, message) {
@@ -77,6 +88,9 @@ const session = new Session(await makeEngine(), {
   notice: (message, isError) => status.notify(message, isError),
 });
 const microscope = new Microscope(session, () => updateUrlSoon());
+/** The views that explain, by name. @type {Partial<Record<ViewName, Lens>>} */
+const lenses = { microscope };
+onChoice("lens", (name) => showView(/** @type {ViewName} */ (name)));
 const drawing = new Drawing({
   onContinue(pixels) {
     session.startFrom(pixels);
@@ -113,15 +127,17 @@ async function openHash(hash) {
   showView("dream");
   session.hold("view", place.view !== "dream");
   session.open(place);
-  if (place.view !== "dream") showView(place.view, place.scope);
+  if (place.view !== "dream") showView(place.view, place);
   if (problems.length) status.notify(problems.join("; "), true);
 }
 
 /** The hash of a URL that reproduces a snapshot. @param {Snapshot} snapshot @param {ViewName} linkedView */
 async function linkTo(snapshot, linkedView) {
-  const scope = linkedView === "microscope" ? microscope.scope() : null;
-  const start = snapshot.paused ? session.limitReplay(snapshot) : { ...snapshot, frame: 0 };
-  return `#${await toUrlHash({ ...start, view: linkedView, scale, scope })}`;
+  const lens = { scope: null, epoch: null, calls: null, ...lenses[linkedView]?.place() };
+  const isExplained = linkedView === "microscope" || linkedView === "schedule"; // the frame on screen
+  let start = snapshot.paused || isExplained ? session.limitReplay(snapshot) : { ...snapshot, frame: 0 };
+  if (linkedView === "microscope") start = microscope.startOf(start);
+  return `#${await toUrlHash({ ...start, view: linkedView, scale, ...lens })}`;
 }
 
 /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -192,24 +208,30 @@ function setZoom(zoom) {
   updateCanvasSize();
 }
 
-/** @param {ViewName} name @param {Scope | null} [scope] */
-function showView(name, scope = null) {
-  if (name === "microscope" && isMasked(session.model)) {
+/** @param {ViewName} name @param {Partial<Place>} [place]  what a lens shows first */
+function showView(name, place = {}) {
+  if (name in lenses && isMasked(session.model)) {
     status.notify(NO_MICROSCOPE, false);
     name = "dream";
   }
   if (view === "draw") drawing.close();
-  if (view === "microscope") microscope.close();
+  lenses[view]?.close();
   view = name;
   document.body.dataset.showing = view;
   for (const button of document.querySelectorAll("[data-view]")) {
-    if (button instanceof HTMLButtonElement) button.setAttribute("aria-current", `${button.dataset.view === view}`);
+    const current = view in lenses ? "microscope" : view;
+    if (button instanceof HTMLButtonElement) button.setAttribute("aria-current", `${button.dataset.view === current}`);
   }
-  get("stage", HTMLElement).hidden = view === "microscope";
+  const lens = lenses[view];
+  get("stage", HTMLElement).hidden = lens !== undefined;
+  get("lenses", HTMLElement).hidden = lens === undefined;
+  choose("lens", view);
   get("drawing", HTMLFieldSetElement).hidden = view !== "draw";
-  get("explanation", HTMLDivElement).hidden = view !== "microscope";
+  for (const text of document.querySelectorAll("[data-lens]")) {
+    text.toggleAttribute("hidden", text.getAttribute("data-lens") !== view);
+  }
   session.hold("view", view !== "dream");
-  if (view === "microscope") microscope.open(session.settings, scope);
+  if (lens) lens.open(session.settings, place);
   else if (session.shown && !(view === "draw" && drawing.resume(session.shown))) {
     undrawn = session.shown;
     showFrame();
@@ -223,7 +245,7 @@ function showMicroscopeButton(isEnabled) {
   if (!(button instanceof HTMLButtonElement)) return;
   button.disabled = !isEnabled;
   button.title = isEnabled ? "" : NO_MICROSCOPE;
-  if (!isEnabled && view === "microscope") showView("dream");
+  if (!isEnabled && view in lenses) showView("dream");
 }
 
 // actions
@@ -233,7 +255,7 @@ function randomize() {
 }
 
 function playOrPause() {
-  if (view === "microscope") microscope.toggle();
+  if (lenses[view]) lenses[view].toggle();
   else if (view === "dream") session.play(!session.isPlaying);
 }
 
@@ -324,10 +346,10 @@ range("scale").addEventListener("input", () => {
 const shortcut = (key, description, run, label = key.toUpperCase()) => ({ key, label, description, run });
 const KEYS = [
   shortcut(" ", "play or pause", playOrPause, "space"),
-  shortcut(".", "next frame or step", () => (view === "microscope" ? microscope.move(1) : session.step())),
-  shortcut(",", "previous step (microscope)", () => view === "microscope" && microscope.move(-1)),
+  shortcut(".", "next frame or step", () => (lenses[view] ? lenses[view].move(1) : session.step())),
+  shortcut(",", "previous step (microscope)", () => lenses[view]?.move(-1)),
   shortcut("0", "first frame or step", () => {
-    if (view === "microscope") microscope.go(0);
+    if (lenses[view]) lenses[view].go(0);
     else session.restart();
   }),
   shortcut("r", "new random seed", randomize),

@@ -7,10 +7,14 @@
 import { deflate, fromBase64Url, inflate, toBase64Url } from "../files/bytes.js";
 import { WITH_ETA } from "./samplers.js";
 
-/** @typedef {"dream" | "microscope" | "draw"} ViewName */
+/** @typedef {"dream" | "microscope" | "schedule" | "training" | "race" | "draw"} ViewName */
 /** @typedef {Pick<Settings, "sampler" | "steps" | "eta">} SamplerOptions */
 /**
- * @typedef {{step: number, samplers: SamplerOptions[]}} Scope  the microscope's one or two samplers, and the step shown
+ * What the microscope shows.
+ * @typedef {object} Scope
+ * @property {number} step
+ * @property {SamplerOptions[]} samplers  one or two
+ * @property {number | null} frame        number of the frame; null for the sample that the seed begins with
  */
 
 /**
@@ -23,6 +27,8 @@ import { WITH_ETA } from "./samplers.js";
  * @property {ViewName} view
  * @property {number} scale              screen pixels per image pixel; 0 fits the window
  * @property {Scope | null} scope        null: the microscope uses the settings' own sampler
+ * @property {number | null} epoch       shown in the view "training"; null for its default
+ * @property {number | null} calls       network calls in the view "race"; null for its default
  */
 
 /** @type {Record<SamplerName, string>} */
@@ -48,7 +54,9 @@ export const MAX_SCALE = 64;
 export const MAX_AMOUNT = 9;
 export const DEFAULT_FPS = 12; // fast enough to look continuous, slow enough to follow
 /** @type {ViewName[]} */
-export const VIEWS = ["dream", "microscope", "draw"];
+export const VIEWS = ["dream", "microscope", "schedule", "training", "race", "draw"];
+export const MAX_FRAME = 2 ** 27 - 1; // that the engine can trace
+export const MAX_EPOCH = 9999;
 
 /** @param {ModelInfo} model */
 export function isMasked({ process }) {
@@ -145,7 +153,7 @@ export function problem(field, value, model) {
 }
 
 /** The part of the URL after #. @param {Place} place @returns {Promise<string>} */
-export async function toUrlHash({ settings, frame, image, paused, view, scale, scope }) {
+export async function toUrlHash({ settings, frame, image, paused, view, scale, scope, epoch, calls }) {
   const params = new URLSearchParams();
   for (const [name, value] of Object.entries(settings)) {
     if (name === "label" && typeof value === "object") {
@@ -159,8 +167,11 @@ export async function toUrlHash({ settings, frame, image, paused, view, scale, s
   if (scale > 0) params.set("scale", `${scale}`);
   if (scope) {
     params.set("step", `${scope.step}`);
+    params.set("of", scope.frame === null ? "noise" : `${scope.frame}`);
     params.set("look", scope.samplers.map(({ sampler, steps, eta }) => `${sampler}-${steps}-${eta}`).join(" "));
   }
+  if (epoch !== null) params.set("epoch", `${epoch}`);
+  if (calls !== null) params.set("calls", `${calls}`);
   if (paused) params.set("paused", "1");
   if (image) params.set("image", toBase64Url(await deflate(image)));
   else if (frame > 0) params.set("frame", `${frame}`);
@@ -207,6 +218,8 @@ export async function fromUrlHash(hash, models, fallbacks = {}) {
       view,
       scale,
       scope: scope ?? null,
+      epoch: params.has("epoch") ? parseWhole(params.get("epoch"), MAX_EPOCH) : null,
+      calls: params.has("calls") ? parseWhole(params.get("calls"), MAX_STEPS) || 1 : null,
     },
     problems,
   };
@@ -245,7 +258,14 @@ function parseScope(params, model) {
   const isValid =
     samplers.length <= 2 &&
     samplers.every((options) => fields.every((field) => problem(field, options[field], model) === ""));
-  return isValid ? { step: parseWhole(params.get("step"), MAX_STEPS), samplers } : undefined;
+  const frame = params.get("of") ?? "noise"; // links of older pages show the sample that the seed begins with
+  return isValid
+    ? {
+        step: parseWhole(params.get("step"), MAX_STEPS),
+        samplers,
+        frame: frame === "noise" ? null : parseWhole(frame, MAX_FRAME),
+      }
+    : undefined;
 }
 
 /** null if there is none, undefined if it is damaged. @param {string | null} text @param {number} size */
