@@ -22,12 +22,15 @@ import { Drawing } from "./views/drawing.js";
 import { choose, get, grouped, onChoice, range, setIcon, slide } from "./views/dom.js";
 import { listen, table } from "./views/keyboard.js";
 import { Microscope } from "./views/microscope.js";
+import { RaceView } from "./views/race-view.js";
 import { Ring } from "./files/ring.js";
 import { download, toGif, toPng } from "./files/save.js";
+import { ScheduleView } from "./views/schedule-view.js";
 import { Session } from "./engine/session.js";
 import { Share } from "./views/share.js";
 import { fromUrlHash, isMasked, toUrlHash } from "./engine/state.js";
 import { Status } from "./views/status.js";
+import { TrainingView } from "./views/training-view.js";
 import { bindTheme, storedPreference } from "./views/theme.js";
 
 const status = new Status();
@@ -89,7 +92,12 @@ const session = new Session(await makeEngine(), {
 });
 const microscope = new Microscope(session, () => updateUrlSoon());
 /** The views that explain, by name. @type {Partial<Record<ViewName, Lens>>} */
-const lenses = { microscope };
+const lenses = {
+  microscope,
+  schedule: new ScheduleView(session),
+  training: new TrainingView(session, () => updateUrlSoon()),
+  race: new RaceView(session, () => updateUrlSoon()),
+};
 onChoice("lens", (name) => showView(/** @type {ViewName} */ (name)));
 const drawing = new Drawing({
   onContinue(pixels) {
