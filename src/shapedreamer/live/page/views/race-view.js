@@ -27,7 +27,7 @@ const DEFAULT_CALLS = 8;
 const STAGE_MS = 700; // per number of calls while playing
 const REQUEST_DELAY_MS = 120; // pictures are requested this long after the last change
 const MAX_CACHED = 400; // pictures kept
-const CAPTION_HEIGHT = 92;
+const CAPTION_HEIGHT = 62;
 const GAP = 14;
 const MIN_HEIGHT = 110;
 
@@ -161,7 +161,7 @@ export class RaceView {
     const columns = this.element.clientWidth < 480 ? 2 : RACERS.length;
     const width = (this.element.clientWidth - (columns - 1) * GAP) / columns;
     const others = [this.plot.element.clientHeight, this.caption.offsetHeight, this.scrubber.element.offsetHeight];
-    const used = others.reduce((sum, height) => sum + height, 5 * GAP + CAPTION_HEIGHT);
+    const used = others.reduce((sum, height) => sum + height, 4 * GAP + CAPTION_HEIGHT);
     const height = isScrolling ? width : Math.max(this.element.clientHeight - used, MIN_HEIGHT);
     this.gallery.style.setProperty("--columns", `${columns}`);
     const scale = fitScale(size, width, height);
@@ -184,7 +184,7 @@ export class RaceView {
       x: { scale: logarithmic(low, high), ticks, title: "network calls" },
       y: {
         scale: linear(0, 1),
-        ticks: [0, 0.5, 1].map((share) => [share, percent(share)]),
+        ticks: [0, 0.5, 1].map((share) => [share, `${100 * share}%`]),
         title: `share of samples: ${measure}`,
       },
       lines: RACERS.flatMap((sampler) => curves(points.filter((point) => point.sampler === sampler))),
@@ -242,4 +242,4 @@ function curves(points) {
 }
 
 /** @param {number} share */
-const percent = (share) => `${(100 * share).toFixed(share === 0 || share === 1 ? 0 : 1)}%`;
+const percent = (share) => `${(100 * share).toFixed(1)}%`;
