@@ -82,7 +82,7 @@ export function images(options, steps, index, alphaBar) {
 
 /** The sum of terms. @param {Term[]} terms @param {Record<string, Float32Array | null>} images */
 function total(terms, images) {
-  const sum = new Float32Array(images.x_t?.length ?? 0);
+  const sum = /** @type {Float32Array} */ (images.x_t).slice().fill(0);
   for (const { factor, of } of terms) images[of]?.forEach((value, i) => (sum[i] += factor * value));
   return sum;
 }
