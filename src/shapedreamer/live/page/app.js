@@ -1,7 +1,7 @@
 /**
  * The page: connects an engine, its session, and the views.
  *
- * @import { Engine, Frame } from "./engine/protocol.js"
+ * @import { Engine, Frame, Progress } from "./engine/protocol.js"
  * @import { Snapshot } from "./engine/session.js"
  * @import { Scope, ViewName } from "./engine/state.js"
  */
@@ -10,6 +10,7 @@ import { draw, fitScale, setScale } from "./views/canvas.js";
 import { Controls } from "./views/controls.js";
 import { Drawing } from "./views/drawing.js";
 import { get, grouped, range, setIcon, slide } from "./views/dom.js";
+import { History } from "./views/history.js";
 import { listen, table } from "./views/keyboard.js";
 import { Microscope } from "./views/microscope.js";
 import { Ring } from "./files/ring.js";
@@ -19,6 +20,7 @@ import { Share } from "./views/share.js";
 import { fromUrlHash, isMasked, toUrlHash } from "./engine/state.js";
 import { Status } from "./views/status.js";
 import { bindTheme, storedPreference } from "./views/theme.js";
+import { Waiting, waitOf } from "./views/waiting.js";
 
 const status = new Status();
 addEventListener("error", ({ message }) => status.notify(`something went wrong: ${message}`, true));
@@ -37,6 +39,10 @@ let scale = 0; // screen pixels per image pixel; 0 fits the window
 let undrawn = null;
 /** @type {number[]} arrival times of the last second's frames */
 const arrivals = [];
+let lastArrival = -Infinity;
+/** @type {Progress | null} of the current download */
+let progress = null;
+const waiting = new Waiting(() => get(view === "microscope" ? "microscope" : "stage", HTMLElement));
 
 const controls = new Controls({
   onChange: (patch) => session.change(patch),
@@ -52,8 +58,10 @@ const session = new Session(await makeEngine(), {
   frame(frame) {
     ring.push(frame, performance.now());
     arrivals.push(performance.now());
+    [lastArrival, progress] = [performance.now(), null];
     if (!undrawn) requestAnimationFrame(showFrame);
     undrawn = frame;
+    showWait();
     share.refresh();
   },
   settings(settings) {
@@ -74,13 +82,22 @@ const session = new Session(await makeEngine(), {
     updateUrlSoon();
   },
   state: (state, seconds) => status.setState(state, seconds),
-  notice: (message, isError) => status.notify(message, isError),
+  notice(message, isError) {
+    progress = null;
+    status.notify(message, isError);
+  },
+  progress: (message) => (progress = message),
+  viewers: (viewers) => status.setViewers(viewers),
+});
+const past = new History({
+  onVisit: (hash) => session.requested && openHash(hash),
+  onView: (name, scope) => showView(name, scope),
 });
 const microscope = new Microscope(session, () => updateUrlSoon());
 const drawing = new Drawing({
   onContinue(pixels) {
     session.startFrom(pixels);
-    showView("dream");
+    openView("dream");
     session.play(true);
   },
   onRepaint(pixels, mask) {
@@ -108,7 +125,9 @@ async function makeEngine() {
 async function openHash(hash) {
   const seed = `${crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000}`;
   const { place, problems } = await fromUrlHash(hash, session.models, { seed });
-  if (hash.length < 2 && matchMedia("(prefers-reduced-motion: reduce)").matches) place.paused = true;
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) place.paused = true;
+  past.begin(place.view);
+  status.closeProblems();
   setZoom(place.scale);
   showView("dream");
   session.hold("view", place.view !== "dream");
@@ -130,7 +149,12 @@ let urlTimer;
 /** Write the current state into the URL, 300 ms after the last change. */
 function updateUrlSoon() {
   clearTimeout(urlTimer);
-  urlTimer = setTimeout(async () => history.replaceState(null, "", await linkTo(visible().snapshot, view)), 300);
+  urlTimer = setTimeout(async () => {
+    const [shown, { visit }] = [view, past];
+    const link = await linkTo(visible().snapshot, shown);
+    const scope = shown === "microscope" ? microscope.scope() : null;
+    if (shown === view && visit === past.visit) past.replace(link, shown, scope);
+  }, 300);
 }
 
 /** The picture on the canvas, including an edited drawing, and how to reproduce it. */
@@ -170,7 +194,15 @@ function showNumbers() {
   get("calls", HTMLOutputElement).value = `${session.shown.calls}`;
   get("ms", HTMLOutputElement).value = session.shown.ms.toFixed(1);
 }
-setInterval(showNumbers, 250);
+
+function showWait() {
+  const isConnected = status.state === "open" || (status.state === "connecting" && !session.requested);
+  status.setWait(waiting.update(isConnected ? waitOf(session, progress, performance.now() - lastArrival) : null));
+}
+setInterval(() => {
+  showNumbers();
+  showWait();
+}, 250);
 
 /** Size the canvas to the chosen zoom, or to fit the window. */
 function updateCanvasSize() {
@@ -190,6 +222,13 @@ function setZoom(zoom) {
   slide(range("scale"), scale);
   get("scale-text", HTMLOutputElement).value = scale ? `× ${scale}` : "fit";
   updateCanvasSize();
+}
+
+/** Go to another view; Back then returns to this one. @param {ViewName} name */
+function openView(name) {
+  if (name === view) return;
+  showView(name);
+  past.push(view);
 }
 
 /** @param {ViewName} name @param {Scope | null} [scope] */
@@ -312,7 +351,7 @@ for (const [id, run] of BUTTONS) get(id, HTMLButtonElement).addEventListener("cl
 for (const button of document.querySelectorAll("[data-view]")) {
   if (button instanceof HTMLButtonElement) {
     const name = /** @type {ViewName} */ (button.dataset.view);
-    button.addEventListener("click", () => session.requested && showView(name));
+    button.addEventListener("click", () => session.requested && openView(name));
   }
 }
 range("scale").addEventListener("input", () => {
@@ -333,9 +372,9 @@ const KEYS = [
   shortcut("r", "new random seed", randomize),
   shortcut("[", "less creativity", () => moveCreativity(-0.02)),
   shortcut("]", "more creativity", () => moveCreativity(0.02)),
-  shortcut("1", "dream view", () => showView("dream")),
-  shortcut("2", "microscope view", () => showView("microscope")),
-  shortcut("3", "draw view", () => showView("draw")),
+  shortcut("1", "dream view", () => openView("dream")),
+  shortcut("2", "microscope view", () => openView("microscope")),
+  shortcut("3", "draw view", () => openView("draw")),
   shortcut("u", "undo (draw)", () => view === "draw" && drawing.undo()),
   shortcut("s", "save as PNG", savePng),
   shortcut("g", "save the last 6 seconds as GIF", saveGif),
@@ -347,5 +386,4 @@ const KEYS = [
 listen(KEYS, () => shortcuts.value === "on");
 get("keys", HTMLElement).append(...table(KEYS));
 
-addEventListener("hashchange", () => session.requested && openHash(location.hash));
 document.addEventListener("visibilitychange", () => session.hold("hidden", document.hidden));

@@ -4,7 +4,7 @@
  * @import { Label, ModelInfo, SamplerName, Settings } from "./protocol.js"
  */
 
-import { deflate, fromBase64Url, inflate, toBase64Url } from "../files/bytes.js";
+import { deflate, fromBase64Url, inflate, reduceBits, restoreBits, toBase64Url } from "../files/bytes.js";
 import { WITH_ETA } from "./samplers.js";
 
 /** @typedef {"dream" | "microscope" | "draw"} ViewName */
@@ -46,6 +46,8 @@ export const MAX_STEPS = 50;
 export const MAX_SEED = 2n ** 64n - 1n;
 export const MAX_SCALE = 64;
 export const MAX_AMOUNT = 9;
+export const MAX_IMAGE_TEXT = 2000; // characters of a picture in a link; many programs cut longer links
+const IMAGE_BITS = [8, 6, 5, 4]; // bits per value of a picture in a link: the first that fits, or the last
 export const DEFAULT_FPS = 12; // fast enough to look continuous, slow enough to follow
 /** @type {ViewName[]} */
 export const VIEWS = ["dream", "microscope", "draw"];
@@ -162,7 +164,7 @@ export async function toUrlHash({ settings, frame, image, paused, view, scale, s
     params.set("look", scope.samplers.map(({ sampler, steps, eta }) => `${sampler}-${steps}-${eta}`).join(" "));
   }
   if (paused) params.set("paused", "1");
-  if (image) params.set("image", toBase64Url(await deflate(image)));
+  if (image) await setImage(params, image);
   else if (frame > 0) params.set("frame", `${frame}`);
   return params.toString();
 }
@@ -193,7 +195,8 @@ export async function fromUrlHash(hash, models, fallbacks = {}) {
   const view = VIEWS.find((candidate) => candidate === params.get("view")) ?? "dream";
   const scale = parseWhole(params.get("scale"), MAX_SCALE);
   const frame = parseWhole(params.get("frame"), 2 ** 32 - 1);
-  const image = await parseImage(params.get("image"), settings.num * model.height * model.width * model.channels);
+  const size = settings.num * model.height * model.width * model.channels;
+  const image = await parseImage(params.get("image"), params.get("bits") ?? "8", size);
   if (image === undefined) problems.push("the picture in the URL is damaged, using a generated one instead");
   const paused = params.get("paused") === "1";
   const scope = parseScope(params, model);
@@ -210,6 +213,16 @@ export async function fromUrlHash(hash, models, fallbacks = {}) {
     },
     problems,
   };
+}
+
+/** Store a picture, exactly if that is short, or else with fewer bits. @param {URLSearchParams} params @param {Uint8Array} image */
+async function setImage(params, image) {
+  for (const bits of IMAGE_BITS) {
+    const text = toBase64Url(await deflate(bits === 8 ? image : reduceBits(image, bits)));
+    if (bits < 8) params.set("bits", `${bits}`);
+    params.set("image", text);
+    if (text.length <= MAX_IMAGE_TEXT) return;
+  }
 }
 
 /** The label amounts of label=mix. @param {URLSearchParams} params @returns {Record<string, number>} */
@@ -248,11 +261,17 @@ function parseScope(params, model) {
   return isValid ? { step: parseWhole(params.get("step"), MAX_STEPS), samplers } : undefined;
 }
 
-/** null if there is none, undefined if it is damaged. @param {string | null} text @param {number} size */
-async function parseImage(text, size) {
+/**
+ * null if there is none, undefined if it is damaged.
+ * @param {string | null} text
+ * @param {string} bits
+ * @param {number} size
+ */
+async function parseImage(text, bits, size) {
   if (text === null) return null;
+  if (!/^[1-8]$/.test(bits)) return undefined;
   try {
-    return await inflate(fromBase64Url(text), size);
+    return restoreBits(await inflate(fromBase64Url(text), size), Number(bits));
   } catch {
     return undefined;
   }
