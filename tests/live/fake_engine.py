@@ -181,7 +181,7 @@ class FakeEngine:
 
     def host(self, connection: ServerConnection, request: Request) -> Response | None:
         """The page's files; None for the WebSocket."""
-        if request.path == "/ws":
+        if request.path.split("?")[0] == "/ws":
             return None
         name = "index.html" if request.path == "/" else request.path.removeprefix("/page/")
         path = (PAGE / name).resolve()

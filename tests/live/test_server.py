@@ -97,6 +97,16 @@ def test_hello_set_step_play_and_trace(client: TestClient) -> None:
         assert header[2:4] == (4, 3)
 
 
+def test_viewers_who_ask_for_it_are_told_when_the_number_of_viewers_changes(client: TestClient) -> None:
+    with client.websocket_connect(f"{WS}?viewers") as one:
+        assert one.receive_json()["viewers"] == 1
+        for _ in range(2):
+            with client.websocket_connect(WS) as two:
+                assert two.receive_json()["viewers"] == 2
+                assert one.receive_json() == {"type": "viewers", "viewers": 2}
+            assert one.receive_json() == {"type": "viewers", "viewers": 1}
+
+
 def test_viewers_are_independent(client: TestClient) -> None:
     with client.websocket_connect(WS) as one, client.websocket_connect(WS) as two:
         assert (one.receive_json()["viewers"], two.receive_json()["viewers"]) == (1, 2)

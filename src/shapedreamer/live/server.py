@@ -1,7 +1,8 @@
 """The live page on a server: a WebSocket for each viewer, and addresses for monitoring.
 
     /             the page; its files are under /page/
-    /ws           the WebSocket: JSON messages both ways (settings.py), and binary frames to the page (frames.py)
+    /ws           the WebSocket: JSON messages both ways (settings.py), and binary frames to the page (frames.py);
+                  with ?viewers, also a message whenever the number of viewers changes
     /models.json  the models to choose from
     /healthz      200 while the engine runs, 503 if it has stopped
     /metrics      metrics for Prometheus
@@ -244,6 +245,7 @@ class _Session:
         self.websocket, self.engine, self.limits = websocket, engine, limits
         self.models, self.max_bytes = models, max_bytes
         self.sessions = sessions  # of all viewers, this one included while it is connected
+        self.counts_viewers = "viewers" in websocket.query_params  # older clients do not expect that message
         self.viewers = 0  # the number of viewers that this one has been sent
         self.loop = asyncio.get_running_loop()
         self.updated = asyncio.Event()  # the engine has something to fetch, or the number of viewers has changed
@@ -317,7 +319,7 @@ class _Session:
         while True:
             await self.updated.wait()
             self.updated.clear()
-            if self.viewers != len(self.sessions):
+            if self.counts_viewers and self.viewers != len(self.sessions):
                 self.viewers = len(self.sessions)
                 await self._send_json({"type": "viewers", "viewers": self.viewers})
             while (update := self.engine.fetch(viewer)) is not None:

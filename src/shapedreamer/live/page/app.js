@@ -116,7 +116,7 @@ async function makeEngine() {
     return new BrowserEngine("models.json");
   }
   const { ServerEngine } = await import("./engine/server-engine.js");
-  return new ServerEngine(new URL("ws", document.baseURI.replace(/^http/, "ws")).href);
+  return new ServerEngine(new URL("ws?viewers", document.baseURI.replace(/^http/, "ws")).href);
 }
 
 // the URL
