@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -218,6 +218,8 @@ def test_messages_and_frames_count_as_activity() -> None:
             now += 1
             return messages.pop(0)
 
+        query_params: ClassVar[dict[str, str]] = {}
+
         async def send_text(self, text: str) -> None:
             pass
 
@@ -229,7 +231,7 @@ def test_messages_and_frames_count_as_activity() -> None:
             viewer.frame = b"another"
 
     async def receive_and_send() -> None:
-        session = _Session(cast(Any, Socket()), engine, Limits(), [], 100)
+        session = _Session(cast(Any, Socket()), engine, Limits(), [], 100, set())
         session.loop = cast(Any, SimpleNamespace(time=lambda: now))
         await session._receive(viewer)
         assert (now, session.last_activity) == (2, 1)

@@ -9,6 +9,7 @@
 import { draw, fitScale, setScale } from "./views/canvas.js";
 import { Controls } from "./views/controls.js";
 import { Drawing } from "./views/drawing.js";
+import { explainControls } from "./views/explain.js";
 import { get, grouped, range, setIcon, slide } from "./views/dom.js";
 import { History } from "./views/history.js";
 import { listen, table } from "./views/keyboard.js";
@@ -328,6 +329,9 @@ async function toggleFullscreen() {
   else await get("stage", HTMLElement).requestFullscreen?.(); // some phones do not support it
 }
 
+explainControls(() =>
+  session.requested ? { prediction: session.model.prediction, sampler: session.settings.sampler } : null,
+);
 const toggleTheme = bindTheme();
 const shortcuts = storedPreference("keys", "on");
 const shortcutSwitch = get("keys-on", HTMLInputElement);

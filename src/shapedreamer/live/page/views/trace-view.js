@@ -7,6 +7,7 @@
 
 import { drawNumbers, fitScale, setScale } from "./canvas.js";
 import { make, slide } from "./dom.js";
+import { makeTerm } from "./explain.js";
 import { WITH_ETA } from "../engine/samplers.js";
 import { MAX_STEPS, SAMPLERS } from "../engine/state.js";
 import { equation, number, typeset } from "./typeset.js";
@@ -18,12 +19,13 @@ const MAX_TILE = 48;
 const MAX_FIGURE = 240;
 
 const CAPTIONS = ["network input", "predicted image", "predicted noise", "change"];
+const CAPTION_TERMS = ["x_t", "x0", "eps", "change"]; // in explain.js
 const FACTS = [
-  ["t → s", "timesteps before and after the step"],
-  ["√{ᾱ_t}", "signal level: the factor of the clean image in x_t"],
-  ["√{1−ᾱ_t}", "noise level: the factor of the noise in x_t"],
-  ["SNR", "signal-to-noise ratio, ᾱ_t / (1−ᾱ_t)"],
-];
+  ["t → s", "timesteps"],
+  ["√{ᾱ_t}", "signal"],
+  ["√{1−ᾱ_t}", "noise"],
+  ["SNR", "snr"],
+]; // symbols, and their terms
 
 export class TraceView {
   /**
@@ -54,8 +56,10 @@ export class TraceView {
     this.etaText = make("output");
     this.strip = make("canvas", { className: "strip" });
     this.mark = make("div", { className: "mark" });
-    this.figures = ["x_t", "x̂_0", "ε̂", "x_s − x_t"].map((symbol, i) => new Figure(symbol, CAPTIONS[i]));
-    this.facts = FACTS.map(([symbol, title]) => ({ symbol, title, value: make("dd") }));
+    this.figures = ["x_t", "x̂_0", "ε̂", "x_s − x_t"].map(
+      (symbol, i) => new Figure(symbol, CAPTIONS[i], CAPTION_TERMS[i]),
+    );
+    this.facts = FACTS.map(([symbol, term]) => ({ symbol, term, value: make("dd") }));
     this.equations = make("div", { className: "equations" });
     this.element = make(
       "div",
@@ -72,7 +76,9 @@ export class TraceView {
       make(
         "dl",
         { className: "facts" },
-        ...this.facts.map(({ symbol, title, value }) => make("div", { title }, make("dt", {}, typeset(symbol)), value)),
+        ...this.facts.map(({ symbol, term, value }) =>
+          make("div", {}, make("dt", {}, makeTerm([typeset(symbol)], term)), value),
+        ),
       ),
       this.equations,
     );
@@ -206,8 +212,8 @@ export class TraceView {
 }
 
 class Figure {
-  /** @param {string} symbol @param {string} caption */
-  constructor(symbol, caption) {
+  /** @param {string} symbol @param {string} caption @param {string} term  in explain.js */
+  constructor(symbol, caption, term) {
     this.canvas = make("canvas");
     this.canvas.setAttribute("role", "img");
     this.canvas.setAttribute("aria-label", caption);
@@ -216,7 +222,7 @@ class Figure {
       "figure",
       {},
       this.canvas,
-      make("figcaption", {}, make("b", {}, typeset(symbol)), ` ${caption} `, this.note),
+      make("figcaption", {}, make("b", {}, makeTerm([typeset(symbol)], term)), ` ${caption} `, this.note),
     );
   }
 
