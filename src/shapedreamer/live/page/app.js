@@ -20,6 +20,7 @@ import { Session } from "./engine/session.js";
 import { Share } from "./views/share.js";
 import { fromUrlHash, isMasked, toUrlHash } from "./engine/state.js";
 import { Status } from "./views/status.js";
+import { expandScene, Tour } from "./views/tour.js";
 import { bindTheme, storedPreference } from "./views/theme.js";
 import { Waiting, waitOf } from "./views/waiting.js";
 
@@ -94,6 +95,7 @@ const past = new History({
   onVisit: (hash) => session.requested && openHash(hash),
   onView: (name, scope) => showView(name, scope),
 });
+const tour = new Tour(() => updateUrlSoon());
 const microscope = new Microscope(session, () => updateUrlSoon());
 const drawing = new Drawing({
   onContinue(pixels) {
@@ -125,10 +127,11 @@ async function makeEngine() {
 /** Apply the state stored in a URL. @param {string} hash */
 async function openHash(hash) {
   const seed = `${crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000}`;
-  const { place, problems } = await fromUrlHash(hash, session.models, { seed });
+  const { place, problems } = await fromUrlHash(expandScene(hash), session.models, { seed });
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) place.paused = true;
   past.begin(place.view);
   status.closeProblems();
+  tour.show(place.tour, session.models);
   setZoom(place.scale);
   showView("dream");
   session.hold("view", place.view !== "dream");
@@ -141,7 +144,7 @@ async function openHash(hash) {
 async function linkTo(snapshot, linkedView) {
   const scope = linkedView === "microscope" ? microscope.scope() : null;
   const start = snapshot.paused ? session.limitReplay(snapshot) : { ...snapshot, frame: 0 };
-  return `#${await toUrlHash({ ...start, view: linkedView, scale, scope })}`;
+  return `#${await toUrlHash({ ...start, view: linkedView, scale, scope, tour: tour.state })}`;
 }
 
 /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -332,6 +335,7 @@ async function toggleFullscreen() {
 explainControls(() =>
   session.requested ? { prediction: session.model.prediction, sampler: session.settings.sampler } : null,
 );
+get("tour-link", HTMLAnchorElement).addEventListener("click", () => get("help-dialog", HTMLDialogElement).close());
 const toggleTheme = bindTheme();
 const shortcuts = storedPreference("keys", "on");
 const shortcutSwitch = get("keys-on", HTMLInputElement);

@@ -13,6 +13,8 @@ import { WITH_ETA } from "./samplers.js";
  * @typedef {{step: number, samplers: SamplerOptions[]}} Scope  the microscope's one or two samplers, and the step shown
  */
 
+/** @typedef {{scene: number, guess: number | null}} TourState  the scene 1…8 of the tour, and the choice 1…3 */
+
 /**
  * The state that a link stores.
  * @typedef {object} Place
@@ -23,6 +25,7 @@ import { WITH_ETA } from "./samplers.js";
  * @property {ViewName} view
  * @property {number} scale              screen pixels per image pixel; 0 fits the window
  * @property {Scope | null} scope        null: the microscope uses the settings' own sampler
+ * @property {TourState | null} tour     null: no tour
  */
 
 /** @type {Record<SamplerName, string>} */
@@ -147,7 +150,7 @@ export function problem(field, value, model) {
 }
 
 /** The part of the URL after #. @param {Place} place @returns {Promise<string>} */
-export async function toUrlHash({ settings, frame, image, paused, view, scale, scope }) {
+export async function toUrlHash({ settings, frame, image, paused, view, scale, scope, tour }) {
   const params = new URLSearchParams();
   for (const [name, value] of Object.entries(settings)) {
     if (name === "label" && typeof value === "object") {
@@ -163,6 +166,7 @@ export async function toUrlHash({ settings, frame, image, paused, view, scale, s
     params.set("step", `${scope.step}`);
     params.set("look", scope.samplers.map(({ sampler, steps, eta }) => `${sampler}-${steps}-${eta}`).join(" "));
   }
+  if (tour) params.set("tour", tour.guess === null ? `${tour.scene}` : `${tour.scene}.${tour.guess}`);
   if (paused) params.set("paused", "1");
   if (image) await setImage(params, image);
   else if (frame > 0) params.set("frame", `${frame}`);
@@ -210,6 +214,7 @@ export async function fromUrlHash(hash, models, fallbacks = {}) {
       view,
       scale,
       scope: scope ?? null,
+      tour: parseTour(params.get("tour")),
     },
     problems,
   };
@@ -239,6 +244,12 @@ function parseNumber(text) {
 /** A whole number 0…max; 0 if the text is missing or invalid. @param {string | null} text @param {number} max */
 function parseWhole(text, max) {
   return text !== null && /^\d{1,10}$/.test(text) ? Math.min(Number(text), max) : 0;
+}
+
+/** A scene and the guess in it, such as 3 or 3.1; null if there is none. @param {string | null} text @returns {TourState | null} */
+function parseTour(text) {
+  const found = /^([1-8])(?:\.([1-3]))?$/.exec(text ?? "");
+  return found && { scene: Number(found[1]), guess: found[2] ? Number(found[2]) : null };
 }
 
 /**

@@ -124,7 +124,7 @@ export function explainControls(getState) {
   });
   tip.addEventListener("focusout", closeUnlessInside);
   tip.addEventListener("pointerleave", () => !isPinned && close());
-  addEventListener("scroll", close, true);
+  addEventListener("scroll", place, true);
   addEventListener("resize", close);
 }
 
@@ -135,7 +135,7 @@ export function explainControls(getState) {
  * @param {() => string} [getMore]  a sentence that depends on the settings
  */
 export function makeTerm(content, key, getMore = () => "") {
-  const button = make("button", { type: "button", className: "term" }, ...content);
+  const button = make("button", { type: "button", className: "explain" }, ...content);
   button.setAttribute("aria-describedby", tip.id);
   const show = () => open(button, EXPLANATIONS[key], getMore());
   button.addEventListener("pointerenter", ({ pointerType }) => pointerType === "mouse" && !isPinned && show());
@@ -174,7 +174,13 @@ function open(term, { text: sentence, lab }, more) {
     link.textContent = `Lab ${lab}: ${LABS[lab].title}`;
   }
   tip.hidden = false;
-  const box = term.getBoundingClientRect();
+  place();
+}
+
+/** Put the explanation below its term, or above it at the bottom of the window. */
+function place() {
+  if (!current) return;
+  const box = current.getBoundingClientRect();
   const { width, height } = tip.getBoundingClientRect();
   const left = Math.min(Math.max(box.left, 8), innerWidth - width - 8);
   const below = box.bottom + height < innerHeight;
