@@ -103,7 +103,8 @@ export function explainControls(getState) {
     button.id = label.id || `term-${key}`;
     label.closest("[title]")?.removeAttribute("title");
     label.replaceWith(button);
-    control?.setAttribute("aria-labelledby", button.id);
+    if (process) control?.setAttribute("aria-label", "η (eta)"); // one control with two labels
+    else control?.setAttribute("aria-labelledby", button.id);
   }
   for (const [selector, key] of COUNTERS) {
     const span = document.querySelector(selector)?.parentElement;
@@ -136,7 +137,6 @@ export function explainControls(getState) {
  */
 export function makeTerm(content, key, getMore = () => "") {
   const button = make("button", { type: "button", className: "explain" }, ...content);
-  button.setAttribute("aria-describedby", tip.id);
   const show = () => open(button, EXPLANATIONS[key], getMore());
   button.addEventListener("pointerenter", ({ pointerType }) => pointerType === "mouse" && !isPinned && show());
   button.addEventListener("pointerleave", ({ relatedTarget }) => {
@@ -165,7 +165,9 @@ link.addEventListener("keydown", (event) => {
 
 /** @param {HTMLElement} term @param {Explanation} explanation @param {string} more */
 function open(term, { text: sentence, lab }, more) {
-  [current, isPinned] = [term, false];
+  if (current !== term) close();
+  current = term;
+  term.setAttribute("aria-describedby", tip.id);
   text.textContent = more ? `${sentence} ${more}` : sentence;
   link.hidden = lab === undefined;
   if (lab !== undefined) {
@@ -189,6 +191,7 @@ function place() {
 }
 
 function close() {
+  current?.removeAttribute("aria-describedby");
   [current, isPinned, tip.hidden] = [null, false, true];
 }
 

@@ -35,7 +35,7 @@ export const SCENES = [
   },
   {
     title: "What does a network see in pure noise?",
-    hash: "model=sprites&seed=3&sampler=ddim&steps=24&eta=0&view=microscope&look=ddim-24-0&step=12&paused=1",
+    hash: "model=sprites&seed=3&sampler=ddim&steps=24&eta=0&label=none&view=microscope&look=ddim-24-0&step=12&paused=1",
     text: "The microscope shows each step from noise to picture: on the left what the network sees, then its prediction.",
     question: "Before you look: what does it predict in step 1, from nothing but noise?",
     choices: ["A sharp picture", "A blurry average", "More noise"],
@@ -93,10 +93,10 @@ export const SCENES = [
     hash: "model=sprites&seed=2&num=16&sampler=ddim&eta=0&steps=12&label=mix&label.food=1&guidance=1&paused=1",
     text: "Sixteen pictures of the label food, with guidance 1: the label counts as it did in training.",
     question: "Guidance 4 pushes each step further towards the label. What does that cost?",
-    choices: ["Nothing", "Variety, and twice the network calls", "Colour"],
+    choices: ["Nothing", "Twice the network calls", "A larger network"],
     answer: 1,
-    why: "Each step compares the prediction with the label to the one without, and exaggerates the difference.",
-    vary: "Set Guidance to 4, then 0, and press Back to frame 0 each time.",
+    why: "Each step needs the prediction with the label and the one without, and exaggerates the difference.",
+    vary: "Under More settings, set Guidance to 4, then to 0, and press Back to frame 0. Watch the calls.",
     lab: 3,
   },
   {
