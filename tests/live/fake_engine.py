@@ -118,6 +118,7 @@ class FakeEngine:
     messages     every message received, oldest first
     connections  the open ones
     rejected     (setting, value, error): answer this value of this setting with this error
+    ready        while this event is cleared, no frame is sent
     """
 
     def __init__(self) -> None:
@@ -125,6 +126,8 @@ class FakeEngine:
         self.messages: list[dict[str, Any]] = []
         self.connections: list[ServerConnection] = []
         self.rejected: tuple[str, Any, str] | None = None
+        self.ready = threading.Event()
+        self.ready.set()
         self.changed = threading.Condition()
         self.port = 0
         self.server: Server | None = None
@@ -176,6 +179,7 @@ class FakeEngine:
 
     def reset(self) -> None:
         """Wait until all pages have disconnected, so that none disturbs the next test, and forget their messages."""
+        self.ready.set()
         with self.changed:
             assert self.changed.wait_for(lambda: not self.connections, TIMEOUT), "a page is still connected"
             self.messages.clear()
@@ -183,7 +187,7 @@ class FakeEngine:
 
     def host(self, connection: ServerConnection, request: Request) -> Response | None:
         """The page's files; None for the WebSocket."""
-        if request.path == "/ws":
+        if request.path.split("?")[0] == "/ws":
             return None
         name = "index.html" if request.path == "/" else request.path.removeprefix("/page/")
         path = (PAGE / name).resolve()
@@ -308,6 +312,7 @@ class Viewer:
         assert isinstance(network, ExactNetwork)
         calls, start = network.calls, time.perf_counter()
         self.previous, self.x = None if self.k == 0 else self.x, make()
+        self.engine.ready.wait(TIMEOUT)
         ms = 1000 * (time.perf_counter() - start)
         header = self.header(1, self.id, self.k, len(self.x), network.calls - calls, ms)
         self.connection.send(header + render.to_uint8(self.x).tobytes())

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -95,6 +95,16 @@ def test_hello_set_step_play_and_trace(client: TestClient) -> None:
         while (header := receive_frame(viewer)).kind != TRACE:
             pass
         assert header[2:4] == (4, 3)
+
+
+def test_viewers_who_ask_for_it_are_told_when_the_number_of_viewers_changes(client: TestClient) -> None:
+    with client.websocket_connect(f"{WS}?viewers") as one:
+        assert one.receive_json()["viewers"] == 1
+        for _ in range(2):
+            with client.websocket_connect(WS) as two:
+                assert two.receive_json()["viewers"] == 2
+                assert one.receive_json() == {"type": "viewers", "viewers": 2}
+            assert one.receive_json() == {"type": "viewers", "viewers": 1}
 
 
 def test_viewers_are_independent(client: TestClient) -> None:
@@ -208,6 +218,8 @@ def test_messages_and_frames_count_as_activity() -> None:
             now += 1
             return messages.pop(0)
 
+        query_params: ClassVar[dict[str, str]] = {}
+
         async def send_text(self, text: str) -> None:
             pass
 
@@ -219,7 +231,7 @@ def test_messages_and_frames_count_as_activity() -> None:
             viewer.frame = b"another"
 
     async def receive_and_send() -> None:
-        session = _Session(cast(Any, Socket()), engine, Limits(), [], 100)
+        session = _Session(cast(Any, Socket()), engine, Limits(), [], 100, set())
         session.loop = cast(Any, SimpleNamespace(time=lambda: now))
         await session._receive(viewer)
         assert (now, session.last_activity) == (2, 1)

@@ -95,7 +95,9 @@ def test_a_site_contains_every_file(folder: Path, tmp_path: Path) -> None:
     assert found["page/app.js"].decode() == "// é"
     assert {name: found[f"runtime/{name}"] for name in CONTENT} == CONTENT
     description = json.loads(found["site.json"])
-    assert description == {"version": sd.__version__, "runtime": site.RUNTIME, "files": sorted(found)}
+    sizes = {name: len(content) for name, content in found.items() if name != "site.json"}
+    expected = {"version": sd.__version__, "runtime": site.RUNTIME, "files": sorted(found), "sizes": sizes}
+    assert description == expected
     assert [path.name for path in out.parent.iterdir()] == ["site"]  # temporary files are gone
     assert b"Microsoft" in found["runtime/LICENSE"]
     assert "- conditional: " in found["README.md"].decode()

@@ -1,7 +1,8 @@
 """The live page on a server: a WebSocket for each viewer, and addresses for monitoring.
 
     /             the page; its files are under /page/
-    /ws           the WebSocket: JSON messages both ways (settings.py), and binary frames to the page (frames.py)
+    /ws           the WebSocket: JSON messages both ways (settings.py), and binary frames to the page (frames.py);
+                  with ?viewers, also a message whenever the number of viewers changes
     /models.json  the models to choose from
     /healthz      200 while the engine runs, 503 if it has stopped
     /metrics      metrics for Prometheus
@@ -79,6 +80,7 @@ def make_app(engine: Engine, limits: Limits = Limits(), allow_origin: Collection
     for ending, media_type in MEDIA_TYPES.items():
         mimetypes.add_type(media_type, ending)
     models = [model_info(name, model) for name, model in engine.models.items()]
+    sessions: set[_Session] = set()
     max_bytes = max_message_bytes(list(engine.models.values()))
 
     def index(request: "Request") -> "Response":
@@ -108,7 +110,7 @@ def make_app(engine: Engine, limits: Limits = Limits(), allow_origin: Collection
             log.warning("rejected a page from %s; to allow it, use --allow-origin %s", origin, origin)
             await websocket.close()  # before `accept`, this is a response with status 403
             return
-        await _Session(websocket, engine, limits, models, max_bytes).run()
+        await _Session(websocket, engine, limits, models, max_bytes, sessions).run()
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -232,12 +234,21 @@ class _Session:
     """The connection of one viewer."""
 
     def __init__(
-        self, websocket: "WebSocket", engine: Engine, limits: Limits, models: list[dict[str, object]], max_bytes: int
+        self,
+        websocket: "WebSocket",
+        engine: Engine,
+        limits: Limits,
+        models: list[dict[str, object]],
+        max_bytes: int,
+        sessions: "set[_Session]",
     ) -> None:
         self.websocket, self.engine, self.limits = websocket, engine, limits
         self.models, self.max_bytes = models, max_bytes
+        self.sessions = sessions  # of all viewers, this one included while it is connected
+        self.counts_viewers = "viewers" in websocket.query_params  # older clients do not expect that message
+        self.viewers = 0  # the number of viewers that this one has been sent
         self.loop = asyncio.get_running_loop()
-        self.updated = asyncio.Event()  # the engine has something to fetch
+        self.updated = asyncio.Event()  # the engine has something to fetch, or the number of viewers has changed
         self.bucket = TokenBucket(limits.messages, 2 * limits.messages)
         self.last_activity = self.loop.time()  # when a message was last received or sent
 
@@ -263,12 +274,20 @@ class _Session:
         except UserError as error:
             raise _CloseError(1011 if self.engine.failure else 1013, str(error)) from None
         try:
-            viewers = self.engine.stats().viewers
+            self._count(joined=True)
+            self.viewers = len(self.sessions)
             hello = {"type": "hello", "engine": "server", "version": __version__}
-            await self._send_json({**hello, "models": self.models, "viewers": viewers})
+            await self._send_json({**hello, "models": self.models, "viewers": self.viewers})
             await _run_until_first_ends(self._receive(viewer), self._send_updates(viewer), self._close_when_idle())
         finally:
             self.engine.leave(viewer)
+            self._count(joined=False)
+
+    def _count(self, joined: bool) -> None:
+        """Add this viewer to the sessions or remove it, and let all sessions send the new number."""
+        (self.sessions.add if joined else self.sessions.discard)(self)
+        for session in self.sessions:
+            session.updated.set()
 
     async def _receive(self, viewer: Viewer) -> None:
         """Handle messages, and answer invalid ones with an error, until the viewer disconnects."""
@@ -296,10 +315,13 @@ class _Session:
         return None
 
     async def _send_updates(self, viewer: Viewer) -> None:
-        """Send frames, traces and errors of the engine as they come."""
+        """Send frames, traces and errors of the engine as they come, and the number of viewers when it changes."""
         while True:
             await self.updated.wait()
             self.updated.clear()
+            if self.counts_viewers and self.viewers != len(self.sessions):
+                self.viewers = len(self.sessions)
+                await self._send_json({"type": "viewers", "viewers": self.viewers})
             while (update := self.engine.fetch(viewer)) is not None:
                 if isinstance(update, bytes):
                     await self.websocket.send_bytes(update)

@@ -233,7 +233,8 @@ def _write(files: Mapping[str, bytes], folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    description = {"version": __version__, "runtime": RUNTIME, "files": sorted([*names, "site.json"])}
+    sizes = {name: (folder / name).stat().st_size for name in sorted(names)}  # for the progress of downloads
+    description = {"version": __version__, "runtime": RUNTIME, "files": sorted([*names, "site.json"]), "sizes": sizes}
     (folder / "site.json").write_text(json.dumps(description, indent=1))
 
 

@@ -227,11 +227,9 @@ test("after a lost connection it resumes where it was", () => {
     ["open", undefined],
   ]);
   sayHello();
-  assert.deepEqual(sent.slice(3), [
-    { type: "set", id: 2, settings: START.settings },
-    { type: "pause" },
-    { type: "play" },
-  ]);
+  assert.deepEqual(sent.slice(3), [{ type: "set", id: 2, settings: START.settings }, { type: "pause" }]);
+  for (const frame of [0, 1, 2, 3, 4, 5, 6]) show(frame); // generated again, but only the last one is shown
+  assert.deepEqual([events.frames, types(sent).slice(5)], [[6, 6], [...Array(6).fill("step"), "play"]]);
   show(7, { pure: false, fill: 3 });
   session.play(false);
   sayHello();
@@ -247,14 +245,54 @@ test("after a reconnect while paused, it steps to the same frame again", () => {
   assert.equal(sent.at(-1).type, "step");
 });
 
-test("a reconnect at a high frame number starts from the image", () => {
-  const { sayHello, sent, session, show } = openSession();
+test("a reconnect at a high frame number starts from the image, and plays on if it played", () => {
+  const { sayHello, sent, session, show, events } = openSession();
+  show(301, { fill: 6 });
+  sayHello();
+  assert.deepEqual([...fromBase64(sent.at(-3).image)], Array(12).fill(6));
+  assert.deepEqual(types(sent).slice(-3), ["set", "pause", "play"]);
+  show(0, { fill: 6 });
+  assert.deepEqual(events.frames, [301, 0]);
+  session.change({ seed: "1" });
+  session.sendPending();
   show(301, { fill: 6 });
   session.play(false);
   assert.equal(session.snapshot().frame, 301);
   sayHello();
   assert.deepEqual([...fromBase64(sent.at(-2).image)], Array(12).fill(6));
   assert.equal(session.targetFrame, null);
+});
+
+test("a new viewer's link is stepped to in sight, and every wait has a reason", () => {
+  const { session, show, events } = openSession({ ...START, frame: 2, paused: true });
+  assert.equal(session.awaited, "restart");
+  for (const frame of [0, 1, 2]) show(frame);
+  assert.deepEqual([events.frames, session.awaited], [[0, 1, 2], ""]);
+  for (const [act, reason] of [
+    [() => session.step(), "step"],
+    [() => session.restart(), "restart"],
+    [() => session.repaint(new Uint8Array(4)), "repaint"],
+    [() => session.change({ num: 4 }), "restart"],
+    [() => session.startFrom(new Uint8Array(48)), "restart"],
+  ]) {
+    act();
+    assert.equal(session.awaited, reason);
+    session.sendPending();
+    show(0);
+    assert.equal(session.awaited, "");
+  }
+  session.change({ creativity: 3 }); // applies to the next frame
+  assert.equal(session.awaited, "");
+});
+
+test("progress and the number of viewers are passed on", () => {
+  const { engine, session } = openSession();
+  const seen = [];
+  Object.assign(session.listener, { progress: (message) => seen.push(message), viewers: (num) => seen.push(num) });
+  const progress = { type: "progress", message: "loading the model a", loaded: 1, total: 2 };
+  engine.onmessage(progress);
+  engine.onmessage({ type: "viewers", viewers: 3 });
+  assert.deepEqual(seen, [progress, 3]);
 });
 
 test("it pauses while there is a hold, whatever the viewer chose", () => {

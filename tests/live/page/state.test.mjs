@@ -6,10 +6,10 @@ import { test } from "node:test";
 import { PAGE } from "./golden.mjs";
 import { MODELS, plain, sprites } from "./models.mjs";
 
-const { defaults, fromUrlHash, MAX_SEED, normalize, problem, toUrlHash } = await import(
+const { defaults, fromUrlHash, MAX_IMAGE_TEXT, MAX_SEED, normalize, problem, toUrlHash } = await import(
   new URL("engine/state.js", PAGE)
 );
-const { inflate, deflate, toBase64Url } = await import(new URL("files/bytes.js", PAGE));
+const { inflate, deflate, reduceBits, restoreBits, toBase64Url } = await import(new URL("files/bytes.js", PAGE));
 
 const home = {
   settings: defaults(sprites),
@@ -21,6 +21,7 @@ const home = {
   scope: null,
   epoch: null,
   calls: null,
+  tour: null,
 };
 const picture = Uint8Array.from({ length: 4 * 12 }, (_, i) => (i * 37) % 256);
 
@@ -76,6 +77,42 @@ for (const [name, place] of Object.entries(PLACES)) {
   });
 }
 
+test("a picture that would make the link long is stored with fewer bits", async () => {
+  const settings = { ...home.settings, num: 16 };
+  /** Values that do not compress. */
+  const noisy = (size, seed = 1) => Uint8Array.from({ length: size }, () => (seed = (seed * 48271) % 2147483647) >> 8);
+  const model = { ...sprites, height: 12, width: 12, channels: 3 };
+  const CASES = [
+    [2, "8"],
+    [3, "6"],
+    [4, "5"],
+    [12, "4"],
+  ];
+  for (const [height, bits] of CASES) {
+    const models = [{ ...model, height }];
+    const image = noisy(16 * height * 12 * 3);
+    const params = new URLSearchParams(await toUrlHash({ ...home, settings, image }));
+    assert.equal(params.get("bits") ?? "8", bits);
+    if (bits !== "4") assert.ok(params.get("image").length <= MAX_IMAGE_TEXT);
+    const { place, problems } = await fromUrlHash(`${params}`, models);
+    assert.deepEqual(problems, []);
+    const step = 255 / (2 ** Number(bits) - 1);
+    assert.ok(place.image.every((value, i) => Math.abs(value - image[i]) <= step / 2 + 0.5));
+    const again = await fromUrlHash(await toUrlHash({ ...home, settings, image: place.image }), models);
+    assert.deepEqual(again.place.image, place.image); // passing it on loses nothing more
+  }
+  for (const bits of [1, 4, 7, 8]) {
+    const values = Uint8Array.from({ length: 2 ** bits }, (_, i) => i);
+    assert.deepEqual(reduceBits(restoreBits(values, bits), bits), values);
+  }
+  assert.throws(() => restoreBits(Uint8Array.of(16), 4), /larger than 15/);
+});
+
+test("an old link with a picture still works", async () => {
+  const { place } = await fromUrlHash(`num=4&image=${toBase64Url(await deflate(picture))}`, MODELS);
+  assert.deepEqual(place.image, picture);
+});
+
 test("labels with special characters", async () => {
   const labels = ["a=b", "c&d", "e,f:g", "h i", "ü+%", "__proto__", "label"];
   const model = { ...sprites, labels };
@@ -125,6 +162,7 @@ const WRONG = {
   "look=ddim": /microscope/,
   "look=ddim-5-0+ddpm-5-0+heun-5-0": /microscope/,
   "image=AAAA": /picture .* damaged/,
+  "image=Y2FmYQYA&bits=9": /picture .* damaged/,
   "image=%F0%9F%98%80": /picture .* damaged/,
 };
 for (const [hash, message] of Object.entries(WRONG)) {

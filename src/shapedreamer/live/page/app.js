@@ -1,7 +1,7 @@
 /**
  * The page: connects an engine, its session, and the views.
  *
- * @import { Engine, Frame } from "./engine/protocol.js"
+ * @import { Engine, Frame, Progress } from "./engine/protocol.js"
  * @import { Snapshot } from "./engine/session.js"
  * @import { Place, ViewName } from "./engine/state.js"
  * @import { Settings } from "./engine/protocol.js"
@@ -20,6 +20,8 @@ import { draw, fitScale, setScale } from "./views/canvas.js";
 import { Controls } from "./views/controls.js";
 import { Drawing } from "./views/drawing.js";
 import { choose, get, grouped, onChoice, range, setIcon, slide } from "./views/dom.js";
+import { explainControls } from "./views/explain.js";
+import { History } from "./views/history.js";
 import { listen, table } from "./views/keyboard.js";
 import { Microscope } from "./views/microscope.js";
 import { RaceView } from "./views/race-view.js";
@@ -31,7 +33,9 @@ import { Share } from "./views/share.js";
 import { fromUrlHash, isMasked, toUrlHash } from "./engine/state.js";
 import { Status } from "./views/status.js";
 import { TrainingView } from "./views/training-view.js";
+import { expandScene, Tour } from "./views/tour.js";
 import { bindTheme, storedPreference } from "./views/theme.js";
+import { Waiting, waitOf } from "./views/waiting.js";
 
 const status = new Status();
 addEventListener("error", ({ message }) => status.notify(`something went wrong: ${message}`, true));
@@ -50,6 +54,10 @@ let scale = 0; // screen pixels per image pixel; 0 fits the window
 let undrawn = null;
 /** @type {number[]} arrival times of the last second's frames */
 const arrivals = [];
+let lastArrival = -Infinity;
+/** @type {Progress | null} of the current download */
+let progress = null;
+const waiting = new Waiting(() => get(view in lenses ? view : "stage", HTMLElement));
 
 const controls = new Controls({
   onChange: (patch) => session.change(patch),
@@ -65,9 +73,11 @@ const session = new Session(await makeEngine(), {
   frame(frame) {
     ring.push(frame, performance.now());
     arrivals.push(performance.now());
+    [lastArrival, progress] = [performance.now(), null];
     if (!undrawn) requestAnimationFrame(showFrame);
     undrawn = frame;
     lenses[view]?.update();
+    showWait();
     share.refresh();
   },
   settings(settings) {
@@ -88,8 +98,18 @@ const session = new Session(await makeEngine(), {
     updateUrlSoon();
   },
   state: (state, seconds) => status.setState(state, seconds),
-  notice: (message, isError) => status.notify(message, isError),
+  notice(message, isError) {
+    progress = null;
+    status.notify(message, isError);
+  },
+  progress: (message) => (progress = message),
+  viewers: (viewers) => status.setViewers(viewers),
 });
+const past = new History({
+  onVisit: (hash) => session.requested && openHash(hash),
+  onView: (name, place) => showView(name, place),
+});
+const tour = new Tour(() => updateUrlSoon());
 const microscope = new Microscope(session, () => updateUrlSoon());
 /** The views that explain, by name. @type {Partial<Record<ViewName, Lens>>} */
 const lenses = {
@@ -98,11 +118,11 @@ const lenses = {
   training: new TrainingView(session, () => updateUrlSoon()),
   race: new RaceView(session, () => updateUrlSoon()),
 };
-onChoice("lens", (name) => showView(/** @type {ViewName} */ (name)));
+onChoice("lens", (name) => openView(/** @type {ViewName} */ (name)));
 const drawing = new Drawing({
   onContinue(pixels) {
     session.startFrom(pixels);
-    showView("dream");
+    openView("dream");
     session.play(true);
   },
   onRepaint(pixels, mask) {
@@ -121,7 +141,7 @@ async function makeEngine() {
     return new BrowserEngine("models.json");
   }
   const { ServerEngine } = await import("./engine/server-engine.js");
-  return new ServerEngine(new URL("ws", document.baseURI.replace(/^http/, "ws")).href);
+  return new ServerEngine(new URL("ws?viewers", document.baseURI.replace(/^http/, "ws")).href);
 }
 
 // the URL
@@ -129,8 +149,11 @@ async function makeEngine() {
 /** Apply the state stored in a URL. @param {string} hash */
 async function openHash(hash) {
   const seed = `${crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000}`;
-  const { place, problems } = await fromUrlHash(hash, session.models, { seed });
-  if (hash.length < 2 && matchMedia("(prefers-reduced-motion: reduce)").matches) place.paused = true;
+  const { place, problems } = await fromUrlHash(expandScene(hash), session.models, { seed });
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) place.paused = true;
+  past.begin(place.view);
+  status.closeProblems();
+  tour.show(place.tour, session.models);
   setZoom(place.scale);
   showView("dream");
   session.hold("view", place.view !== "dream");
@@ -145,7 +168,7 @@ async function linkTo(snapshot, linkedView) {
   const isExplained = linkedView === "microscope" || linkedView === "schedule"; // the frame on screen
   let start = snapshot.paused || isExplained ? session.limitReplay(snapshot) : { ...snapshot, frame: 0 };
   if (linkedView === "microscope") start = microscope.startOf(start);
-  return `#${await toUrlHash({ ...start, view: linkedView, scale, ...lens })}`;
+  return `#${await toUrlHash({ ...start, view: linkedView, scale, ...lens, tour: tour.state })}`;
 }
 
 /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -154,7 +177,11 @@ let urlTimer;
 /** Write the current state into the URL, 300 ms after the last change. */
 function updateUrlSoon() {
   clearTimeout(urlTimer);
-  urlTimer = setTimeout(async () => history.replaceState(null, "", await linkTo(visible().snapshot, view)), 300);
+  urlTimer = setTimeout(async () => {
+    const [shown, { visit }] = [view, past];
+    const link = await linkTo(visible().snapshot, shown);
+    if (shown === view && visit === past.visit) past.replace(link, shown, lenses[shown]?.place());
+  }, 300);
 }
 
 /** The picture on the canvas, including an edited drawing, and how to reproduce it. */
@@ -194,7 +221,15 @@ function showNumbers() {
   get("calls", HTMLOutputElement).value = `${session.shown.calls}`;
   get("ms", HTMLOutputElement).value = session.shown.ms.toFixed(1);
 }
-setInterval(showNumbers, 250);
+
+function showWait() {
+  const isConnected = status.state === "open" || (status.state === "connecting" && !session.requested);
+  status.setWait(waiting.update(isConnected ? waitOf(session, progress, performance.now() - lastArrival) : null));
+}
+setInterval(() => {
+  showNumbers();
+  showWait();
+}, 250);
 
 /** Size the canvas to the chosen zoom, or to fit the window. */
 function updateCanvasSize() {
@@ -214,6 +249,13 @@ function setZoom(zoom) {
   slide(range("scale"), scale);
   get("scale-text", HTMLOutputElement).value = scale ? `× ${scale}` : "fit";
   updateCanvasSize();
+}
+
+/** Go to another view; Back then returns to this one. @param {ViewName} name */
+function openView(name) {
+  if (name === view) return;
+  showView(name);
+  past.push(view);
 }
 
 /** @param {ViewName} name @param {Partial<Place>} [place]  what a lens shows first */
@@ -319,6 +361,10 @@ async function toggleFullscreen() {
   else await get("stage", HTMLElement).requestFullscreen?.(); // some phones do not support it
 }
 
+explainControls(() =>
+  session.requested ? { prediction: session.model.prediction, sampler: session.settings.sampler } : null,
+);
+get("tour-link", HTMLAnchorElement).addEventListener("click", () => get("help-dialog", HTMLDialogElement).close());
 const toggleTheme = bindTheme();
 const shortcuts = storedPreference("keys", "on");
 const shortcutSwitch = get("keys-on", HTMLInputElement);
@@ -342,7 +388,7 @@ for (const [id, run] of BUTTONS) get(id, HTMLButtonElement).addEventListener("cl
 for (const button of document.querySelectorAll("[data-view]")) {
   if (button instanceof HTMLButtonElement) {
     const name = /** @type {ViewName} */ (button.dataset.view);
-    button.addEventListener("click", () => session.requested && showView(name));
+    button.addEventListener("click", () => session.requested && openView(name));
   }
 }
 range("scale").addEventListener("input", () => {
@@ -363,9 +409,9 @@ const KEYS = [
   shortcut("r", "new random seed", randomize),
   shortcut("[", "less creativity", () => moveCreativity(-0.02)),
   shortcut("]", "more creativity", () => moveCreativity(0.02)),
-  shortcut("1", "dream view", () => showView("dream")),
-  shortcut("2", "microscope view", () => showView("microscope")),
-  shortcut("3", "draw view", () => showView("draw")),
+  shortcut("1", "dream view", () => openView("dream")),
+  shortcut("2", "microscope view", () => openView("microscope")),
+  shortcut("3", "draw view", () => openView("draw")),
   shortcut("u", "undo (draw)", () => view === "draw" && drawing.undo()),
   shortcut("s", "save as PNG", savePng),
   shortcut("g", "save the last 6 seconds as GIF", saveGif),
@@ -377,5 +423,4 @@ const KEYS = [
 listen(KEYS, () => shortcuts.value === "on");
 get("keys", HTMLElement).append(...table(KEYS));
 
-addEventListener("hashchange", () => session.requested && openHash(location.hash));
 document.addEventListener("visibilitychange", () => session.hold("hidden", document.hidden));

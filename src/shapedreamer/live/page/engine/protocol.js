@@ -49,7 +49,9 @@
  * @typedef {{type: "hello", engine: "server" | "browser", version: string, models: ModelInfo[], viewers: number}} Hello
  * @typedef {{type: "error", id: number | null, message: string}} EngineError
  * @typedef {{type: "note", message: string}} Note
- * @typedef {Hello | EngineError | Note} FromEngine
+ * @typedef {{type: "progress", message: string, loaded: number, total: number}} Progress  bytes; total 0: unknown
+ * @typedef {{type: "viewers", viewers: number}} Viewers   the number of viewers has changed
+ * @typedef {Hello | EngineError | Note | Progress | Viewers} FromEngine
  */
 
 /**

@@ -2,7 +2,7 @@
  * The page's connection to an engine: the requested settings, the messages sent so far, the last frame, and whether
  * the settings alone reproduce that frame. It does not touch the page's elements.
  *
- * @import { Engine, EngineState, Frame, FromEngine, Hello, ModelInfo, SamplerName, Settings, ToEngine, Trace } from "./protocol.js"
+ * @import { Engine, EngineState, Frame, FromEngine, Hello, ModelInfo, Progress, SamplerName, Settings, ToEngine, Trace } from "./protocol.js"
  */
 
 import { toBase64 } from "../files/bytes.js";
@@ -19,6 +19,8 @@ import { defaults, normalize } from "./state.js";
  * @property {() => void} playback                                  `isPlaying` or `targetFrame` has changed
  * @property {(state: EngineState, seconds?: number) => void} state
  * @property {(message: string, isError: boolean) => void} notice
+ * @property {(progress: Progress) => void} progress                of a download
+ * @property {(viewers: number) => void} viewers                    how many viewers the server has
  */
 
 /**
@@ -62,6 +64,9 @@ export class Session {
     this.isPlaying = false; // what the viewer chose; holds and targetFrame can still pause the engine
     /** @type {number | null} step until this frame */
     this.targetFrame = null;
+    this.isResuming = false; // after a lost connection: frames before targetFrame are not shown again
+    /** @type {"" | "restart" | "repaint" | "step"} why the page waits for a frame */
+    this.awaited = "";
     /** @type {Set<string>} reasons to pause the engine regardless of isPlaying */
     this.holds = new Set();
 
@@ -115,6 +120,7 @@ export class Session {
   sendAll(fields) {
     this.pending = new Set(fields);
     this.imagePending = this.startImage !== null;
+    this.awaited = "restart";
     this.firstId = this.lastId + 1;
     this.lastSent.playing = false;
     this.sendSettings();
@@ -166,6 +172,7 @@ export class Session {
       this.startImage = null;
       this.setTarget(null);
       this.firstId = this.lastId + 1;
+      this.awaited = "restart";
     }
     this.listener.settings(after);
     this.sendSettingsSoon();
@@ -183,12 +190,14 @@ export class Session {
     this.imagePending = true;
     this.setTarget(null);
     this.firstId = this.lastId + 1;
+    this.awaited = "restart";
     this.sendSettings();
   }
 
   /** Inpaint a part of the first picture. @param {Uint8Array} mask  (H, W), 255 where to repaint */
   repaint(mask) {
     this.sendPending();
+    this.awaited = "repaint";
     this.engine.send({ type: "repaint", mask: toBase64(mask) });
   }
 
@@ -203,12 +212,14 @@ export class Session {
   step() {
     this.play(false);
     this.sendPending();
+    this.awaited = "step";
     this.engine.send({ type: "step" });
   }
 
   restart() {
     this.setTarget(null);
     this.sendPending();
+    this.awaited = "restart";
     this.engine.send({ type: "restart" });
   }
 
@@ -291,6 +302,7 @@ export class Session {
 
   /** @param {number | null} target */
   setTarget(target) {
+    if (target === null) this.isResuming = false;
     if (target === this.targetFrame) return;
     this.targetFrame = target;
     this.listener.playback();
@@ -302,18 +314,22 @@ export class Session {
   /** @param {FromEngine} message */
   receive(message) {
     if (message.type === "note") this.listener.notice(message.message, false);
+    else if (message.type === "progress") this.listener.progress(message);
+    else if (message.type === "viewers") this.listener.viewers(message.viewers);
     else if (message.type === "error") this.receiveError(message.id, message.message);
     else if (message.type === "hello") {
       this.models = message.models;
       this.listener.hello(message);
       if (!this.requested) return;
-      const snapshot = this.snapshot();
-      this.open(snapshot.paused ? this.limitReplay(snapshot) : { ...snapshot, frame: 0 });
+      const snapshot = this.limitReplay(this.snapshot());
+      this.isResuming = snapshot.frame > 0;
+      this.open(snapshot);
     }
   }
 
   /** @param {number | null} id @param {string} message */
   receiveError(id, message) {
+    this.awaited = "";
     const reply = id === null ? undefined : this.replies.get(id);
     const record = id === null ? undefined : this.sent.get(id);
     if (id !== null && reply) {
@@ -340,11 +356,13 @@ export class Session {
     if (frame.id < this.firstId) return; // it was already on its way when a new dream started
     for (const id of this.sent.keys()) if (id < frame.id) this.sent.delete(id);
     this.accepted = this.sent.get(frame.id)?.settings ?? this.accepted;
+    const isReplay = this.isResuming && this.targetFrame !== null && frame.frame < this.targetFrame;
     this.shown = frame;
+    this.awaited = "";
     if (this.targetFrame !== null && frame.frame < this.targetFrame) this.engine.send({ type: "step" });
     else if (this.targetFrame !== null && frame.frame > this.targetFrame) this.engine.send({ type: "restart" });
     else this.setTarget(null);
-    this.listener.frame(frame);
+    if (!isReplay) this.listener.frame(frame);
   }
 
   /** Reject all requests still outstanding. @param {string} reason */

@@ -4,7 +4,7 @@
  * @import { Label, ModelInfo, SamplerName, Settings } from "./protocol.js"
  */
 
-import { deflate, fromBase64Url, inflate, toBase64Url } from "../files/bytes.js";
+import { deflate, fromBase64Url, inflate, reduceBits, restoreBits, toBase64Url } from "../files/bytes.js";
 import { WITH_ETA } from "./samplers.js";
 
 /** @typedef {"dream" | "microscope" | "schedule" | "training" | "race" | "draw"} ViewName */
@@ -16,6 +16,8 @@ import { WITH_ETA } from "./samplers.js";
  * @property {SamplerOptions[]} samplers  one or two
  * @property {number | null} frame        number of the frame; null for the sample that the seed begins with
  */
+
+/** @typedef {{scene: number, guess: number | null}} TourState  the scene 1…8 of the tour, and the choice 1…3 */
 
 /**
  * The state that a link stores.
@@ -29,6 +31,7 @@ import { WITH_ETA } from "./samplers.js";
  * @property {Scope | null} scope        null: the microscope uses the settings' own sampler
  * @property {number | null} epoch       shown in the view "training"; null for its default
  * @property {number | null} calls       network calls in the view "race"; null for its default
+ * @property {TourState | null} tour     null: no tour
  */
 
 /** @type {Record<SamplerName, string>} */
@@ -52,6 +55,8 @@ export const MAX_STEPS = 50;
 export const MAX_SEED = 2n ** 64n - 1n;
 export const MAX_SCALE = 64;
 export const MAX_AMOUNT = 9;
+export const MAX_IMAGE_TEXT = 2000; // characters of a picture in a link; many programs cut longer links
+const IMAGE_BITS = [8, 6, 5, 4]; // bits per value of a picture in a link: the first that fits, or the last
 export const DEFAULT_FPS = 12; // fast enough to look continuous, slow enough to follow
 /** @type {ViewName[]} */
 export const VIEWS = ["dream", "microscope", "schedule", "training", "race", "draw"];
@@ -153,7 +158,7 @@ export function problem(field, value, model) {
 }
 
 /** The part of the URL after #. @param {Place} place @returns {Promise<string>} */
-export async function toUrlHash({ settings, frame, image, paused, view, scale, scope, epoch, calls }) {
+export async function toUrlHash({ settings, frame, image, paused, view, scale, scope, epoch, calls, tour }) {
   const params = new URLSearchParams();
   for (const [name, value] of Object.entries(settings)) {
     if (name === "label" && typeof value === "object") {
@@ -172,8 +177,9 @@ export async function toUrlHash({ settings, frame, image, paused, view, scale, s
   }
   if (epoch !== null) params.set("epoch", `${epoch}`);
   if (calls !== null) params.set("calls", `${calls}`);
+  if (tour) params.set("tour", tour.guess === null ? `${tour.scene}` : `${tour.scene}.${tour.guess}`);
   if (paused) params.set("paused", "1");
-  if (image) params.set("image", toBase64Url(await deflate(image)));
+  if (image) await setImage(params, image);
   else if (frame > 0) params.set("frame", `${frame}`);
   return params.toString();
 }
@@ -204,7 +210,8 @@ export async function fromUrlHash(hash, models, fallbacks = {}) {
   const view = VIEWS.find((candidate) => candidate === params.get("view")) ?? "dream";
   const scale = parseWhole(params.get("scale"), MAX_SCALE);
   const frame = parseWhole(params.get("frame"), 2 ** 32 - 1);
-  const image = await parseImage(params.get("image"), settings.num * model.height * model.width * model.channels);
+  const size = settings.num * model.height * model.width * model.channels;
+  const image = await parseImage(params.get("image"), params.get("bits") ?? "8", size);
   if (image === undefined) problems.push("the picture in the URL is damaged, using a generated one instead");
   const paused = params.get("paused") === "1";
   const scope = parseScope(params, model);
@@ -220,9 +227,20 @@ export async function fromUrlHash(hash, models, fallbacks = {}) {
       scope: scope ?? null,
       epoch: params.has("epoch") ? parseWhole(params.get("epoch"), MAX_EPOCH) : null,
       calls: params.has("calls") ? parseWhole(params.get("calls"), MAX_STEPS) || 1 : null,
+      tour: parseTour(params.get("tour")),
     },
     problems,
   };
+}
+
+/** Store a picture, exactly if that is short, or else with fewer bits. @param {URLSearchParams} params @param {Uint8Array} image */
+async function setImage(params, image) {
+  for (const bits of IMAGE_BITS) {
+    const text = toBase64Url(await deflate(bits === 8 ? image : reduceBits(image, bits)));
+    if (bits < 8) params.set("bits", `${bits}`);
+    params.set("image", text);
+    if (text.length <= MAX_IMAGE_TEXT) return;
+  }
 }
 
 /** The label amounts of label=mix. @param {URLSearchParams} params @returns {Record<string, number>} */
@@ -239,6 +257,12 @@ function parseNumber(text) {
 /** A whole number 0…max; 0 if the text is missing or invalid. @param {string | null} text @param {number} max */
 function parseWhole(text, max) {
   return text !== null && /^\d{1,10}$/.test(text) ? Math.min(Number(text), max) : 0;
+}
+
+/** A scene and the guess in it, such as 3 or 3.1; null if there is none. @param {string | null} text @returns {TourState | null} */
+function parseTour(text) {
+  const found = /^([1-8])(?:\.([1-3]))?$/.exec(text ?? "");
+  return found && { scene: Number(found[1]), guess: found[2] ? Number(found[2]) : null };
 }
 
 /**
@@ -268,11 +292,17 @@ function parseScope(params, model) {
     : undefined;
 }
 
-/** null if there is none, undefined if it is damaged. @param {string | null} text @param {number} size */
-async function parseImage(text, size) {
+/**
+ * null if there is none, undefined if it is damaged.
+ * @param {string | null} text
+ * @param {string} bits
+ * @param {number} size
+ */
+async function parseImage(text, bits, size) {
   if (text === null) return null;
+  if (!/^[1-8]$/.test(bits)) return undefined;
   try {
-    return await inflate(fromBase64Url(text), size);
+    return restoreBits(await inflate(fromBase64Url(text), size), Number(bits));
   } catch {
     return undefined;
   }

@@ -16,6 +16,7 @@ import { packFrame, packTrace, toImages } from "./pack.js";
 
 const MAX_THREADS = 4; // networks this small gain nothing from more
 const MAX_TRACES = 8; // traces and samples that can wait, as on the server
+const PROGRESS_MS = 100; // milliseconds between two reports of a download
 const IDLE_FPS = 60; // frame rate limit while frames need no network call (creativity 0)
 
 let url = ""; // URL of models.json; the folders models/ and runtime/ are next to it
@@ -34,6 +35,8 @@ let isTaken = true;
 /** Traces and samples to send: how to make each of them. @type {{id: number, make: () => Promise<ArrayBuffer>}[]} */
 const requests = [];
 let threadNote = ""; // shown once the first model is loaded
+/** @type {Record<string, number>} bytes of each file of the site; empty if an older version wrote it */
+let sizes = {};
 
 // messages from the page
 
@@ -126,7 +129,8 @@ async function open(modelsUrl) {
   try {
     const [site, list] = await Promise.all([fetchFile("site.json"), fetchFile("models.json")]);
     models = await list.json();
-    const { version } = await site.json();
+    const { version, sizes: known } = await site.json();
+    sizes = known ?? {};
     post({ type: "hello", engine: "browser", version, models, viewers: 1 });
   } catch (error) {
     throw new Error(`could not load the list of models from ${url} (${error}); closing`);
@@ -143,6 +147,7 @@ async function open(modelsUrl) {
 async function startRuntime(threads) {
   const ort = await import(new URL("ort.wasm.min.mjs", runtimeUrl()).href);
   ort.env.wasm.wasmPaths = runtimeUrl();
+  ort.env.wasm.wasmBinary = await download("runtime/ort-wasm-simd-threaded.wasm");
   ort.env.wasm.numThreads = threads;
   return ort;
 }
@@ -167,7 +172,7 @@ async function loadUncached(name) {
   try {
     const [ort, file, table] = await Promise.all([
       runtime,
-      fetchFile(`models/${name}.onnx`).then(async (response) => new Uint8Array(await response.arrayBuffer())),
+      download(`models/${name}.onnx`),
       info.labels.length ? fetchFile(`models/${name}.labels`).then((response) => response.arrayBuffer()) : null,
     ]);
     const session = await ort.InferenceSession.create(file, { executionProviders: ["wasm"] });
@@ -211,6 +216,45 @@ async function fetchFile(path) {
   if (!response.ok) throw new Error(`${path}: ${response.status} ${response.statusText}`);
   return response;
 }
+
+/** @type {Map<string, {loaded: number, total: number}>} downloads in progress, by path */
+const downloads = new Map();
+let lastProgress = -Infinity; // when the page was last told
+
+/** Fetch a file, and report the progress of all downloads to the page. @param {string} path  relative to models.json */
+async function download(path) {
+  const response = await fetchFile(path);
+  const isEncoded = response.headers.has("Content-Encoding"); // Content-Length would then be the compressed size
+  const progress = { loaded: 0, total: sizes[path] ?? (isEncoded ? 0 : Number(response.headers.get("Content-Length"))) };
+  downloads.set(path, progress);
+  const chunks = [];
+  const reader = /** @type {ReadableStream<Uint8Array<ArrayBuffer>>} */ (response.body).getReader();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      chunks.push(value);
+      progress.loaded += value.length;
+      postProgress();
+    }
+  } finally {
+    downloads.delete(path);
+  }
+  return new Uint8Array(await new Blob(chunks).arrayBuffer());
+}
+
+/** Tell the page the sums over all downloads, at most every PROGRESS_MS. */
+function postProgress() {
+  if (performance.now() - lastProgress < PROGRESS_MS) return;
+  lastProgress = performance.now();
+  const all = [...downloads.values()];
+  const loaded = all.reduce((sum, progress) => sum + progress.loaded, 0);
+  const total = all.every((progress) => progress.total > 0) ? all.reduce((sum, progress) => sum + progress.total, 0) : 0;
+  post({ type: "progress", message: `loading ${[...downloads.keys()].map(title).join(" and ")}`, loaded, total });
+}
+
+/** @param {string} path */
+const title = (path) => path.replace(/^runtime\/.*/, "the runtime").replace(/^models\/(.*)\.onnx$/, "the model $1");
 
 /** @param {any} ort @param {any} session @param {ModelInfo} info @returns {Network} */
 function makeNetwork(ort, session, { channels, height, width, labels }) {

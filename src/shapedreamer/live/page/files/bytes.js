@@ -1,5 +1,5 @@
 /**
- * Base64 for JSON, base64url for URLs, and compression.
+ * Base64 for JSON, base64url for URLs, compression, and bytes with fewer bits.
  */
 
 /** @param {Uint8Array} bytes */
@@ -53,4 +53,16 @@ export async function inflate(bytes, size) {
   }
   if (length !== size) throw new Error(`the data decompresses to ${length} bytes, not ${size}`);
   return out;
+}
+
+/** Round bytes to values of `bits` bits, 0…2^bits − 1. @param {Uint8Array} bytes @param {number} bits */
+export function reduceBits(bytes, bits) {
+  return bytes.map((byte) => Math.round((byte * (2 ** bits - 1)) / 255));
+}
+
+/** The bytes nearest to values of `bits` bits. Throws if a value is too large. @param {Uint8Array} values @param {number} bits */
+export function restoreBits(values, bits) {
+  const max = 2 ** bits - 1;
+  if (values.some((value) => value > max)) throw new Error(`a value is larger than ${max}`);
+  return values.map((value) => Math.round((value * 255) / max));
 }

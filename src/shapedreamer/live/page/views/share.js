@@ -9,6 +9,7 @@
 import { asCommand, asPython, PICTURE } from "./copy.js";
 import { choose, get, onChoice } from "./dom.js";
 import { download, toStartPng } from "../files/save.js";
+import { MAX_IMAGE_TEXT } from "../engine/state.js";
 
 /**
  * @typedef {object} Shared
@@ -76,8 +77,22 @@ export class Share {
     }
     const code = await link(snapshot);
     const note = code.includes("&image=")
-      ? "The link contains this picture."
+      ? pictureNote(code)
       : `Frame ${snapshot.frame} of this seed. Opening the link generates it again.`;
     return { code, note, picture: false };
   }
+}
+
+/** What a link keeps of the picture that it contains. @param {string} link */
+function pictureNote(link) {
+  const params = new URLSearchParams(new URL(link).hash.slice(1));
+  const bits = Number(params.get("bits") ?? 8);
+  const shades = `with ${2 ** bits} shades per colour, to stay short. Save as PNG to keep it exactly.`;
+  const isLong = (params.get("image") ?? "").length > MAX_IMAGE_TEXT;
+  return [
+    bits === 8 ? "The link contains this picture." : `The link contains this picture ${shades}`,
+    isLong ? "It is still long, and some programs cut long links: show fewer pictures at once." : "",
+  ]
+    .join(" ")
+    .trim();
 }

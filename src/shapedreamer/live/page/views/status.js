@@ -4,7 +4,7 @@
  * @import { EngineState, Hello } from "../engine/protocol.js"
  */
 
-import { get } from "./dom.js";
+import { get, make } from "./dom.js";
 
 const NOTICE_MS = 8000; // how long a notice stays visible
 
@@ -17,19 +17,34 @@ export class Status {
     this.seconds = 0;
     /** @type {number | null} the frame that the session is stepping to */
     this.targetFrame = null;
+    this.wait = ""; // what the page waits for
     this.notice = "";
     this.isError = false;
     this.reason = ""; // why the engine closed the connection
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
+    get("problems-close", HTMLButtonElement).addEventListener("click", () => this.closeProblems());
   }
 
   /** @param {Hello} hello */
   setHello(hello) {
     this.hello = hello;
-    const viewers =
-      hello.engine === "server" ? ` · ${hello.viewers} ${hello.viewers === 1 ? "viewer" : "viewers"}` : "";
-    get("engine-text", HTMLParagraphElement).textContent = `${hello.version}${viewers}`;
+    this.setViewers(hello.viewers);
+    this.show();
+  }
+
+  /** @param {number} viewers */
+  setViewers(viewers) {
+    if (!this.hello) return;
+    const { engine, version } = this.hello;
+    const text = engine === "server" ? ` · ${viewers} ${viewers === 1 ? "viewer" : "viewers"}` : "";
+    get("engine-text", HTMLParagraphElement).textContent = `${version}${text}`;
+  }
+
+  /** @param {string} wait  what the page waits for; "" for nothing */
+  setWait(wait) {
+    if (wait === this.wait) return;
+    this.wait = wait;
     this.show();
   }
 
@@ -56,6 +71,21 @@ export class Status {
       this.show();
     }, NOTICE_MS);
     this.show();
+    if (isError) this.listProblems(notice.split("; "));
+  }
+
+  /** Errors that do not fit into the status line stay in a list until the user closes it. @param {string[]} problems */
+  listProblems(problems) {
+    const { scrollHeight, clientHeight } = get("status-text", HTMLSpanElement);
+    if (problems.length === 1 && scrollHeight <= clientHeight + 1) return;
+    get("problems-title", HTMLHeadingElement).textContent =
+      problems.length === 1 ? "What went wrong" : `${problems.length} problems`;
+    get("problems-list", HTMLUListElement).replaceChildren(...problems.map((problem) => make("li", {}, problem)));
+    get("problems", HTMLElement).hidden = false;
+  }
+
+  closeProblems() {
+    get("problems", HTMLElement).hidden = true;
   }
 
   show() {
@@ -73,6 +103,7 @@ export class Status {
     if (state === "closed") return [reason || "the engine has stopped", "bad"];
     if (notice) return [notice, isError ? "bad" : "good"];
     if (this.targetFrame !== null) return [`generating up to frame ${this.targetFrame}`, "good"];
+    if (this.wait) return [this.wait, "calm"];
     if (state === "connecting" || !hello) return ["connecting…", "calm"];
     return [hello.engine === "server" ? "dreaming on the server" : "dreaming in this browser", "good"];
   }

@@ -7,6 +7,7 @@
 
 import { drawNumbers, fitScale, setScale } from "./canvas.js";
 import { make, slide } from "./dom.js";
+import { makeTerm } from "./explain.js";
 import { WITH_ETA } from "../engine/samplers.js";
 import { MAX_STEPS, SAMPLERS } from "../engine/state.js";
 import { number, showEquations, typeset } from "./typeset.js";
@@ -18,12 +19,14 @@ const CAPTION_HEIGHT = 52; // of a figure, in CSS pixels
 const FIGURE_GAP = 14;
 const MIN_ROOM = 150; // height for the figures, in CSS pixels, where the page itself scrolls or has no room left
 
+/** Terms in explain.js of the pictures, by symbol. @type {Record<string, string>} */
+const FIGURE_TERMS = { x_t: "x_t", "x̂_0": "x0", "ε̂": "eps", "x_s − x_t": "change" };
 const FACTS = [
-  ["t → s", "timesteps before and after the step"],
-  ["√{ᾱ_t}", "signal level: the factor of the clean image in x_t"],
-  ["√{1−ᾱ_t}", "noise level: the factor of the noise in x_t"],
-  ["SNR", "signal-to-noise ratio, ᾱ_t / (1−ᾱ_t)"],
-];
+  ["t → s", "timesteps"],
+  ["√{ᾱ_t}", "signal"],
+  ["√{1−ᾱ_t}", "noise"],
+  ["SNR", "snr"],
+]; // symbols, and their terms
 
 export class TraceView {
   /**
@@ -61,7 +64,7 @@ export class TraceView {
     /** @type {Map<string, Figure>} by symbol */
     this.figures = new Map();
     this.gallery = make("div", { className: "figures" });
-    this.facts = FACTS.map(([symbol, title]) => ({ symbol, title, value: make("dd") }));
+    this.facts = FACTS.map(([symbol, term]) => ({ symbol, term, value: make("dd") }));
     this.formulas = make("div", { className: "equations" });
     /** @type {import("./typeset.js").Equation[]} */
     this.equations = [];
@@ -80,7 +83,9 @@ export class TraceView {
       make(
         "dl",
         { className: "facts" },
-        ...this.facts.map(({ symbol, title, value }) => make("div", { title }, make("dt", {}, typeset(symbol)), value)),
+        ...this.facts.map(({ symbol, term, value }) =>
+          make("div", {}, make("dt", {}, makeTerm([typeset(symbol)], term)), value),
+        ),
       ),
       this.formulas,
     );
@@ -303,7 +308,8 @@ class Figure {
 
   /** @param {string} symbol @param {string} caption */
   name(symbol, caption) {
-    const formula = symbol ? [make("b", {}, typeset(symbol))] : [];
+    const term = FIGURE_TERMS[symbol];
+    const formula = symbol ? [make("b", {}, term ? makeTerm([typeset(symbol)], term) : typeset(symbol))] : [];
     this.caption.replaceChildren(...formula, ` ${caption} `, this.note);
     this.canvas.setAttribute("aria-label", caption);
   }
