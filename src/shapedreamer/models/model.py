@@ -35,6 +35,7 @@ from ..diffusion.denoiser import Denoise, Denoiser, Network, clipped, with_label
 from ..diffusion.process import diffuse
 from ..diffusion.samplers import SAMPLERS, Sampler, Step, Steps
 from ..diffusion.schedule import SCHEDULES, Schedule, cubic_times, log_snr_times, step_times
+from ..networks.threads import in_shares
 from . import zoo
 from .checkpoint import Checkpoint, RunConfig, load_checkpoint, save_checkpoint
 from .guidance import check_cfg_pp, check_guide, combine
@@ -294,7 +295,7 @@ class Model:
 
         def network(x_t: Tensor, *label: Tensor) -> Tensor:
             with torch_defaults(), torch.inference_mode(), autocast(self.device, self.precision):
-                return self.network(x_t.contiguous(memory_format=torch.channels_last), *label)
+                return in_shares(self.network, x_t.contiguous(memory_format=torch.channels_last), *label)
 
         return with_label(network, label)
 

@@ -6,6 +6,7 @@
     dit            a small diffusion transformer: patches of the image that attend to each other
     critic         the encoder of a network as a critic, for training few-step models
     kernels        faster implementations of attention, group normalisation and upsampling
+    threads        a network on several CPU threads, each with its own share of the images
 
 The networks do not depend on the diffusion process. It decides what x_t is and what the prediction means: ε, x₀ or v.
 """

@@ -77,6 +77,7 @@ from ..models.model import Model, find_checkpoint
 from ..models.recipes import Recipe, Sampling, with_data_path
 from ..models.weights import network_with_weights
 from ..networks.critic import Critic
+from ..networks.threads import InShares
 from .log import RunLog, check_minutes
 from .loop import WEIGHTS, learning_rate, seeded, training_batch, training_density
 from .run import Run, Stateful, with_resume, with_threads
@@ -142,7 +143,7 @@ def distill(
     share = group.share(recipe.images_per_step)
     run = _Distillation(recipe, out, images.spec, teacher, group, torch_device, sample_every)
     run.arguments = {"model": model, "data": data}
-    student, critic, schedule = run.bare, run.critic, run.schedule
+    student, critic, schedule = InShares(run.bare), InShares(run.critic), run.schedule
     density = timestep_density(schedule, terminal_share)
     times = density.nonzero()[:, 0]
 
@@ -163,7 +164,7 @@ def distill(
                 critic_loss = F.softplus(critic(fake.detach(), x_u, label) - critic(x0, x_u, label)).mean()
             critic_loss.backward()
             if step % R1_EVERY == 0:
-                (R1_EVERY * R1_GAMMA / 2 * r1_penalty(critic, x0, x_u, label, group)).backward()
+                (R1_EVERY * R1_GAMMA / 2 * r1_penalty(run.critic, x0, x_u, label, group)).backward()
             group.average_gradients(critic)
             run.critic_optimizer.step()
             run.critic_optimizer.zero_grad()

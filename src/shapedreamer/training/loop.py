@@ -37,6 +37,7 @@ from ..diffusion.loss import denoising_loss, loss_weight, sample_timesteps, stra
 from ..models.model import Model
 from ..models.recipes import Recipe
 from ..models.weights import check_network
+from ..networks.threads import InShares
 from .fabric import make_fabric
 from .log import RunLog, check_minutes
 from .optim import make_optimizers
@@ -227,7 +228,7 @@ class _Training(Run):
             bare = recipe.make_network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         bare.to(device)
         optimizers = make_optimizers(bare, recipe.optimizer, recipe.lr, recipe.weight_decay)
-        self.network, *self.optimizers = self.fabric.setup(bare, *optimizers)
+        self.network, *self.optimizers = self.fabric.setup(InShares(bare), *optimizers)
         self.density = training_density(recipe)
         self.held_out = held_out_batch(recipe, held_out, self.density).to(device)
         super().__init__(recipe, out, spec, self.held_out.label, bare, self.optimizers, group)
