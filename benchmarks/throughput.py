@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import importlib
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -28,7 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from shapedreamer.common.device import autocast, has_fast_bf16, pick_device
+from shapedreamer.common import device
+from shapedreamer.common.device import autocast, pick_device
 from shapedreamer.networks.unet import UNet
 
 BATCH, SIZE, CHANNELS = 64, 32, (64, 128, 256)
@@ -209,20 +209,7 @@ def measure(rounds: int) -> dict[str, Any]:
 
 def machine() -> str:
     """A description of this machine: processor or GPU, threads, bfloat16 instructions, version of torch."""
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
-    if DEVICE.type == "cuda":
-        name = torch.cuda.get_device_name()
-    units = (
-        "AMX"
-        if torch.cpu._is_amx_tile_supported()
-        else "AVX-512 BF16"
-        if has_fast_bf16(torch.device("cpu"))
-        else "none"
-    )
-    return f"{name}, {torch.get_num_threads()} threads, CPU bfloat16: {units}, torch {torch.__version__}"
+    return device.machine() if DEVICE.type == "cpu" else f"{torch.cuda.get_device_name()}, {device.machine()}"
 
 
 def table(result: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Models load, sample, and resolve their options; samples depend only on the options and the seed."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from shapedreamer.common.names import Precision, SamplerName, Spacing
 from shapedreamer.diffusion.schedule import cubic_times, log_snr_times, step_times
 from shapedreamer.models import zoo
 from shapedreamer.models.checkpoint import load_checkpoint
-from shapedreamer.models.model import Model, from_checkpoint
+from shapedreamer.models.model import MAX_FLOAT32_IMAGES, Model, from_checkpoint
 from shapedreamer.models.options import SampleOptions
 from shapedreamer.models.recipes import Sampling
 from shapedreamer.training.loop import train
@@ -61,6 +62,23 @@ def test_the_batch_size_does_not_change_the_samples(model: Model, options: dict[
         samples = model.sample(10, steps=10, seed=3, batch_size=batch_size, **options)
         assert (expected - samples).abs().max() < 0.03
         assert (expected - samples).abs().mean() < 1e-3
+
+
+def test_few_images_are_computed_in_float32(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the number of all images of the request, so that the batch size does not matter."""
+    monkeypatch.setattr("shapedreamer.common.device.has_fast_bf16", lambda device: True)
+    used: list[torch.dtype] = []
+    first = next(part for part in model.network.modules() if isinstance(part, nn.Conv2d))
+    precise = copy.copy(model)
+    precise.precision = "float32"
+    with first.register_forward_hook(lambda module, inputs, output: used.append(output.dtype)):
+        assert torch.equal(model.sample(MAX_FLOAT32_IMAGES, steps=2), precise.sample(MAX_FLOAT32_IMAGES, steps=2))
+        *_, last = model.stream(1, steps=2)
+        assert torch.equal(last.x, precise.sample(1, steps=2))
+        assert set(used) == {torch.float32}
+        used.clear()
+        model.sample(MAX_FLOAT32_IMAGES + 1, steps=2, batch_size=1)
+        assert set(used) == {torch.bfloat16}
 
 
 def test_options_by_keyword_replace_those_of_sample_options(conditional: Model) -> None:

@@ -135,6 +135,25 @@ def test_group_norm_in_other_dtypes_is_that_of_pytorch(dtype: torch.dtype) -> No
     assert torch.equal(group_norm_silu(norm, x), F.silu(norm(x)))
 
 
+@pytest.mark.parametrize("enabled", [False, True])
+def test_the_cached_upsample_kernel_follows_the_weight(enabled: bool) -> None:
+    conv, x = nn.Conv2d(6, 5, 3, padding=1), random(2, 6, 4, 4).float()
+    with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        for _ in range(3):
+            expected = upsample_conv(conv, x).detach()
+            for _ in range(2):
+                with torch.inference_mode():
+                    assert torch.equal(upsample_conv(conv, x), expected)
+            with torch.no_grad():
+                conv.weight.mul_(2)
+        conv.load_state_dict(nn.Conv2d(6, 5, 3).state_dict())
+        with torch.no_grad():
+            assert torch.equal(
+                upsample_conv(conv, x),
+                F.conv_transpose2d(x, kernels._upsample_kernel(conv.weight), conv.bias, stride=2, padding=1),
+            )
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 4), (3, 5)])
 def test_upsample_conv_equals_interpolation_then_convolution(height: int, width: int) -> None:
     """Output and gradients, including the edges, where the padding is."""

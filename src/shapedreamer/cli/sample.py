@@ -36,7 +36,8 @@ def run(
         files: How to fill a folder.
         which: Averaged weights (ema), or those of the last training step (raw).
         device: Where to compute.
-        precision: auto is bfloat16 where the device is fast at it; float32 gives exactly the live page's images.
+        precision: auto is bfloat16 where it is faster: on devices with instructions for it, for more than four images
+            on a CPU. float32 gives exactly the live page's images.
     """
     from ..common.errors import UserError
     from ..common.processes import several

@@ -1,7 +1,9 @@
 """Choose the device and the precision to compute in."""
 
 import contextlib
+import platform
 from collections.abc import Iterator
+from pathlib import Path
 from typing import get_args
 
 import torch
@@ -33,6 +35,17 @@ def has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cpu":
         return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return False
+
+
+def machine() -> str:
+    """The processor, the number of threads, the bfloat16 instructions and the version of torch."""
+    name, cpuinfo = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
+    fast = "AVX-512 BF16" if has_fast_bf16(torch.device("cpu")) else "none"
+    units = "AMX" if torch.cpu._is_amx_tile_supported() else fast
+    return f"{name}, {torch.get_num_threads()} threads, CPU bfloat16: {units}, torch {torch.__version__}"
 
 
 def autocast(device: torch.device, precision: Precision = "auto") -> torch.autocast:

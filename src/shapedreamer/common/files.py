@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,13 @@ from typing import IO
 from .errors import UserError
 
 _TEMPORARY = re.compile(r"\..+\.[0-9]+\.tmp")  # as write_atomic names them
+
+
+def cache_folder() -> Path:
+    """The package's folder in the system's cache."""
+    by_platform = {"darwin": "~/Library/Caches", "win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local")}
+    caches = os.environ.get("XDG_CACHE_HOME") or by_platform.get(sys.platform, "~/.cache")
+    return Path(caches).expanduser() / "shapedreamer"
 
 
 def write_atomic(path: Path, content: bytes) -> None:

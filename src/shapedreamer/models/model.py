@@ -1,5 +1,6 @@
 """A trained model: load it, sample from it, or watch it step by step."""
 
+import copy
 import difflib
 import html
 import math
@@ -43,6 +44,8 @@ from .options import Labels, SampleOptions
 from .recipes import ContextUnetConfig, DiTConfig, FolderData, Recipe, Sampling, UNetConfig, check_sampler
 from .weights import network_with_weights
 
+# On a CPU bfloat16 pays for more images only: it converts all weights in each call
+MAX_FLOAT32_IMAGES = 4
 MAX_BYTES = 4 * 2**30  # of the images of one call; more do not fit the memory of most machines
 LABELS = 0x1ABE1  # folded into a seed to draw labels, so that they are independent of its noise
 
@@ -53,8 +56,9 @@ class Model:
     spec:      what its images are
     labels:    (N, L) labels of some real images, from which "any" draws; None for an unconditional model
     sampling:  the sampler, steps, eta and spacing to use where SampleOptions leaves them None
-    precision: "auto" computes in bfloat16 where the device is fast at it; "float32" is what the live page uses. Samples
-               agree up to rounding, which can occasionally change the image
+    precision: "auto" computes in bfloat16 where the device is fast at it, but on a CPU only for more than
+               MAX_FLOAT32_IMAGES images of one request; "float32" is what the live page uses. Samples agree up to
+               rounding, which can occasionally change the image
     config:    the configuration of the run that trained it; None for a model made by hand
     process:   "gaussian", or "masked" for a network that outputs logits of hidden pixels; see diffusion/masked.py
 
@@ -80,7 +84,7 @@ class Model:
         self.network, self.sampling, self.precision = network.eval(), sampling, precision
         self.schedule, self.prediction, self.spec, self.labels = schedule, prediction, spec, labels
         self.device = next(network.parameters()).device
-        self._guides: dict[Path, Model] = {}
+        self._guides: dict[tuple[Path, Precision], Model] = {}
 
     def __repr__(self) -> str:
         return f"Model({'; '.join(f'{name}: {value}' for name, value in self.facts().items())})"
@@ -152,7 +156,7 @@ class Model:
         for first in range(0, num, batch_size):
             count = min(batch_size, num - first)
             label = options.label[first : first + count] if isinstance(options.label, Tensor) else options.label
-            for step in self.stream(count, options, first=first, label=label):
+            for step in self._stream(count, replace(options, label=label), first, num):
                 x = step.x
             batches.append(x.cpu())
         return torch.cat(batches)
@@ -164,9 +168,19 @@ class Model:
 
         changes: fields of SampleOptions that differ from `options`
         """
-        options = replace(options, **changes)
         num, first = self.check_num(num), _check_first(first)
-        denoise = self.denoiser_for(num, options, first)
+        return self._stream(num, replace(options, **changes), first, num)
+
+    def _in_precision_for(self, num: int) -> "Model":
+        """The model, in float32 if that is faster for so many images."""
+        if self.precision == "float32" or self.device.type != "cpu" or num > MAX_FLOAT32_IMAGES:
+            return self
+        model = copy.copy(self)
+        model.precision = "float32"
+        return model
+
+    def _stream(self, num: int, options: SampleOptions, first: int, total: int) -> Iterator[Step]:
+        denoise = self.denoiser_for(num, options, first, total=total)
         x_T = self.noise(num, options.seed, first)
         sampler = self.bind_sampler(options, Noise(options.seed, first))  # such as diffusion.samplers.ddim
         return sampler(denoise, x_T=x_T)
@@ -246,21 +260,29 @@ class Model:
         return masked.binary(image) if self.is_masked else image
 
     def denoiser_for(
-        self, num: int, options: SampleOptions, first: int = 0, times: Sequence[int] | None = None
+        self,
+        num: int,
+        options: SampleOptions,
+        first: int = 0,
+        times: Sequence[int] | None = None,
+        *,
+        total: int | None = None,
     ) -> Denoise:
         """The denoiser of images first…first + num − 1 of this seed, conditioned on their labels and guided.
 
         times: as in bind_sampler; cfg_pp needs them
+        total: number of images of the whole request, which decides the precision; by default num
         """
+        model = self._in_precision_for(total or num)
         vectors = self.label_vectors(options.label, num, options.seed, first)
-        weak = None if options.guide_with is None else self.guide(options.guide_with)
+        weak = None if options.guide_with is None else model.guide(options.guide_with)
         if vectors is None and weak is None and options.guidance != 1:
             raise UserError(f"guidance {options.guidance:g} needs a label; leave `guidance` out or add `label`")
         steps = None
         if options.cfg_pp:
             check_cfg_pp(options, self.resolve_sampling(options), vectors)
             steps = self._steps(options, times)
-        return self.denoiser(vectors, options.guidance, options.guidance_interval, weak, steps)
+        return model.denoiser(vectors, options.guidance, options.guidance_interval, weak, steps)
 
     def denoiser(
         self,
@@ -309,10 +331,10 @@ class Model:
     def guide(self, guide: "Model | str | Path") -> "Model":
         """The weak model of autoguidance, loaded once. UserError unless it suits this model; see SampleOptions."""
         if not isinstance(guide, Model):
-            path = Path(guide)
-            if path not in self._guides:
-                self._guides[path] = load(path, device="cpu", precision=self.precision).to(self.device)
-            guide = self._guides[path]
+            key = Path(guide), self.precision
+            if key not in self._guides:
+                self._guides[key] = load(key[0], device="cpu", precision=self.precision).to(self.device)
+            guide = self._guides[key]
         check_guide(self, guide)
         return guide
 

@@ -7,6 +7,7 @@
     critic         the encoder of a network as a critic, for training few-step models
     kernels        faster implementations of attention, group normalisation and upsampling
     threads        a network on several CPU threads, each with its own share of the images
+    tuning         a self-test that finds the fastest settings of the kernels on this machine
 
 The networks do not depend on the diffusion process. It decides what x_t is and what the prediction means: ε, x₀ or v.
 """

@@ -5,20 +5,53 @@ you want to know where the time goes (see benchmarks/). Every implementation is 
 are from 2 CPU cores with bfloat16 instructions.
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.weak import WeakIdKeyDictionary
 
-# On a CPU plain matrix products are up to 7 times as fast as the fused kernel in bfloat16, and about equal in float32,
-# up to 1024 tokens (benchmarks/attention.py). The limit is lower because training keeps their (tokens x tokens)
-# matrices in memory: for 64 images, 8 MB per head at 256 tokens and 128 MB per head at 1024 tokens.
-MAX_PLAIN_ATTENTION_TOKENS = 256
+from ..common.device import machine
+from ..common.files import cache_folder
 
-# Some operations process a batch in chunks of about this many elements, which stay in the cache between operations.
-CHUNK_SIZE = 2**20
+# The values that each setting below can have; tuning.py measures which are the fastest on a machine.
+SETTINGS = {
+    # Some operations process a batch in chunks of about this many elements, which stay in the cache between operations
+    "CHUNK_SIZE": (2**18, 2**19, 2**20, 2**21),
+    # On a CPU plain matrix products are up to 7 times as fast as the fused kernel in bfloat16, and about equal in
+    # float32, up to 1024 tokens (benchmarks/attention.py). The limit is lower because training keeps their (tokens x
+    # tokens) matrices in memory: for 64 images, 8 MB per head at 256 tokens and 128 MB per head at 1024 tokens.
+    "MAX_PLAIN_ATTENTION_TOKENS": (1, 64, 256),
+}
+DEFAULTS = {"CHUNK_SIZE": 2**20, "MAX_PLAIN_ATTENTION_TOKENS": 256}
+
+
+def settings_file() -> Path:
+    """Where the settings are kept, for all machines that share this home folder."""
+    return cache_folder() / "machines.json"
+
+
+def stored_settings() -> dict[str, Any]:
+    """The settings by machine; empty if there is no file, or it is damaged."""
+    try:
+        content = json.loads(settings_file().read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def machine_settings() -> dict[str, int]:
+    """The settings of this machine: what the self-test has found, else the defaults."""
+    found = stored_settings().get(machine())
+    found = found if isinstance(found, dict) else {}
+    return {name: found[name] if found.get(name) in values else DEFAULTS[name] for name, values in SETTINGS.items()}
+
+
+CHUNK_SIZE, MAX_PLAIN_ATTENTION_TOKENS = machine_settings().values()
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -145,8 +178,23 @@ def _group_mean(x: Tensor, groups: int) -> Tensor:
 def upsample_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """conv(x upsampled 2x by nearest neighbour), for a 3 x 3 convolution with padding 1."""
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
-        return F.conv_transpose2d(x, _upsample_kernel(conv.weight), conv.bias, stride=2, padding=1)
+        kernel = _upsample_kernel if torch.is_grad_enabled() else _cached_upsample_kernel
+        return F.conv_transpose2d(x, kernel(conv.weight), conv.bias, stride=2, padding=1)
     return conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+_upsample_kernels = WeakIdKeyDictionary()  # weight -> (its state, its kernel)
+
+
+def _cached_upsample_kernel(weight: Tensor) -> Tensor:
+    """_upsample_kernel(weight), kept until the weight changes: for one image it takes a quarter of a network call."""
+    if weight.is_inference():  # which does not count its changes
+        return _upsample_kernel(weight)
+    state = weight._version, weight.data_ptr(), weight.dtype, torch.is_autocast_enabled("cpu")
+    if _upsample_kernels.get(weight, (None,))[0] != state:
+        _upsample_kernels[weight] = state, _upsample_kernel(weight)
+    kernel: Tensor = _upsample_kernels[weight][1]
+    return kernel
 
 
 # In one dimension: pixel p, repeated as pixels 2p and 2p + 1, contributes to the outputs 2p - 1, 2p, 2p + 1 and 2p + 2.

@@ -25,6 +25,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from ...common import files
 from ...common.errors import UserError
 from ..limits import MAX_DOWNLOAD_BYTES, megabytes
 
@@ -51,9 +52,7 @@ def cache_folder(name: str) -> Path:
     """Return the folder in which to store the data set `name`: in $SHAPEDREAMER_DATA, or else in the system's cache."""
     if root := os.environ.get("SHAPEDREAMER_DATA"):
         return Path(root).expanduser() / name
-    by_platform = {"darwin": "~/Library/Caches", "win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local")}
-    caches = os.environ.get("XDG_CACHE_HOME") or by_platform.get(sys.platform, "~/.cache")
-    return Path(caches).expanduser() / "shapedreamer" / name
+    return files.cache_folder() / name
 
 
 def fetch(files: Sequence[RemoteFile], folder: Path) -> list[Path]:
