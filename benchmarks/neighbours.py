@@ -79,9 +79,11 @@ def main(seconds: float = 15.0, images: int = 64, rounds: int = 2, max_neighbour
                 with neighbours(count):
                     speed = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
                 speeds[shared, count] = max(speeds.get((shared, count), 0), speed)
-    columns = ("neighbours", "operations shared: images/s", "of the fair share", "batches shared: images/s", "of the fair share")
-    print(f"| {' | '.join(columns)} |
-|{'---|' * len(columns)}")
+    columns = ["neighbours"]
+    for shared in ("operations", "batches"):
+        columns += [f"threads share {shared}: images/s", "of the fair share"]
+    print(f"| {' | '.join(columns)} |")
+    print("|" + "---|" * len(columns))
     for count in range(max_neighbours + 1):
         cells = []
         for shared in ("operations", "batches"):

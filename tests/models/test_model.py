@@ -254,7 +254,7 @@ def test_the_network_runs_in_bfloat16_only_with_auto_precision_on_a_fast_device(
             return product
 
     dtypes: set[torch.dtype] = set()
-    Model(Product(), model.schedule, "x0", model.spec, precision=precision).sample(1, steps=2)
+    Model(Product(), model.schedule, "x0", model.spec, precision=precision).sample(MAX_FLOAT32_IMAGES + 1, steps=2)
     fast = precision == "auto" and has_fast_bf16(model.device)
     assert dtypes == {torch.bfloat16 if fast else torch.float32}
 
