@@ -2,11 +2,12 @@
 
 A trial of half a minute measures the training speed. Then one run trains on as many images as fit into M minutes, in
 EPOCHS epochs; its time includes loading data, checkpoints and logs. Afterwards `shapedreamer.evaluate` scores the
-averaged weights of each epoch, with the recipe's default sampling; that time does not count. benchmarks/EXPERIMENTS.md
-has the results of our experiments.
+averaged weights of each epoch, with the recipe's default sampling; that time does not count. The last line printed is a
+row for the table of records in benchmarks/EXPERIMENTS.md, which states the rules.
 """
 
 import ast
+import datetime
 import tempfile
 import time
 from dataclasses import replace
@@ -18,7 +19,7 @@ from tyro.conf import Positional
 
 from shapedreamer.common.names import DeviceName, NetworkName, RecipeName
 from shapedreamer.common.progress import Progress
-from shapedreamer.evaluation.evaluator import evaluate
+from shapedreamer.evaluation.evaluator import Evaluation, evaluate
 from shapedreamer.imaging.comparison import stored_epochs
 from shapedreamer.models.checkpoint import read_metrics
 from shapedreamer.models.recipes import Recipe, get_recipe, with_overrides
@@ -60,8 +61,9 @@ def main(
     losses = {record["epoch"]: record["held_out"] for record in read_metrics(out) if "held_out" in record}
     for epoch, checkpoint in stored_epochs(out).items():
         if epoch:
-            minute, scores = elapsed * epoch / EPOCHS, score(checkpoint, num, data)
-            print(f"{minute:5.1f} min  held-out loss {losses[epoch]:.4f}  {scores}")
+            quality = judge(checkpoint, num, data)
+            print(f"{elapsed * epoch / EPOCHS:5.1f} min  held-out loss {losses[epoch]:.4f}  {describe(quality)}")
+    print(record(quality, " ".join((settings.network.kind, *changes)), EPOCHS * samples, elapsed))
 
 
 def with_changes(recipe: Recipe, changes: tuple[str, ...]) -> Recipe:
@@ -82,13 +84,17 @@ def images_per_second(recipe: Recipe, device: DeviceName = "auto") -> float:
     return steps * recipe.batch_size / (60 * TRIAL_MINUTES)
 
 
-def score(checkpoint: Path, num: int, data: str | None) -> str:
-    """The main measures of a checkpoint in one line, with [95% intervals] and (those of real images).
+def judge(checkpoint: Path, num: int, data: str | None) -> Evaluation:
+    """All measures of a checkpoint, with the recipe's default sampling."""
+    with Progress() as report:
+        return evaluate(checkpoint, num, data=data, report=report)
+
+
+def describe(quality: Evaluation) -> str:
+    """The main measures in one line, with [95% intervals] and (those of real images).
 
     A line for each kind of shape follows, if the data set draws shapes.
     """
-    with Progress() as report:
-        quality = evaluate(checkpoint, num, data=data, report=report)
     line = f"FID {quality.fid.samples:.3f}, {quality.fid.samples / quality.fid.real:.1f} × real"
     if quality.label_accuracy:
         line += f"  label accuracy {quality.label_accuracy.samples:.3f} ({quality.label_accuracy.real:.3f})"
@@ -105,6 +111,17 @@ def score(checkpoint: Path, num: int, data: str | None) -> str:
                 f"  of the shapes {_share((samples.kinds or {}).get(name))} ({_share((real.kinds or {}).get(name))})"
             )
     return line
+
+
+def record(quality: Evaluation, settings: str, images: int, minutes: float) -> str:
+    """A row of the table of records in EXPERIMENTS.md, which has the columns in this order."""
+    shapes = quality.shapes and quality.shapes.samples
+    shares = [_share(getattr(shapes, name, None)) for name in ("exact", "asked", "intact", "valid", "crisp")]
+    accuracy = _share(quality.label_accuracy.samples if quality.label_accuracy else None)
+    distance = f"{quality.fid.samples / quality.fid.real:.1f}"
+    today = datetime.date.today().isoformat()
+    cells = [quality.data, today, settings, machine(), f"{minutes:.1f}", f"{images:,}", f"{quality.num:,}"]
+    return " | ".join(["", *cells, *shares, accuracy, distance, ""]).strip()
 
 
 def _share(value: float | None) -> str:

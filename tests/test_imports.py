@@ -15,7 +15,8 @@ MODULES = sorted(
     for path in SOURCE.rglob("*.py")
     if path.name != "__main__.py"
 )
-COPIED = {"shapedreamer.export.flow_pipeline"}  # part of an export; it needs diffusers, and no module imports it
+# parts of an export, which need diffusers; no module imports them
+COPIED = {"shapedreamer.export.flow_pipeline", "shapedreamer.export.pixel_head_unet"}
 CORE_MODULES = [module for module in MODULES if module not in COPIED]
 EXTRAS = (
     "tensorboard",

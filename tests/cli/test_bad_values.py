@@ -44,6 +44,7 @@ DOORS: list[tuple[list[str], str, list[str]]] = [
     (TRAIN, "--samples", ["-1", "0", str(2**63), LONG_NUMBER]),
     (TRAIN, "--batch-size", ["-1", "0", str(2**63)]),
     (TRAIN, "--lr", REAL),
+    (TRAIN, "--lr-decay", REAL),
     (TRAIN, "--label-dropout", REAL),
     (TRAIN, "--seed", SEED),
     (TRAIN, "--max-minutes", ["nan", "-1", "x"]),

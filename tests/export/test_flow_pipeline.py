@@ -19,7 +19,8 @@ from shapedreamer.cli import with_options
 from shapedreamer.common.errors import UserError
 from shapedreamer.data.spec import DataSpec
 from shapedreamer.diffusion.schedule import SCHEDULES, flow
-from shapedreamer.export.pipeline import FLOW_PIPELINE, OURS, load_pipeline, save_pipeline
+from shapedreamer.export.flow_parts import FLOW_PIPELINE
+from shapedreamer.export.pipeline import OURS, load_pipeline, save_pipeline
 from shapedreamer.models.model import Model, config_of
 from shapedreamer.models.options import SampleOptions
 from shapedreamer.models.recipes import Sampling
@@ -29,17 +30,11 @@ from tests.random_weights import randomise
 
 diffusers = pytest.importorskip("diffusers", reason="needs the extra 'diffusers'")
 
+pytestmark = pytest.mark.usefixtures("modules_cache")
+
 LABELS = ("left", "right", "up")
 SMALL: dict[str, Any] = {"channels": (8, 16), "groups": 4, "head_dim": 8, "attention": (1,)}
 DDIM = Sampling("ddim", 6)
-
-
-@pytest.fixture(autouse=True)
-def _modules_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Diffusers copies a folder's code to a cache before it runs it. Other tests must not share this cache."""
-    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))  # in other processes
-    monkeypatch.setattr(sys, "path", [*sys.path])  # Diffusers appends the cache
 
 
 def make_model(
@@ -72,6 +67,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "patch": 4,
         "context": 3,
     },
+    "head, patch 4, labels, not square": {"size": (16, 24), "patch": 4, "context": 3, "head": 4},
 }
 
 
@@ -86,8 +82,8 @@ def exported(model: Model, folder: Path, **options: Any) -> Any:
 
 
 def latents(model: Model, num: int) -> Tensor:
-    patch: Any = model.network.patch
-    return pixel_unshuffle(model.noise(num), patch)
+    network: Any = model.network
+    return pixel_unshuffle(model.noise(num), network.patch if network.head is None else 1)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -18,7 +18,8 @@ from shapedreamer.common.errors import UserError
 from shapedreamer.common.noise import Noise
 from shapedreamer.data.spec import DataSpec
 from shapedreamer.diffusion.schedule import SCHEDULES
-from shapedreamer.export.pipeline import OURS, load_pipeline, pixel_shuffle_vae, save_pipeline
+from shapedreamer.export.pipeline import OURS, load_pipeline, save_pipeline
+from shapedreamer.export.shuffle_vae import pixel_shuffle_vae
 from shapedreamer.models.model import Model
 from shapedreamer.models.options import SampleOptions
 from shapedreamer.models.recipes import Sampling
@@ -30,7 +31,10 @@ from tests.random_weights import randomise
 diffusers = pytest.importorskip("diffusers", reason="needs the extra 'diffusers'")
 
 # DPM-Solver's set_timesteps calls np.array(tensor), and NumPy 2 warns that torch's __array__ has no copy argument
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
+    pytest.mark.usefixtures("modules_cache"),
+]
 
 NOISE_MODULES = (
     "pipelines.dit.pipeline_dit",
@@ -66,11 +70,21 @@ MODELS: dict[str, Callable[[], Model]] = {
     "labels, log_snr, patch": lambda: make_model(
         Sampling("dpmpp_2m", 24, eta=1, spacing="log_snr"), context=3, patch=2
     ),
+    "head, patch 4, not square": lambda: make_model(
+        Sampling("ddim", 10, eta=1), "linear", "v", (8, 16), patch=4, head=4
+    ),
+    "head, labels, patch 2, RGB, log_snr": lambda: make_model(
+        Sampling("dpmpp_2m", 10, eta=1, spacing="log_snr"), context=3, patch=2, in_channels=3, head=4
+    ),
+    "head, labels, zero terminal SNR": lambda: make_model(
+        Sampling("ddim", 10), "linear_zero_snr", "v", context=3, head=4
+    ),
     "cubic, patch, RGB": lambda: make_model(Sampling("ddim", 4, eta=1, spacing="cubic"), patch=2, in_channels=3),
 }
 
 
-FAST = ("unconditional, not square, ddim", "labels, log_snr, patch")  # the rest runs with the slow tests
+# the rest runs with the slow tests
+FAST = ("unconditional, not square, ddim", "labels, log_snr, patch", "head, labels, patch 2, RGB, log_snr")
 
 
 @pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in MODELS])
@@ -78,8 +92,16 @@ def model(request: pytest.FixtureRequest) -> Model:
     return MODELS[request.param]()
 
 
-def load(folder: Path) -> Any:
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, low_cpu_mem_usage=False, local_files_only=True)
+def has_head(model: Model) -> bool:
+    """Whether the exported network has its own class, which takes images of the full size."""
+    network: Any = model.network
+    return network.head is not None
+
+
+def load(folder: Path, trust: bool = False) -> Any:
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(
+        folder, trust_remote_code=trust, low_cpu_mem_usage=False, local_files_only=True
+    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -88,7 +110,8 @@ def generate(
     monkeypatch: pytest.MonkeyPatch, pipeline: Any, model: Model, num: int, steps: int, **options: Any
 ) -> Tensor:
     """The pipeline's pictures in [0, 1], from the noise of images 0…num − 1 of seed 0."""
-    patch: Any = model.network.patch
+    network: Any = model.network
+    patch = 1 if has_head(model) else network.patch
     times = iter([0, *model.times(steps)])
 
     def noise(shape: tuple[int, ...], **_: Any) -> Tensor:
@@ -107,7 +130,7 @@ def generate(
 
 def test_pictures_are_the_same(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_pipeline(model, tmp_path / "out")
-    pipeline, steps = load(tmp_path / "out"), model.sampling.steps
+    pipeline, steps = load(tmp_path / "out", has_head(model)), model.sampling.steps
     if type(pipeline).__name__ == "DDPMPipeline":
         assert model.labels is None
         theirs = generate(monkeypatch, pipeline, model, 3, steps, batch_size=3)
@@ -125,10 +148,12 @@ def test_pictures_are_the_same(model: Model, tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.slow
-def test_guidance_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = MODELS["labels, log_snr, patch"]()
+@pytest.mark.parametrize("name", ["labels, log_snr, patch", "head, labels, patch 2, RGB, log_snr"])
+def test_guidance_is_the_same(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = MODELS[name]()
     save_pipeline(model, tmp_path / "out")
-    theirs = generate(monkeypatch, load(tmp_path / "out"), model, 2, 24, class_labels=[1, 1], guidance_scale=3.0)
+    pipeline, steps = load(tmp_path / "out", has_head(model)), model.sampling.steps
+    theirs = generate(monkeypatch, pipeline, model, 2, steps, class_labels=[1, 1], guidance_scale=3.0)
     assert_close(theirs, model.sample(2, label=1, guidance=3) / 2 + 0.5, rtol=0, atol=1e-4)
 
 
@@ -216,7 +241,6 @@ REFUSED: dict[str, tuple[Callable[[], Model], str]] = {
         lambda: Model(DiT(width=32, depth=1, head_dim=8), SCHEDULES["linear"](10), "eps", DataSpec("a", 1, 8, 8, ())),
         "the network DiT",
     ),
-    "head": (lambda: make_model(Sampling("ddim", 10), head=4), "the head of this network"),
     "bottleneck": (lambda: make_model(Sampling("ddim", 10), time_at="bottleneck"), "time_at='bottleneck'"),
     "patch": (lambda: make_model(Sampling("ddim", 10), patch=4), "patch=4"),
     "heun": (lambda: make_model(Sampling("heun", 10)), "the sampler heun"),

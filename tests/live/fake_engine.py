@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,10 @@ from websockets.sync.server import Server, ServerConnection, serve
 import shapedreamer
 from shapedreamer.data.spec import DataSpec
 from shapedreamer.diffusion import oracle
+from shapedreamer.diffusion.samplers import Step
 from shapedreamer.diffusion.schedule import Schedule, cosine
 from shapedreamer.imaging import render
-from shapedreamer.imaging.editing import RENOISE_OFFSET, inpaint, vary
+from shapedreamer.imaging.editing import RENOISE_OFFSET, inpaint, variation_plan, vary
 from shapedreamer.models.model import Model
 from shapedreamer.models.options import SampleOptions
 from shapedreamer.models.recipes import Sampling
@@ -222,6 +224,7 @@ class Viewer:
         self.id, self.k, self.playing, self.pure = 0, 0, False, True
         self.start_image: Tensor | None = None
         self.x = torch.empty(0)
+        self.previous: Tensor | None = None
         self.next_start = 0.0  # when the next frame is due
 
     def run_once(self) -> None:
@@ -274,13 +277,28 @@ class Viewer:
 
     def on_trace(self, message: dict[str, Any]) -> None:
         options = replace(self.options, sampler=message["sampler"], steps=message["steps"], eta=message["eta"])
-        t, x = self.model.schedule.T, self.model.noise(1, options.seed)
+        k, T = message["frame"], self.model.schedule.T
+        previous = self.previous if k == self.k else self.x
+        if k is None or previous is None:
+            steps = [Step(T, x := self.model.noise(1, options.seed), x), *self.model.stream(1, options)]
+        else:
+            creativity, first = self.settings["creativity"], RENOISE_OFFSET + k * self.settings["num"]
+            leg = next(variation_plan(self.model, previous[:1], creativity, 1, options, first))
+            sampler = self.model.bind_sampler(options, leg.noise, leg.times)
+            steps = [Step(0, previous[:1], previous[:1]), Step(creativity, leg.x, previous[:1])]
+            steps += sampler(self.model.denoiser_for(1, options), x_T=leg.x)
         body = b""
-        steps = list(self.model.stream(1, options))
-        for step in steps:
-            body += struct.pack("<ii", t, step.t) + b"".join(image.numpy().tobytes() for image in (x, step.x0, step.x))
-            t, x = step.t, step.x
-        self.connection.send(self.header(2, message["id"], len(steps), 1, len(steps), 3.5) + body)
+        for start, end in pairwise(steps):
+            body += struct.pack("<ii", start.t, end.t)
+            body += b"".join(image.numpy().tobytes() for image in (start.x, end.x0, end.x))
+        self.connection.send(self.header(2, message["id"], len(steps) - 1, 1, len(steps) - 1, 3.5) + body)
+
+    def on_sample(self, message: dict[str, Any]) -> None:
+        settings = message["settings"]
+        model, num = self.engine.models[settings["model"]], settings["num"]
+        x = model.sample(num, self.options_of(settings))
+        header = self.header(1, message["id"], 0, num, settings["steps"], 3.5, model)
+        self.connection.send(header + render.to_uint8(x).tobytes())
 
     def step(self) -> None:
         self.next_start = time.monotonic() + 1 / (self.settings["fps"] or 60)
@@ -293,14 +311,16 @@ class Viewer:
         network = self.model.network
         assert isinstance(network, ExactNetwork)
         calls, start = network.calls, time.perf_counter()
-        self.x = make()
+        self.previous, self.x = None if self.k == 0 else self.x, make()
         self.engine.ready.wait(TIMEOUT)
         ms = 1000 * (time.perf_counter() - start)
         header = self.header(1, self.id, self.k, len(self.x), network.calls - calls, ms)
         self.connection.send(header + render.to_uint8(self.x).tobytes())
 
-    def header(self, kind: int, id: int, frame: int, num: int, calls: int, ms: float) -> bytes:
-        spec = self.model.spec
+    def header(
+        self, kind: int, id: int, frame: int, num: int, calls: int, ms: float, model: Model | None = None
+    ) -> bytes:
+        spec = (model or self.model).spec
         size = (spec.channels, spec.height, spec.width)
         return struct.pack("<2sBBIIHHHHHHf", b"SD", kind, self.pure, id, frame, num, *size, calls, 0, ms)
 
@@ -310,7 +330,10 @@ class Viewer:
 
     @property
     def options(self) -> SampleOptions:
-        values = self.settings
+        return self.options_of(self.settings)
+
+    @staticmethod
+    def options_of(values: dict[str, Any]) -> SampleOptions:
         label = None if values["label"] == "none" else values["label"]
         return SampleOptions(
             values["sampler"], values["steps"], values["eta"], int(values["seed"]), label, values["guidance"]

@@ -21,7 +21,7 @@ from shapedreamer.live import frames
 from shapedreamer.live.engine import MAX_BATCH, MAX_TRACES, Engine
 from shapedreamer.live.frames import FRAME, TRACE, Denoising, Header, unpack
 from shapedreamer.live.network import Network, eager_network
-from shapedreamer.live.settings import RepaintMessage, TraceMessage
+from shapedreamer.live.settings import RepaintMessage, SampleMessage, TraceMessage
 from shapedreamer.models.model import Model
 from shapedreamer.models.options import SampleOptions
 from tests.watching import TIMEOUT, Client, eager, failing, set_message, settings, small_model
@@ -450,6 +450,22 @@ def test_invalid_messages_are_rejected_and_change_nothing() -> None:
         assert frames_until_idle(client) == []
         client.control("step")
         assert client.receive_frame()[:4] == (FRAME, True, 1, 1)
+
+
+def test_a_sample_of_other_settings_leaves_the_dream_as_it_is() -> None:
+    other = settings(model="other", num=4, seed="8")
+    with running() as engine:
+        client = Client(engine)
+        client.send(set_message(3))
+        client.receive_binary()
+        client.send(SampleMessage(type="sample", id=8, settings=other))
+        header, payload = client.receive_binary()
+        assert header[:5] == (FRAME, True, 8, 0, 4)
+        assert_pixels(payload, MODELS["other"].sample(4, other.options()))
+        client.control("step")
+        assert client.receive_frame()[:4] == (FRAME, True, 3, 1)
+        with pytest.raises(UserError, match="no model 'dog'"):
+            client.send(SampleMessage(type="sample", id=9, settings=settings(model="dog")))
 
 
 def test_the_number_of_waiting_traces_is_limited() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
+from shapedreamer.common.errors import UserError
 from shapedreamer.common.names import Prediction, SamplerName
 from shapedreamer.common.noise import Noise
 from shapedreamer.diffusion import oracle
@@ -19,8 +20,20 @@ from shapedreamer.diffusion.denoiser import Denoise
 from shapedreamer.diffusion.schedule import cosine
 from shapedreamer.imaging import editing
 from shapedreamer.imaging.render import to_uint8
-from shapedreamer.live.frames import FRAME, TRACE, Dream, Frame, Header, Request, Trace, inpainting, sampling, unpack
-from shapedreamer.live.settings import TraceMessage
+from shapedreamer.live.frames import (
+    FRAME,
+    TRACE,
+    Dream,
+    Frame,
+    Header,
+    Request,
+    Sample,
+    Trace,
+    inpainting,
+    sampling,
+    unpack,
+)
+from shapedreamer.live.settings import SampleMessage, TraceMessage
 from shapedreamer.models.model import Model
 from shapedreamer.models.options import SampleOptions
 from tests.watching import run_alone, settings, small_model
@@ -393,3 +406,49 @@ def test_a_packed_trace_contains_every_step(sampler: SamplerName, steps: int, et
         assert s == step.t
         assert_same_image(x0, step.x0)
         assert_same_image(x, step.x)
+
+
+@pytest.mark.parametrize(("sampler", "steps", "eta"), SAMPLERS)
+def test_the_steps_of_a_frame_lead_from_the_frame_before_it_to_the_frame(
+    sampler: SamplerName, steps: int, eta: float
+) -> None:
+    values = {"num": 4, "sampler": sampler, "steps": steps, "eta": eta, "label": {"line": 1.0}, "guidance": 2.0}
+    dream = new_dream(**values)
+    before, x, after = (dream.advance(CONDITIONAL)[1] for _ in range(3))
+    message = TraceMessage(type="trace", id=9, sampler=sampler, steps=steps, eta=eta, frame=2)
+    for number, start, end in ((2, x, after), (3, after, None)):
+        trace = Trace(message, settings(**values), dream.traceable(number))
+        noising, noised, *others = run_alone(trace.generate(CONDITIONAL), CONDITIONAL)
+        assert (noising.t, noised.t, others[-1].t) == (0, 30, 0)
+        for image in (noising.x, noising.x0, noised.x0):
+            assert_same_image(image, start[:1])
+        first = editing.RENOISE_OFFSET + 4 * number
+        assert_same_image(noised.x, CONDITIONAL.diffuse(start[:1], 30, 5, first))
+        end = dream.advance(CONDITIONAL)[1] if end is None else end
+        assert_same_image(others[-1].x.clamp(-1, 1), end[:1])
+    assert not torch.equal(before, x)
+
+
+def test_frames_without_sampling_steps_cannot_be_traced() -> None:
+    dream = new_dream(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(UserError, match="no frame to trace yet"):
+        dream.traceable(0)
+    dream.advance(UNCONDITIONAL)
+    with pytest.raises(UserError, match="frame 0 was drawn or repainted"):
+        dream.traceable(0)
+    assert dream.traceable(1).previous is not None
+    dream.repaint(KEEP)
+    dream.advance(UNCONDITIONAL)
+    with pytest.raises(UserError, match="frame 1 was drawn or repainted"):
+        dream.traceable(1)
+    dream.set(2, settings(creativity=0), None)
+    with pytest.raises(UserError, match="with creativity 0"):
+        dream.traceable(2)
+
+
+def test_a_sample_is_frame_0_of_its_settings() -> None:
+    values = settings(num=4, sampler="ddpm", steps=3, label={"line": 1.0})
+    sample = Sample(SampleMessage(type="sample", id=9, settings=values))
+    x = run_alone(sample.generate(CONDITIONAL), CONDITIONAL)
+    assert_same_image(x, CONDITIONAL.sample(4, values.options()))
+    assert unpack(sample.pack(x, 3, 1.0))[0] == Header(FRAME, True, 9, 0, 4, 1, 8, 8, 3, 1.0)

@@ -16,6 +16,7 @@ from shapedreamer.live.settings import (
     ControlMessage,
     InvalidMessageError,
     RepaintMessage,
+    SampleMessage,
     SetMessage,
     TraceMessage,
     check_settings,
@@ -26,6 +27,7 @@ from shapedreamer.live.settings import (
     model_info,
     parse,
 )
+from shapedreamer.models import zoo
 from shapedreamer.models.model import load
 from shapedreamer.models.options import SampleOptions
 from tests.watching import settings, small_model
@@ -70,6 +72,9 @@ def test_parse_accepts_every_type_of_message() -> None:
     trace = {"type": "trace", "id": 2**32 - 1, "sampler": "heun", "steps": 50, "eta": 0}
     expected = TraceMessage(type="trace", id=2**32 - 1, sampler="heun", steps=50, eta=0.0)
     assert parse(json.dumps(trace), MAX_BYTES) == expected
+    assert parse(json.dumps({**trace, "frame": 7}), MAX_BYTES) == expected.model_copy(update={"frame": 7})
+    sample = parse(json.dumps({**message(), "type": "sample"}), MAX_BYTES)
+    assert sample == SampleMessage(type="sample", id=7, settings=settings())
 
 
 @pytest.mark.parametrize(
@@ -190,8 +195,8 @@ def test_numbers_must_be_finite(number: str, field: str) -> None:
         ("5", "message must be a JSON object, not 5"),
         ("[]", "message must be a JSON object, not []"),
         ("{}", "type is missing"),
-        ('{"type": 5}', "'set', 'play', 'pause', 'step', 'restart', 'repaint', 'trace', not 5"),
-        ('{"type": "quit"}', "'set', 'play', 'pause', 'step', 'restart', 'repaint', 'trace', not 'quit'"),
+        ('{"type": 5}', "'set', 'play', 'pause', 'step', 'restart', 'repaint', 'trace', 'sample', not 5"),
+        ('{"type": "quit"}', "'set', 'play', 'pause', 'step', 'restart', 'repaint', 'trace', 'sample', not 'quit'"),
         ('{"type": null}', "type must be one of 'set'"),
         ('{"type": ["play"]}', "type must be one of 'set'"),
         ('{"type": "play", "now": true}', "unknown field now"),
@@ -320,6 +325,15 @@ def test_max_message_bytes_fits_the_largest_valid_message() -> None:
 
 
 # messages to the page
+
+
+def test_model_info_names_the_checkpoints_of_a_training_run() -> None:
+    first, later = (model_info(f"sprites-epoch-{epoch}", CONDITIONAL)["checkpoint"] for epoch in (0, 8))
+    assert first == {"run": "sprites", "epoch": 0, "curve": ()}
+    assert later == {"run": "sprites", "epoch": 8, "curve": zoo.card("sprites-epoch-8").curve}
+    assert len(zoo.card("sprites-epoch-8").curve) == 8
+    for name in ("sprites", "my-epoch-8", "runs/sprites-epoch-8"):
+        assert "checkpoint" not in model_info(name, CONDITIONAL)
 
 
 def test_model_info() -> None:

@@ -103,6 +103,31 @@ def test_group_norm_in_bfloat16(
         assert error < 6e-3, f"gradient of {name} is off by {error:.1e}"
 
 
+@pytest.mark.parametrize("chunk", [1, 2**20])
+def test_group_norm_scaled_and_shifted_in_each_image(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16, output and gradients agree with float64, which plain PyTorch computes."""
+    monkeypatch.setattr(kernels, "CHUNK_SIZE", chunk)
+    norm, exact = nn.GroupNorm(4, 16), nn.GroupNorm(4, 16).double()
+    with torch.no_grad():
+        for parameter, wanted in zip(norm.parameters(), exact.parameters(), strict=True):
+            wanted.copy_(parameter.add_(0.3 * random(16, seed=1)))
+    images = random(3, 16, 6, 4).bfloat16().contiguous(memory_format=torch.channels_last)
+    conditioning = [random(3, 16, seed=seed).bfloat16() for seed in (2, 3)]
+    cotangent = random(3, 16, 6, 4, seed=4)
+    results = []
+    for module, inputs in (
+        (norm, [images, *conditioning]),
+        (exact, [images.double(), *(c.double() for c in conditioning)]),
+    ):
+        inputs = [x.detach().requires_grad_() for x in inputs]
+        out = group_norm_silu(module, *inputs)
+        results.append([out, *torch.autograd.grad(out, [*inputs, *module.parameters()], cotangent.to(out.dtype))])
+    scale, shift = (c.double()[:, :, None, None] for c in conditioning)
+    assert_close(results[1][0], F.silu(exact(images.double()) * (1 + scale) + shift), rtol=1e-12, atol=1e-12)
+    for found, wanted in zip(*results, strict=True):
+        assert (found.double() - wanted).norm() / wanted.norm() < 8e-3
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_group_norm_in_other_dtypes_is_that_of_pytorch(dtype: torch.dtype) -> None:
     norm, x = nn.GroupNorm(4, 8).to(dtype), random(2, 8, 5, 3).to(dtype)

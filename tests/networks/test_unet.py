@@ -248,7 +248,7 @@ def test_a_head_adds_convolutions_of_image_prediction_and_timestep() -> None:
     time = F.silu(network.time(t))
     bias = head.time.bias + time @ head.time.weight.T
     h = F.conv2d(torch.cat([x, coarse], dim=1), head.conv_in.weight, padding=1)
-    h = h + head.conv_in.bias[:, None, None] + bias[:, :, None, None]
+    h = h + head.conv_in.get_parameter("bias")[:, None, None] + bias[:, :, None, None]
     h = F.silu(F.conv2d(F.silu(h), head.conv.weight, head.conv.bias, padding=1))
     correction = F.conv2d(h, head.conv_out.weight, head.conv_out.bias, padding=1)
     assert correction.std() > 1e-3

@@ -1,6 +1,7 @@
 """Training learns, depends only on the recipe, and can be stopped in any way and resumed exactly."""
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from shapedreamer.data.files import folder
 from shapedreamer.diffusion import oracle
 from shapedreamer.diffusion.loss import denoising_loss, timestep_distribution
 from shapedreamer.diffusion.process import to_eps
-from shapedreamer.models.checkpoint import load_checkpoint, load_optimizers, read_config, read_metrics
+from shapedreamer.models.checkpoint import RunConfig, load_checkpoint, load_optimizers, read_config, read_metrics
 from shapedreamer.models.model import load
 from shapedreamer.models.recipes import RECIPES, FolderData, NoiseLevels, Recipe, get_recipe, sprites
 from shapedreamer.training.loop import ORDER, epoch_order, held_out_batch, learning_rate, seeded, train, training_batch
@@ -253,6 +254,61 @@ def test_the_learning_rate_warms_up_and_then_falls() -> None:
     assert rates[:4] == pytest.approx([0.25, 0.5 * 11 / 12, 0.75 * 10 / 12, 9 / 12])
     assert rates[-1] == pytest.approx(1 / 12)
     assert {learning_rate(replace(recipe, lr_decay=False, warmup=0), step) for step in range(12)} == {1.0}
+
+
+def test_the_learning_rate_falls_in_the_last_share_of_the_run() -> None:
+    recipe = replace(TUNED, warmup=1, lr=1.0, lr_decay=1 / 3)  # 12 steps, of which the last 4 fall
+    rates = [learning_rate(recipe, step) for step in range(recipe.steps)]
+    assert rates == [0.5, *[1.0] * 8, 0.75, 0.5, 0.25]
+    assert recipe.decay_start == 8
+    for share, start in ((0.0, 12), (0.01, 12), (0.3, 8), (0.5, 6), (1.0, 0)):
+        assert replace(recipe, lr_decay=share).decay_start == start
+
+
+@pytest.mark.parametrize(("old", "share"), [(True, 1.0), (False, 0.0)])
+def test_a_decay_of_older_runs_gives_the_same_learning_rates(old: bool, share: float) -> None:
+    recipe = replace(TUNED, warmup=3, lr_decay=old)
+    for step in range(recipe.steps):  # the formula of older versions, bit for bit
+        expected = recipe.lr * min(1.0, (step + 1) / 4) * (1 - step / recipe.steps if old else 1.0)
+        assert learning_rate(recipe, step) == expected
+    assert recipe == replace(TUNED, warmup=3, lr_decay=share)
+    spec = TINY.make_data()[0].spec
+    stored = RunConfig(recipe, spec).to_json()
+    before = json.dumps(json.loads(stored) | {"recipe": json.loads(stored)["recipe"] | {"lr_decay": old}})
+    read = RunConfig.from_json(before.encode(), Path("config.json"))
+    assert read.recipe == recipe
+    assert type(read.recipe.lr_decay) is float
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, "true"])
+def test_a_decay_must_be_a_share(value: Any) -> None:
+    with pytest.raises(UserError, match="lr_decay must be"):
+        replace(TUNED, lr_decay=value)
+
+
+@pytest.mark.slow
+def test_epochs_can_be_added_until_the_learning_rate_falls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 4 steps an epoch, the rate of 2 epochs falls after step 5, that of 3 epochs after step 7."""
+    monkeypatch.setattr("shapedreamer.training.log.RunLog.plots", lambda log: None)  # they take most of the time
+    short, long = (replace(TUNED, epochs=epochs, lr_decay=0.5) for epochs in (2, 3))
+    assert (short.decay_start, long.decay_start) == (4, 6)
+    for steps, out in ((5, tmp_path / "before"), (6, tmp_path / "after")):
+        stop_after(short, out, steps)
+    train(long, tmp_path / "before", resume=True, sample_every=0, save_every=0)
+    assert_same_run(train_quietly(long, tmp_path / "at_once"), tmp_path / "before")
+    with pytest.raises(UserError, match=r"cannot change epochs = 2 of .* to 3 after 6 steps: .* falls after step 5"):
+        train(long, tmp_path / "after", resume=True)
+    train(short, tmp_path / "after", resume=True, sample_every=0, save_every=0)
+    assert_same_run(train_quietly(short, tmp_path / "short"), tmp_path / "after")
+
+
+def stop_after(recipe: Recipe, out: Path, steps: int) -> None:
+    """Train the first steps of a recipe, and save."""
+    done = itertools.count(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shapedreamer.training.log.RunLog.out_of_time", lambda _: next(done) == steps)
+        train(recipe, out, max_minutes=1, sample_every=0, save_every=0)
+    assert load_checkpoint(out / "checkpoints" / "latest.safetensors").step == steps
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ def run(
     samples: Annotated[int | None, _recipe("INT")] = None,
     batch_size: Annotated[int | None, _recipe("INT")] = None,
     lr: Annotated[float | None, _recipe("FLOAT")] = None,
+    lr_decay: Annotated[float | None, _recipe("FLOAT")] = None,
     process: Annotated[Process | None, _recipe("{gaussian,masked}")] = None,
     timesteps: Annotated[int | None, _recipe("INT")] = None,
     schedule: Annotated[ScheduleName | None, _recipe("{linear,cosine,linear_zero_snr,flow}")] = None,
@@ -53,6 +54,7 @@ def run(
         samples: Images per epoch.
         batch_size: Images per step.
         lr: Learning rate.
+        lr_decay: Share of the run, at its end, in which the learning rate falls to 0: 1 for all of it, 0 for none.
         process: gaussian adds noise to the images; masked hides pixels, for shapes and patterns.
         timesteps: Number of timesteps T.
         schedule: Noise schedule.
@@ -88,6 +90,7 @@ def run(
                 samples=samples,
                 batch_size=batch_size,
                 lr=lr,
+                lr_decay=lr_decay,
                 process=process,
                 timesteps=timesteps,
                 schedule=schedule,

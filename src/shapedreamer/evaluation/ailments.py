@@ -207,8 +207,10 @@ def _check_length(exam: Measurements) -> Check:
         why = (
             f"Training stopped at step {step:,} of {recipe.steps:,} ({share:.0%}); {MIN_STEPS_DONE:.0%} would be fine."
         )
-        if recipe.lr_decay and step:
-            why += f" The learning rate has fallen by only {share:.0%}, and samples improve most near the end."
+        start = recipe.decay_start
+        if start < recipe.steps and step:
+            fallen = max(0.0, (step - start) / (recipe.steps - start))
+            why += f" The learning rate has fallen by only {fallen:.0%}, and samples improve most near the end."
         advice = (
             "Continue the run with --resume, or use a later checkpoint."
             if step

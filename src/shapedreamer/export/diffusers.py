@@ -64,6 +64,7 @@ BLOCK_MODULES = {
 }
 TIME_WEIGHT = "time.linear1.weight"
 LABEL_WEIGHT, CLASS_WEIGHT = "context.weight", "class_embedding.weight"
+HEAD = "head."  # how the names of the head's weights begin, which Diffusers has no names for
 
 
 def to_diffusers(network: UNet, size: int | tuple[int, int]) -> "UNet2DModel":
@@ -81,15 +82,20 @@ def to_diffusers(network: UNet, size: int | tuple[int, int]) -> "UNet2DModel":
     ValueError if `size` does not fit the network, or if the network has time_at="bottleneck" or a head; UserError if
     diffusers is not installed.
     """
-    diffusers = require("diffusers", "diffusers")
+    require("diffusers", "diffusers")
     height, width = (size, size) if isinstance(size, int) else size
     if height % network.divisor or width % network.divisor:
         raise ValueError(f"size {height}x{width} must be divisible by {network.divisor} for this network")
     if network.time_at == "bottleneck":
         raise ValueError("UNet2DModel has no time_at='bottleneck': all its blocks are conditioned on the timestep")
     if network.head is not None:
-        raise ValueError("UNet2DModel has no head at full resolution")
+        raise ValueError("UNet2DModel has no head at full resolution; save_pipeline can export this network")
+    return trunk_to_diffusers(network, (height, width))
 
+
+def trunk_to_diffusers(network: UNet, size: tuple[int, int]) -> "UNet2DModel":
+    """Return the UNet2DModel of a network without its head; otherwise like to_diffusers, for a size that fits."""
+    diffusers, (height, width) = require("diffusers", "diffusers"), size
     sample_size = (height // network.patch, width // network.patch)
     model = diffusers.UNet2DModel(sample_size=sample_size, **_model_config(network), **FIXED_OPTIONS)
     state = network.state_dict()
@@ -99,6 +105,8 @@ def to_diffusers(network: UNet, size: int | tuple[int, int]) -> "UNet2DModel":
         classes = state.pop(LABEL_WEIGHT).T
         weights[CLASS_WEIGHT] = torch.cat([classes, torch.zeros_like(classes[:1])])
     for ours, theirs in _parameters(network):
+        if ours.startswith(HEAD):
+            continue
         pieces = state[ours].chunk(len(theirs))
         weights |= {name: piece.clone() for name, piece in zip(theirs, pieces, strict=True)}
     model.load_state_dict(weights, assign=True)  # copying would convert the weights to float32 on the CPU
@@ -124,7 +132,7 @@ def from_diffusers(model: "UNet2DModel", patch: int = 1) -> UNet:
 def load_converted(network: UNet, state: dict[str, Tensor], classes: Tensor | None, shift_time: bool = True) -> None:
     """Load the weights of a UNet2DModel of the same architecture into a UNet.
 
-    state:      all its weights but the class embedding
+    state:      all its weights but the class embedding, and with them those of the head, if the UNet has one
     classes:    the class embedding, a row for each of our labels; None if there are no labels
     shift_time: whether it computes the features of 0…T−1, as Diffusers does, instead of our 1…T
 
@@ -183,7 +191,8 @@ def _parameters(network: UNet) -> Iterator[tuple[str, list[str]]]:
         if parameter == LABEL_WEIGHT:
             continue  # theirs is a table of classes, the transpose of ours
         module, _, kind = parameter.rpartition(".")  # kind: weight or bias
-        yield parameter, [f"{name}.{kind}" for name in modules[module]]
+        names = [module] if module.startswith(HEAD) else modules[module]
+        yield parameter, [f"{name}.{kind}" for name in names]
 
 
 def _model_config(network: UNet) -> dict[str, Any]:

@@ -7,7 +7,7 @@ shapedreamer predict u from x_t, which is z scaled to variance 1. No pipeline of
 """
 
 import torch
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, ImagePipelineOutput, UNet2DModel
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, ImagePipelineOutput, ModelMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn.functional import pixel_shuffle
@@ -16,6 +16,7 @@ from torch.nn.functional import pixel_shuffle
 class FlowPipeline(DiffusionPipeline):
     """Samples by Euler steps on the line from noise to image.
 
+    unet:      a UNet2DModel, or a network that is called like one
     timesteps: the network's timesteps, from the least to the most noise
     sigmas:    τ at each of them; Diffusers calls it sigma
     steps:     default number of network calls
@@ -25,7 +26,7 @@ class FlowPipeline(DiffusionPipeline):
 
     def __init__(
         self,
-        unet: UNet2DModel,
+        unet: ModelMixin,
         scheduler: FlowMatchEulerDiscreteScheduler,
         timesteps: list[float] | None = None,  # Diffusers takes an argument without a default for a part with a folder
         sigmas: list[float] | None = None,

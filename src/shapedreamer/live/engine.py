@@ -24,13 +24,15 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..models.model import Model
 from ..models.options import SampleOptions
-from .frames import Denoising, Dream, Frame, Request, Trace
+from .frames import Denoising, Dream, Frame, Request, Sample, Trace
 from .network import Network, denoise, eager_network, fastest_network
 from .settings import (
     ControlMessage,
     Message,
     RepaintMessage,
+    SampleMessage,
     SetMessage,
+    Settings,
     check_settings,
     decode_image,
     decode_mask,
@@ -40,7 +42,7 @@ from .settings import (
 # larger batches gain nothing more.
 MAX_BATCH = 32
 IDLE_FPS = 60.0  # frame rate limit while frames need no network call (creativity 0)
-MAX_TRACES = 8  # traces that can wait, per viewer
+MAX_TRACES = 8  # traces and samples that can wait, per viewer
 WINDOW = 10.0  # seconds over which frames per second are averaged
 log = logging.getLogger(__name__)
 
@@ -52,12 +54,12 @@ log = logging.getLogger(__name__)
 class Viewer:
     """A connected viewer: its settings, its playback state, and the results that wait to be fetched.
 
-    At most one frame, MAX_TRACES traces and one error wait at a time.
+    At most one frame, MAX_TRACES traces or samples, and one error wait at a time.
 
     on_update         called by the engine's thread when there is something to fetch
     steps_left        frames to generate while paused
-    requested_traces  traces to generate
-    job               the frame or trace in progress
+    requested_traces  traces and samples to generate
+    job               the frame, trace or sample in progress
     last_start        when the latest frame was started, or scheduled to start
     frame             the latest frame, until it is fetched
     is_behind         whether a frame was replaced before it was fetched; no frame starts until the next fetch
@@ -69,7 +71,7 @@ class Viewer:
     dream: Dream = field(default_factory=Dream)
     is_playing: bool = False
     steps_left: int = 0
-    requested_traces: deque[Trace] = field(default_factory=deque)
+    requested_traces: deque[Trace | Sample] = field(default_factory=deque)
     job: "Job | None" = None
     last_start: float = -math.inf
     frame: bytes | None = None
@@ -238,12 +240,14 @@ class Engine:
                 self._step_or_restart(viewer, message.type)
             elif isinstance(message, RepaintMessage):
                 viewer.dream.repaint(decode_mask(message.mask, self.models[settings.model]))
+            elif isinstance(message, SampleMessage):
+                self._check_settings(message.settings)
+                self._request(viewer, Sample(message))
             else:
                 options = SampleOptions(message.sampler, message.steps, message.eta)
                 self.models[settings.model].resolve_sampling(options)  # raises if they are invalid
-                if len(viewer.requested_traces) + len(viewer.finished_traces) >= MAX_TRACES:
-                    raise UserError(f"{MAX_TRACES} traces are waiting already; try again later")
-                viewer.requested_traces.append(Trace(message, settings))
+                frame = None if message.frame is None else viewer.dream.traceable(message.frame)
+                self._request(viewer, Trace(message, settings, frame))
             self._changed.notify()
 
     def fetch(self, viewer: Viewer) -> bytes | str | None:
@@ -260,12 +264,22 @@ class Engine:
                 self._changed.notify()
             return frame
 
-    def _set(self, viewer: Viewer, message: SetMessage) -> None:
-        settings = message.settings
+    def _request(self, viewer: Viewer, target: Trace | Sample) -> None:
+        if len(viewer.requested_traces) + len(viewer.finished_traces) >= MAX_TRACES:
+            raise UserError(f"{MAX_TRACES} traces are waiting already; try again later")
+        viewer.requested_traces.append(target)
+
+    def _check_settings(self, settings: Settings) -> Model:
+        """The model of valid settings."""
         model = self.models.get(settings.model)
         if model is None:
             raise UserError(f"there is no model {reprlib.repr(settings.model)}; there are: {', '.join(self.models)}")
         check_settings(settings, model)
+        return model
+
+    def _set(self, viewer: Viewer, message: SetMessage) -> None:
+        settings = message.settings
+        model = self._check_settings(settings)
         image = None if message.image is None else decode_image(message.image, settings.num, model)
         viewer.dream.set(message.id, settings, image)
         if viewer.dream.restarting:
@@ -349,7 +363,7 @@ class Engine:
         """Whether the viewer is still there and its dream has not restarted."""
         if job.viewer not in self._viewers:
             return False
-        return isinstance(job.target, Trace) or job.viewer.dream.is_current(job.target)
+        return isinstance(job.target, Trace | Sample) or job.viewer.dream.is_current(job.target)
 
     def _call_network(self) -> None:
         """Answer the requests that have waited longest for one model, and advance their jobs."""
@@ -399,7 +413,7 @@ class Engine:
             viewer.job = None
             if not self._is_current(job):
                 return
-            if isinstance(job.target, Trace):
+            if isinstance(job.target, Trace | Sample):
                 viewer.finished_traces.append(packed)
             else:
                 viewer.dream.store(job.target, result)

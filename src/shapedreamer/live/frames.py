@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from ..common.errors import UserError
 from ..common.names import TWO_CALLS
 from ..common.noise import Noise
 from ..diffusion.denoiser import Denoise, inpainted
@@ -24,7 +25,7 @@ from ..imaging.editing import RENOISE_OFFSET, Plan, inpainting_plan, variation_p
 from ..imaging.render import to_uint8
 from ..models.model import Model
 from ..models.options import SampleOptions
-from .settings import Settings, TraceMessage
+from .settings import SampleMessage, Settings, TraceMessage
 
 RESTARTS = ("model", "seed", "num")  # settings that restart the dream when they change
 # Settings that apply from the next frame on. After a change, the seed alone no longer determines the picture.
@@ -178,6 +179,18 @@ class Frame:
             return self.previous
         return (yield from varying(model, self.previous, t, num, options, RENOISE_OFFSET + self.k * num))
 
+    def steps(self, model: Model, options: SampleOptions) -> Denoising[list[Step]]:
+        """All sampling steps of image 0, preceded by a Step for x_T.
+
+        If the frame was made from an earlier one, two steps come first: that image at t = 0, and x_t.
+        """
+        if self.previous is None:
+            return (yield from sampling(model, 1, options, keep_last=None))
+        image, first = self.previous[:1], RENOISE_OFFSET + self.k * self.settings.num
+        leg = next(variation_plan(model, image, self.settings.creativity, 1, options, first))
+        noised, *steps = yield from run_sampler(model, options, leg.x, leg.noise, leg.times, keep_last=None)
+        return [Step(0, image, image), noised._replace(x0=image), *steps]
+
     def pack(self, x: Tensor, calls: int, ms: float) -> bytes:
         """The frame as a binary message: a header, then num·H·W·C bytes."""
         num, C, H, W = x.shape
@@ -185,18 +198,31 @@ class Frame:
         return header.pack() + to_uint8(x).tobytes()
 
 
+class Sample(Frame):
+    """Frame 0 of any settings, requested by the page beside its dream."""
+
+    def __init__(self, message: SampleMessage) -> None:
+        super().__init__(0, message.id, message.settings, 0, True, None, None)
+
+
 @dataclass(frozen=True)
 class Trace:
-    """All sampling steps of image 0, with the settings of the viewer but the sampler of the message."""
+    """All sampling steps of image 0 of a frame, with the settings of the viewer but the sampler of the message.
+
+    frame: None for frame 0 of the seed
+    """
 
     message: TraceMessage
     settings: Settings
+    frame: Frame | None = None
 
     def generate(self, model: Model) -> Denoising[list[Step]]:
-        """The steps, preceded by a Step for x_T."""
+        """The steps, as in Frame.steps."""
         sampler, steps, eta = self.message.sampler, self.message.steps, self.message.eta
         options = replace(self.settings.options(), sampler=sampler, steps=steps, eta=eta)
-        return sampling(model, 1, options, keep_last=None)
+        if self.frame is None:
+            return sampling(model, 1, options, keep_last=None)
+        return replace(self.frame, settings=self.settings).steps(model, options)
 
     def pack(self, steps: list[Step], calls: int, ms: float) -> bytes:
         """The trace as a binary message: a header, then t, s, x_t, x̂₀ and x_s of each step."""
@@ -221,6 +247,7 @@ class Dream:
         self.restarting = True
         self._upload: Tensor | None = None  # frame 0, if it is not a sample
         self._x: Tensor | None = None  # the latest frame, number _k
+        self._frame: Frame | None = None  # how it was made
         self._k = -1
         self._pure = True
         self._keep: Tensor | None = None
@@ -246,7 +273,7 @@ class Dream:
     def restart(self) -> None:
         """Start again at frame 0."""
         self._restarts += 1
-        self.restarting, self._x, self._k, self._keep = True, None, -1, None
+        self.restarting, self._x, self._k, self._keep, self._frame = True, None, -1, None, None
         self._pure = self._upload is None
 
     def repaint(self, keep: Tensor) -> None:
@@ -268,7 +295,23 @@ class Dream:
 
     def store(self, frame: Frame, x: Tensor) -> None:
         """Take the images x, (num, C, H, W), of a frame that is still current."""
-        self._x, self._k = x, frame.k
+        self._x, self._k, self._frame = x, frame.k, frame
+
+    def traceable(self, number: int) -> Frame:
+        """Frame `number`, made from the frame before it if it is the latest frame, and from the latest one otherwise.
+
+        UserError if sampling steps did not make it, or with the creativity set now would not.
+        """
+        frame = self._frame
+        if frame is None or self._x is None or self.settings is None:
+            raise UserError("there is no frame to trace yet; wait for the first one")
+        if number != frame.k:
+            frame = replace(frame, k=number, previous=self._x, keep=None)
+        if frame.keep is not None or (frame.k == 0 and frame.previous is not None):
+            raise UserError(f"frame {frame.k} was drawn or repainted and has no sampling steps; make the next frame")
+        if frame.previous is not None and self.settings.creativity == 0:
+            raise UserError("with creativity 0 a frame equals the one before it; set creativity to at least 1")
+        return frame
 
 
 def _differ(a: Settings, b: Settings, fields: Collection[str]) -> bool:

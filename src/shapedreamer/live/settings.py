@@ -57,6 +57,7 @@ Label = Annotated[
     Discriminator(_kind_of_label),
 ]
 Id = Annotated[int, Field(ge=0, lt=2**32)]
+FrameNumber = Annotated[int, Field(ge=0, lt=2**27)]  # so that the number of its noise stays below 2³²
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 Eta = Annotated[float, Field(ge=0, le=1)]
 
@@ -116,16 +117,29 @@ class RepaintMessage(_Strict):
 
 
 class TraceMessage(_Strict):
-    """Send all sampling steps of the first image, with this sampler instead of the one in the settings."""
+    """Send all sampling steps of the first image, with this sampler instead of the one in the settings.
+
+    frame: number of the frame to trace. If it is the latest one, the trace starts from the frame before it, otherwise
+           from the latest one. None traces the sample that the seed begins with.
+    """
 
     type: Literal["trace"]
     id: Id
     sampler: AnySamplerName
     steps: Steps
     eta: Eta
+    frame: FrameNumber | None = None
 
 
-Message = SetMessage | ControlMessage | RepaintMessage | TraceMessage
+class SampleMessage(_Strict):
+    """Send frame 0 of these settings; the dream stays as it is."""
+
+    type: Literal["sample"]
+    id: Id
+    settings: Settings
+
+
+Message = SetMessage | ControlMessage | RepaintMessage | TraceMessage | SampleMessage
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 _ID: TypeAdapter[int] = TypeAdapter(Id, config=ConfigDict(strict=True))
 
@@ -256,7 +270,16 @@ def model_info(name: str, model: Model) -> dict[str, object]:
         "creativity": _default_creativity(model),
         "turbo": model.sampling.steps <= MAX_TURBO_STEPS,
         **process,
+        **_checkpoint(name),
     }
+
+
+def _checkpoint(name: str) -> dict[str, object]:
+    """For a shipped model that is one of several checkpoints of a training run: which one, and the loss so far."""
+    match = re.fullmatch(r"(.+)-epoch-(\d+)", name)
+    if match is None or name not in zoo.names():
+        return {}
+    return {"checkpoint": {"run": match[1], "epoch": int(match[2]), "curve": zoo.card(name).curve}}
 
 
 def _default_creativity(model: Model) -> int:

@@ -52,6 +52,11 @@ def _real(low: float | None, high: float | None, above: float | None = None) -> 
     return lambda name, value: as_float(name, value, low, high, above=above)
 
 
+def _share(name: str, value: Any) -> float:
+    """A number from 0 to 1; True, in files of older runs, is 1, and False 0."""
+    return as_float(name, float(value) if isinstance(value, bool) else value, 0, 1)
+
+
 def _choice(literal: Any) -> Rule:
     return lambda name, value: as_choice(name, value, get_args(literal))
 
@@ -157,7 +162,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "optimizer": _choice(names.OptimizerName),
         "lr": _real(None, MAX_LR, above=0),
         "weight_decay": _real(0, 1e6),
-        "lr_decay": as_bool,
+        "lr_decay": _share,
         "warmup": _whole(0, MAX_EPOCHS),
         "grad_clip": _real(None, MAX_LR, above=0),
         "ema_decay": _real(0, 1 - 1e-9),

@@ -232,7 +232,8 @@ class Recipe:
     epochs                            passes over data.samples images
     batch_size                        images per step
     optimizer, lr, weight_decay       see training/optim.py
-    lr_decay                          whether the learning rate falls linearly to 0 over the run
+    lr_decay                          share of the run, at its end, in which the learning rate falls linearly to 0, from
+                                      0 to 1. Files of older runs have true for 1 and false for 0
     warmup                            steps over which the learning rate first grows from 0
     grad_clip                         maximum norm of the gradient
     ema_decay                         decay of the averaged weights, which are used for sampling; see training/ema.py
@@ -264,7 +265,7 @@ class Recipe:
     optimizer: OptimizerName = "adamw"
     lr: float = 2e-4
     weight_decay: float = 0.0
-    lr_decay: bool = False
+    lr_decay: float = 0.0
     warmup: int = 0
     grad_clip: float = 1.0
     ema_decay: float = 0.999
@@ -307,6 +308,11 @@ class Recipe:
     def steps(self) -> int:
         """Number of optimizer steps in the whole run."""
         return self.epochs * self.steps_per_epoch
+
+    @property
+    def decay_start(self) -> int:
+        """The last step before the learning rate falls, counted from 0; `steps` if it never does."""
+        return self.steps - round(self.lr_decay * self.steps)
 
     def bind_data(self, data: "Dataset") -> "Recipe":
         """The recipe with what depends on the data filled in: number of images, channels, length of the labels.
@@ -379,7 +385,7 @@ _TUNED: dict[str, Any] = {
     "optimizer": "muon",
     "lr": 2e-3,
     "weight_decay": 0.01,
-    "lr_decay": True,
+    "lr_decay": 1.0,
     "warmup": 50,
     "ema_decay": 0.998,
     "sampling": Sampling("dpmpp_2m", 24, eta=1.0, spacing="log_snr"),

@@ -40,15 +40,33 @@ def _plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def group_norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
     """norm(x), with the faster implementation for this input."""
     if _use_custom_group_norm(norm, x):
-        return _GroupNorm.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps, False)
+        return _GroupNorm.apply(x, *_per_image(norm, x), norm.num_groups, norm.eps, False)
     return norm(x)
 
 
-def group_norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    """SiLU(norm(x)), with the faster implementation for this input."""
+def group_norm_silu(norm: nn.GroupNorm, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+    """SiLU(norm(x) · (1 + scale) + shift), with the faster implementation for this input.
+
+    scale, shift: both (B, C) or both None, which leaves them out
+    """
     if _use_custom_group_norm(norm, x):
-        return _GroupNorm.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps, True)
-    return F.silu(norm(x))
+        return _GroupNorm.apply(x, *_per_image(norm, x, scale, shift), norm.num_groups, norm.eps, True)
+    h = norm(x)
+    if scale is not None and shift is not None:
+        h = h * (1 + scale)[:, :, None, None] + shift[:, :, None, None]
+    return F.silu(h)
+
+
+def _per_image(
+    norm: nn.GroupNorm, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The factor and offset of each image's channels after normalisation, (B, 1, C) each."""
+    weight: Tensor = norm.weight
+    bias: Tensor = norm.bias
+    if scale is not None and shift is not None:
+        weight, bias = weight * (1 + scale), torch.addcmul(shift, bias, 1 + scale)
+    B, C = x.shape[:2]
+    return weight.view(-1, 1, C).expand(B, 1, C), bias.view(-1, 1, C).expand(B, 1, C)
 
 
 def _use_custom_group_norm(norm: nn.GroupNorm, x: Tensor) -> bool:
@@ -66,7 +84,8 @@ class _GroupNorm(torch.autograd.Function):
     """Group normalisation, optionally followed by SiLU, of bfloat16 images in channels_last on a CPU.
 
     2 to 8 times as fast as PyTorch's, which took a quarter of a training step, and the input of SiLU need not be stored
-    (benchmarks/throughput.py). With mean μ and standard deviation σ over the n elements of a group in one image:
+    (benchmarks/throughput.py). Weight γ and bias β are (B, 1, C), so that each image can have its own. With mean μ and
+    standard deviation σ over the n elements of a group in one image:
 
         x̂ = (x − μ) / σ,  z = γ x̂ + β;  dβ = Σ dz,  dγ = Σ x̂ dz,  dx = (γ dz − Σ γ dz / n − x̂ Σ γ x̂ dz / n) / σ
 
@@ -77,13 +96,14 @@ class _GroupNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
         ctx.groups, ctx.silu, ctx.images = groups, silu, max(1, CHUNK_SIZE // x.shape[1:].numel())
         out, moments = torch.empty_like(x), []
-        for x_chunk, out_chunk in zip(_pixels(x).split(ctx.images), _pixels(out).split(ctx.images), strict=True):
+        chunks = (t.split(ctx.images) for t in (_pixels(x), _pixels(out), weight, bias))
+        for x_chunk, out_chunk, gamma, beta in zip(*chunks, strict=True):
             h = x_chunk.float()
             mean = _group_mean(h.mean(1, keepdim=True), groups)
             variance = _group_mean(h.square().mean(1, keepdim=True), groups) - mean.square()
             scale = (variance.clamp(min=0) + eps).rsqrt()
             moments.append(torch.cat([mean, scale], dim=1))
-            h = torch.addcmul(bias - mean * scale * weight, h, scale * weight)
+            h = torch.addcmul(beta - mean * scale * gamma, h, scale * gamma)
             out_chunk.copy_(F.silu(h, inplace=True) if silu else h)
         ctx.save_for_backward(x, weight, bias, torch.cat(moments))
         return out
@@ -93,22 +113,22 @@ class _GroupNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, moments = ctx.saved_tensors
         dx, pixels = torch.empty_like(x), x.shape[2] * x.shape[3]
-        d_weight, d_bias = torch.zeros_like(weight).float(), torch.zeros_like(bias).float()
+        d_weight, d_bias = [], []
         grad = grad.contiguous(memory_format=torch.channels_last)
-        chunks = (t.split(ctx.images) for t in (_pixels(x), _pixels(grad), _pixels(dx), moments))
-        for x_chunk, grad_chunk, dx_chunk, moments_chunk in zip(*chunks, strict=True):
+        chunks = (t.split(ctx.images) for t in (_pixels(x), _pixels(grad), _pixels(dx), moments, weight, bias))
+        for x_chunk, grad_chunk, dx_chunk, moments_chunk, gamma, beta in zip(*chunks, strict=True):
             h, dz, (mean, scale) = x_chunk.float(), grad_chunk.float(), moments_chunk.split(1, dim=1)
             if ctx.silu:
-                z = torch.addcmul(bias - mean * scale * weight, h, scale * weight)
+                z = torch.addcmul(beta - mean * scale * gamma, h, scale * gamma)
                 dz = torch.ops.aten.silu_backward(dz, z)
             dz_mean = dz.mean(1, keepdim=True)
             xhat_dz_mean = ((dz * h).mean(1, keepdim=True) - mean * dz_mean) * scale
-            d_weight += pixels * xhat_dz_mean.sum(dim=(0, 1))
-            d_bias += pixels * dz_mean.sum(dim=(0, 1))
-            slope = -scale.square() * _group_mean(weight * xhat_dz_mean, ctx.groups)
-            offset = -scale * _group_mean(weight * dz_mean, ctx.groups) - slope * mean
-            dx_chunk.copy_(torch.addcmul(offset, h, slope).addcmul_(dz, scale * weight))
-        return dx, d_weight, d_bias, None, None, None
+            d_weight.append(pixels * xhat_dz_mean)
+            d_bias.append(pixels * dz_mean)
+            slope = -scale.square() * _group_mean(gamma * xhat_dz_mean, ctx.groups)
+            offset = -scale * _group_mean(gamma * dz_mean, ctx.groups) - slope * mean
+            dx_chunk.copy_(torch.addcmul(offset, h, slope).addcmul_(dz, scale * gamma))
+        return dx, torch.cat(d_weight), torch.cat(d_bias), None, None, None
 
 
 def _pixels(x: Tensor) -> Tensor:

@@ -65,8 +65,7 @@ class ResBlock(nn.Module):
         if self.time is None or time is None:
             h = group_norm_silu(self.norm2, h)
         elif self.scale_shift:
-            scale, shift = self.time(F.silu(time))[:, :, None, None].chunk(2, dim=1)
-            h = F.silu(group_norm(self.norm2, h) * (1 + scale) + shift)
+            h = group_norm_silu(self.norm2, h, *self.time(F.silu(time)).chunk(2, dim=1))
         else:
             h = group_norm_silu(self.norm2, h + self.time(F.silu(time))[:, :, None, None])
         return self.skip(x) + self.conv2(self.dropout(h))
@@ -109,8 +108,8 @@ class PixelHead(nn.Module):
         self.time = nn.Linear(time_dim, width)
         self.conv = nn.Conv2d(width, width, 3, padding=1)
         self.conv_out = nn.Conv2d(width, channels, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        for parameter in self.conv_out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
         h = self.conv_in(torch.cat([x, prediction], dim=1)) + self.time(F.silu(time))[:, :, None, None]

@@ -216,7 +216,7 @@ def student_recipe(teacher: Recipe, digest: str, steps: int) -> Recipe:
         batch_size=32,
         optimizer="adamw",
         weight_decay=0.0,
-        lr_decay=True,
+        lr_decay=1.0,
         warmup=0,
         ema_decay=0.995,
         sampling=Sampling("ddim", steps, eta=1.0, spacing="cubic"),

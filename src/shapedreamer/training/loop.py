@@ -62,7 +62,8 @@ def train(
 ) -> Model:
     """Train a recipe in the run folder `out` (default runs/NAME) and return the model with averaged weights.
 
-    resume:        continue the run in `out`; only `epochs` may differ from its recipe, and only grow
+    resume:        continue the run in `out`; only `epochs` may differ from its recipe, and only before the learning
+                   rate falls
     accumulate:    compute the gradient of a batch in this many parts, which need less memory
     max_minutes:   stop after this time, with a checkpoint to resume from
     sample_every:  epochs between sample grids; 0 for a single grid at the end
@@ -197,9 +198,9 @@ def training_density(recipe: Recipe) -> Tensor:
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """The learning rate of step 0, 1, …: linear warm-up, then constant, or falling linearly to 0 over the run."""
-    warmup = min(1.0, (step + 1) / (recipe.warmup + 1))
-    decay = 1 - step / recipe.steps if recipe.lr_decay else 1.0
+    """The learning rate of step 0, 1, …: linear warm-up, constant, and at the end of the run a linear fall to 0."""
+    start, warmup = recipe.decay_start, min(1.0, (step + 1) / (recipe.warmup + 1))
+    decay = 1 - (step - start) / (recipe.steps - start) if step > start else 1.0
     return recipe.lr * warmup * decay
 
 

@@ -104,6 +104,7 @@ class Run(ABC):
         _check_same_recipe(self.out, latest.config, self.config)
         if latest.step > self.recipe.steps:
             raise UserError(f"{self.out} has made {latest.step} steps, but its recipe has {self.recipe.steps}")
+        _check_decay(self.out, latest.step, latest.config.recipe, self.recipe)
         # before the weights are loaded: without optimizer states there may be no raw weights either
         return latest, load_optimizers(self.checkpoints, latest)
 
@@ -222,7 +223,8 @@ class Run(ABC):
 def _check_same_recipe(out: Path, old: RunConfig, new: RunConfig) -> None:
     """UserError unless resuming gives exactly the run that `new` describes.
 
-    More epochs are allowed if the learning rate is constant. The images may have moved, but must be the same.
+    Another number of epochs is allowed unless the learning rate falls from the first step on; see _check_decay.
+    The images may have moved, but must be the same.
     """
     if old.data != replace(new.data, name=old.data.name):  # a folder may have been renamed
         raise UserError(
@@ -232,11 +234,25 @@ def _check_same_recipe(out: Path, old: RunConfig, new: RunConfig) -> None:
     changed.pop("data.path", None)
     if old.recipe.threads is None:  # a run of a version that did not record them
         changed.pop("threads", None)
-    if not new.recipe.lr_decay:
+    if new.recipe.lr_decay < 1:
         changed.pop("epochs", None)
     if changed:
         changes = ", ".join(f"{key} = {a!r}, not {b!r}" for key, (a, b) in changed.items())
         raise UserError(f"{out} was started with {changes}; resume with the same settings, or choose another `out`")
+
+
+def _check_decay(out: Path, step: int, old: Recipe, new: Recipe) -> None:
+    """UserError unless the first `step` steps have the same learning rates with both numbers of epochs.
+
+    If they do, the weights so far are those of the longer run too, and resuming equals training all epochs at once.
+    """
+    start = min(old.decay_start, new.decay_start)
+    if old.epochs != new.epochs and step - 1 > start:
+        raise UserError(
+            f"cannot change epochs = {old.epochs} of {out} to {new.epochs} after {step} steps: with lr_decay = "
+            f"{new.lr_decay:g} the learning rate falls after step {start + 1}; resume with epochs = {old.epochs}, or "
+            "choose another `out`"
+        )
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:

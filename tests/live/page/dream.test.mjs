@@ -43,7 +43,7 @@ for (const golden of dreams) {
   });
 
   test(`trace: ${name}`, async () => {
-    const { steps, calls } = await dreamOf(modelOf(golden)).trace(settings);
+    const { steps, calls } = await dreamOf(modelOf(golden)).trace(settings, null);
     assert.deepEqual(steps.map(({ s }) => s), golden.trace.map(({ s }) => s));
     assert.equal(calls, settings.steps * (guidance === 0 || guidance === 1 ? 1 : 2));
     for (const [i, { x0, next }] of golden.trace.entries()) {
@@ -52,6 +52,49 @@ for (const golden of dreams) {
     }
   });
 }
+
+for (const golden of dreams) {
+  const { settings, info } = golden;
+  const size = info.channels * info.height * info.width;
+
+  test(`the steps of a frame lead from the frame before it to the frame: ${settings.sampler}`, async () => {
+    const dream = dreamOf(modelOf(golden));
+    dream.set(3, settings, null);
+    for (let k = 0; k < 3; k++) await dream.nextFrame();
+    const { steps } = await dream.trace(settings, dream.traceable(2));
+    assert.deepEqual([steps[0].t, steps[0].s], [0, settings.creativity]);
+    assertClose(steps[0].x, golden.frames[1].slice(0, size), 1e-5);
+    steps.forEach((step, i) => assert.deepEqual(step.next, steps[i + 1]?.x ?? step.next));
+    assertClose(steps.at(-1).next.map((v) => Math.min(Math.max(v, -1), 1)), golden.frames[2].slice(0, size), 1e-5);
+    const next = await dream.trace(settings, dream.traceable(3));
+    const frame = await dream.nextFrame();
+    assertClose(next.steps.at(-1).next.map((v) => Math.min(Math.max(v, -1), 1)), frame.x.slice(0, size), 1e-5);
+  });
+
+  test(`a sample is frame 0, beside the dream: ${settings.sampler}`, async () => {
+    const dream = dreamOf(modelOf(golden));
+    dream.set(3, { ...settings, seed: "1" }, null);
+    const frame = await dream.sample(8, settings);
+    assert.deepEqual([frame.id, frame.k, frame.num, dream.isDue], [8, 0, settings.num, true]);
+    assertClose(frame.x, golden.frames[0], 1e-5);
+  });
+}
+
+test("frames without sampling steps cannot be traced", async () => {
+  const [{ settings, info, hole }] = dreams;
+  const dream = dreamOf(modelOf(dreams[0]));
+  assert.throws(() => dream.traceable(0), /no frame to trace yet/);
+  const drawing = new Float32Array(settings.num * info.channels * info.height * info.width);
+  dream.set(1, settings, drawing);
+  await dream.nextFrame();
+  assert.throws(() => dream.traceable(0), /frame 0 was drawn or repainted/);
+  assert.deepEqual(dream.traceable(1).before, drawing);
+  dream.repaint(Uint8Array.from(hole));
+  await dream.nextFrame();
+  assert.throws(() => dream.traceable(1), /frame 1 was drawn or repainted/);
+  dream.set(2, { ...settings, creativity: 0 }, null);
+  assert.throws(() => dream.traceable(2), /creativity 0/);
+});
 
 // changes
 

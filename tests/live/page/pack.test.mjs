@@ -38,5 +38,8 @@ test("a trace", () => {
   assert.equal(buffer.byteLength, 28 + 2 * (8 + 3 * 2 * 4));
   assert.deepEqual([...new Uint8Array(buffer, 28, 8)], [9, 0, 0, 0, 4, 0, 0, 0]);
   const size = { num: 1, C: 1, H: 1, W: 2 };
-  assert.deepEqual(parse(buffer), { kind: 2, id: 7, ...size, calls: 2, ms: 0.5, steps });
+  assert.deepEqual(parse(buffer), { kind: 2, id: 7, ...size, calls: 2, ms: 0.5, steps, previous: null });
+  const noising = { t: 0, s: 9, x: floats(8, 8), x0: floats(8, 8), next: floats(1, 2) };
+  const started = parse(packTrace({ id: 7, steps: [noising, ...steps], calls: 2, ms: 0.5 }, SIZE));
+  assert.deepEqual([started.steps, started.previous], [steps, floats(8, 8)]);
 });

@@ -305,12 +305,16 @@ test("it pauses while there is a hold, whatever the viewer chose", () => {
   assert.deepEqual(types(sent).slice(4), ["play"]);
 });
 
-test("each trace request gets its own reply or error, in any order", async () => {
+test("each requested trace or sample gets its own reply or error, in any order", async () => {
   const { engine, sent, session } = openSession();
   const options = { sampler: "ddpm", steps: 2, eta: 0 };
-  const [first, second, third] = [session.trace(options), session.trace(options), session.trace(options)];
+  const [first, second, third] = [session.trace(options, null), session.trace(options, 3), session.sample({})];
   const ids = sent.slice(3).map(({ id }) => id);
-  assert.deepEqual(sent[3], { type: "trace", id: ids[0], ...options });
+  assert.deepEqual(sent.slice(3), [
+    { type: "trace", id: ids[0], ...options, frame: null },
+    { type: "trace", id: ids[1], ...options, frame: 3 },
+    { type: "sample", id: ids[2], settings: {} },
+  ]);
   const view = new DataView(new ArrayBuffer(28 + 2 * (8 + 12 * 4)));
   [0x53, 0x44, 2, 0].forEach((byte, i) => view.setUint8(i, byte));
   view.setUint32(4, ids[1], true);

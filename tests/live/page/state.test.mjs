@@ -20,6 +20,8 @@ const home = {
   scale: 0,
   scope: null,
   tour: null,
+  epoch: null,
+  calls: null,
 };
 const picture = Uint8Array.from({ length: 4 * 12 }, (_, i) => (i * 37) % 256);
 
@@ -44,6 +46,7 @@ const PLACES = {
     view: "microscope",
     scale: 7,
     scope: {
+      frame: null,
       step: 12,
       samplers: [
         { sampler: "dpmpp_2m", steps: 40, eta: 0 },
@@ -51,6 +54,13 @@ const PLACES = {
       ],
     },
   },
+  "the steps of a frame": {
+    ...home,
+    view: "microscope",
+    scope: { frame: 134217727, step: 0, samplers: [{ sampler: "ddim", steps: 1, eta: 1 }] },
+  },
+  "an epoch": { ...home, view: "training", epoch: 31 },
+  "a race": { ...home, view: "race", calls: 50 },
   "a mix": {
     ...home,
     settings: { ...home.settings, label: { food: 0.6, human: 1 }, guidance: -2.25, eta: 0.35, fps: 0.5 },
@@ -111,6 +121,11 @@ test("labels with special characters", async () => {
     settings: { ...home.settings, label: Object.fromEntries(labels.map((label, i) => [label, i])) },
   };
   assert.deepEqual(await fromUrlHash(await toUrlHash(place), [model]), { place, problems: [] });
+});
+
+test("links of older pages show the sample that the seed begins with", async () => {
+  const { place } = await fromUrlHash("#view=microscope&look=ddim-4-0&step=2&frame=9", MODELS);
+  assert.deepEqual(place.scope, { step: 2, samplers: [{ sampler: "ddim", steps: 4, eta: 0 }], frame: null });
 });
 
 test("an image replaces the frame number", async () => {

@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { assertClose, PAGE } from "./golden.mjs";
 
-const { analyze, extrapolation, noiseGivenD, terms } = await import(new URL("views/update.js", PAGE));
+const { analyze, extrapolation, images: imagesOf, noiseGivenD, terms } = await import(new URL("views/update.js", PAGE));
 const { SAMPLERS, makesTwoCalls, sampleInCalls } = await import(new URL("engine/samplers.js", PAGE));
 
 const T = 60;
@@ -85,6 +85,12 @@ for (const options of CASES) {
       if (update.some(({ of }) => of === "ū")) images["ū"] = await lineSlope(step, options.sampler);
       assertClose(add(update.map(({ factor, of }) => scaled(factor, images[of]))), step.next, 1e-12, `step ${index}`);
       assertClose(add([step.x, change]), step.next, 1e-12);
+      for (const { symbol, values } of imagesOf(options, steps, index, alphaBar)) {
+        const expected = { ...images, x_s: step.next, "x_s − x_t": change, "x̂′_0": before }[symbol];
+        const factor = update.find(({ of }) => of === symbol)?.factor;
+        if (values) assertClose(values, expected, 1e-6, `${symbol} in step ${index}`);
+        else assert.ok(factor === 0 || (symbol === "x̂′_0" && index === 0), `${symbol} in step ${index}`);
+      }
     }
   });
 }

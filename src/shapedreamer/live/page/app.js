@@ -3,24 +3,37 @@
  *
  * @import { Engine, Frame, Progress } from "./engine/protocol.js"
  * @import { Snapshot } from "./engine/session.js"
- * @import { Scope, ViewName } from "./engine/state.js"
+ * @import { Place, ViewName } from "./engine/state.js"
+ * @import { Settings } from "./engine/protocol.js"
+ *
+ * @typedef {object} Lens  a view that explains
+ * @property {(settings: Settings, place: Partial<Place>) => void} open
+ * @property {() => void} close
+ * @property {() => void} update             the settings or the frame on screen have changed
+ * @property {() => Partial<Place>} place    what it shows, for a link
+ * @property {() => void} toggle             play or pause
+ * @property {(by: number) => void} move     one step on, or back
+ * @property {(index: number) => void} go    to a step
  */
 
 import { draw, fitScale, setScale } from "./views/canvas.js";
 import { Controls } from "./views/controls.js";
 import { Drawing } from "./views/drawing.js";
 import { explainControls } from "./views/explain.js";
-import { get, grouped, range, setIcon, slide } from "./views/dom.js";
+import { choose, get, grouped, onChoice, range, setIcon, slide } from "./views/dom.js";
 import { History } from "./views/history.js";
 import { listen, table } from "./views/keyboard.js";
 import { Microscope } from "./views/microscope.js";
+import { RaceView } from "./views/race-view.js";
 import { Ring } from "./files/ring.js";
 import { download, toGif, toPng } from "./files/save.js";
+import { ScheduleView } from "./views/schedule-view.js";
 import { Session } from "./engine/session.js";
 import { Share } from "./views/share.js";
 import { fromUrlHash, isMasked, toUrlHash } from "./engine/state.js";
 import { Status } from "./views/status.js";
 import { expandScene, Tour } from "./views/tour.js";
+import { TrainingView } from "./views/training-view.js";
 import { bindTheme, storedPreference } from "./views/theme.js";
 import { Waiting, waitOf } from "./views/waiting.js";
 
@@ -44,7 +57,7 @@ const arrivals = [];
 let lastArrival = -Infinity;
 /** @type {Progress | null} of the current download */
 let progress = null;
-const waiting = new Waiting(() => get(view === "microscope" ? "microscope" : "stage", HTMLElement));
+const waiting = new Waiting(() => get(view in lenses ? "lenses" : "stage", HTMLElement));
 
 const controls = new Controls({
   onChange: (patch) => session.change(patch),
@@ -64,13 +77,14 @@ const session = new Session(await makeEngine(), {
     if (!undrawn) requestAnimationFrame(showFrame);
     undrawn = frame;
     showWait();
+    lenses[view]?.update();
     share.refresh();
   },
   settings(settings) {
     controls.show(settings, session.model);
     showMicroscopeButton(!isMasked(session.model));
     drawing.setBinary(isMasked(session.model));
-    microscope.update();
+    lenses[view]?.update();
     updateUrlSoon();
   },
   rejected(fields, message) {
@@ -93,10 +107,18 @@ const session = new Session(await makeEngine(), {
 });
 const past = new History({
   onVisit: (hash) => session.requested && openHash(hash),
-  onView: (name, scope) => showView(name, scope),
+  onView: (name, place) => showView(name, place),
 });
 const tour = new Tour(() => updateUrlSoon());
 const microscope = new Microscope(session, () => updateUrlSoon());
+/** The views that explain, by name. @type {Partial<Record<ViewName, Lens>>} */
+const lenses = {
+  microscope,
+  schedule: new ScheduleView(session),
+  training: new TrainingView(session, () => updateUrlSoon()),
+  race: new RaceView(session, () => updateUrlSoon()),
+};
+onChoice("lens", (name) => openView(/** @type {ViewName} */ (name)));
 const drawing = new Drawing({
   onContinue(pixels) {
     session.startFrom(pixels);
@@ -136,15 +158,17 @@ async function openHash(hash) {
   showView("dream");
   session.hold("view", place.view !== "dream");
   session.open(place);
-  if (place.view !== "dream") showView(place.view, place.scope);
+  if (place.view !== "dream") showView(place.view, place);
   if (problems.length) status.notify(problems.join("; "), true);
 }
 
 /** The hash of a URL that reproduces a snapshot. @param {Snapshot} snapshot @param {ViewName} linkedView */
 async function linkTo(snapshot, linkedView) {
-  const scope = linkedView === "microscope" ? microscope.scope() : null;
-  const start = snapshot.paused ? session.limitReplay(snapshot) : { ...snapshot, frame: 0 };
-  return `#${await toUrlHash({ ...start, view: linkedView, scale, scope, tour: tour.state })}`;
+  const lens = { scope: null, epoch: null, calls: null, ...lenses[linkedView]?.place() };
+  const isExplained = linkedView === "microscope" || linkedView === "schedule"; // the frame on screen
+  let start = snapshot.paused || isExplained ? session.limitReplay(snapshot) : { ...snapshot, frame: 0 };
+  if (linkedView === "microscope") start = microscope.startOf(start);
+  return `#${await toUrlHash({ ...start, view: linkedView, scale, tour: tour.state, ...lens })}`;
 }
 
 /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -156,8 +180,7 @@ function updateUrlSoon() {
   urlTimer = setTimeout(async () => {
     const [shown, { visit }] = [view, past];
     const link = await linkTo(visible().snapshot, shown);
-    const scope = shown === "microscope" ? microscope.scope() : null;
-    if (shown === view && visit === past.visit) past.replace(link, shown, scope);
+    if (shown === view && visit === past.visit) past.replace(link, shown, lenses[shown]?.place() ?? {});
   }, 300);
 }
 
@@ -235,24 +258,30 @@ function openView(name) {
   past.push(view);
 }
 
-/** @param {ViewName} name @param {Scope | null} [scope] */
-function showView(name, scope = null) {
-  if (name === "microscope" && isMasked(session.model)) {
+/** @param {ViewName} name @param {Partial<Place>} [place]  what a lens shows first */
+function showView(name, place = {}) {
+  if (name in lenses && isMasked(session.model)) {
     status.notify(NO_MICROSCOPE, false);
     name = "dream";
   }
   if (view === "draw") drawing.close();
-  if (view === "microscope") microscope.close();
+  lenses[view]?.close();
   view = name;
   document.body.dataset.showing = view;
   for (const button of document.querySelectorAll("[data-view]")) {
-    if (button instanceof HTMLButtonElement) button.setAttribute("aria-current", `${button.dataset.view === view}`);
+    const current = view in lenses ? "microscope" : view;
+    if (button instanceof HTMLButtonElement) button.setAttribute("aria-current", `${button.dataset.view === current}`);
   }
-  get("stage", HTMLElement).hidden = view === "microscope";
+  const lens = lenses[view];
+  get("stage", HTMLElement).hidden = lens !== undefined;
+  get("lenses", HTMLElement).hidden = lens === undefined;
+  choose("lens", view);
   get("drawing", HTMLFieldSetElement).hidden = view !== "draw";
-  get("explanation", HTMLDivElement).hidden = view !== "microscope";
+  for (const text of document.querySelectorAll("[data-lens]")) {
+    text.toggleAttribute("hidden", text.getAttribute("data-lens") !== view);
+  }
   session.hold("view", view !== "dream");
-  if (view === "microscope") microscope.open(session.settings, scope);
+  if (lens) lens.open(session.settings, place);
   else if (session.shown && !(view === "draw" && drawing.resume(session.shown))) {
     undrawn = session.shown;
     showFrame();
@@ -266,7 +295,7 @@ function showMicroscopeButton(isEnabled) {
   if (!(button instanceof HTMLButtonElement)) return;
   button.disabled = !isEnabled;
   button.title = isEnabled ? "" : NO_MICROSCOPE;
-  if (!isEnabled && view === "microscope") showView("dream");
+  if (!isEnabled && view in lenses) showView("dream");
 }
 
 // actions
@@ -276,7 +305,7 @@ function randomize() {
 }
 
 function playOrPause() {
-  if (view === "microscope") microscope.toggle();
+  if (lenses[view]) lenses[view].toggle();
   else if (view === "dream") session.play(!session.isPlaying);
 }
 
@@ -371,10 +400,10 @@ range("scale").addEventListener("input", () => {
 const shortcut = (key, description, run, label = key.toUpperCase()) => ({ key, label, description, run });
 const KEYS = [
   shortcut(" ", "play or pause", playOrPause, "space"),
-  shortcut(".", "next frame or step", () => (view === "microscope" ? microscope.move(1) : session.step())),
-  shortcut(",", "previous step (microscope)", () => view === "microscope" && microscope.move(-1)),
+  shortcut(".", "next frame or step", () => (lenses[view] ? lenses[view].move(1) : session.step())),
+  shortcut(",", "previous step (microscope)", () => lenses[view]?.move(-1)),
   shortcut("0", "first frame or step", () => {
-    if (view === "microscope") microscope.go(0);
+    if (lenses[view]) lenses[view].go(0);
     else session.restart();
   }),
   shortcut("r", "new random seed", randomize),

@@ -73,6 +73,11 @@ export function checkId(id) {
   if (!isWithin(id, 0, 2 ** 32 - 1) || id % 1) fail("id", id, "a whole number 0…2³²−1");
 }
 
+/** Check the number of the frame to trace. @param {unknown} frame */
+export function checkFrame(frame) {
+  if (frame !== null && (!isWithin(frame, 0, 2 ** 27 - 1) || frame % 1)) fail("frame", frame, "a whole number 0…2²⁷−1");
+}
+
 /**
  * Decode a base64 string that must hold exactly `length` bytes.
  *

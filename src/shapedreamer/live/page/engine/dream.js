@@ -17,7 +17,7 @@
  * @property {Model} model
  */
 
-import { Model } from "./model.js";
+import { Model, RENOISE_OFFSET } from "./model.js";
 
 export class Dream {
   /** The newest settings, and their id. @type {Settings | null} */
@@ -27,6 +27,10 @@ export class Dream {
   #startImage = null;
   /** The newest frame; null before frame 0. @type {Float32Array | null} */
   #x = null;
+  /** The frame that it was made from; null for a sample. @type {Float32Array | null} */
+  #before = null;
+  /** Whether sampling steps made it: it is neither an image from the page nor repainted. */
+  #isSampled = false;
   #k = 0;
   #pure = true;
   #isRestarting = false;
@@ -66,7 +70,7 @@ export class Dream {
 
   /** Restart at frame 0, and cancel the frame being made. */
   restart() {
-    [this.#x, this.#mask, this.#isRestarting] = [null, null, true];
+    [this.#x, this.#before, this.#mask, this.#isRestarting] = [null, null, null, true];
     this.#restarts++;
   }
 
@@ -93,7 +97,8 @@ export class Dream {
       const [model, counter] = withCounter(await this.load(settings.model), isCurrent);
       const x = await makeImages(model, before, this.#startImage, mask, settings, k);
       if (!isCurrent()) return null;
-      [this.#x, this.#k] = [x, k];
+      [this.#x, this.#k, this.#before] = [x, k, before];
+      this.#isSampled = !mask && !(before === null && this.#startImage);
       return { id, k, pure, num: settings.num, x, calls: counter.calls, model };
     } catch (error) {
       if (!isCurrent()) return null;
@@ -103,16 +108,54 @@ export class Dream {
   }
 
   /**
-   * All sampling steps of image 0, for any settings.
+   * How to trace frame `number`: it starts from the frame before it if it is the newest frame, and from the newest one
+   * otherwise. Throws if sampling steps did not make it, or with the creativity set now would not.
+   *
+   * @param {number} number
+   * @returns {{before: Float32Array | null, first: number}}  first: number of its first variation
+   */
+  traceable(number) {
+    if (this.#x === null || !this.settings) throw new Error("there is no frame to trace yet; wait for the first one");
+    const isNewest = number === this.#k;
+    if (isNewest ? !this.#isSampled : number === 0) {
+      throw new Error(`frame ${number} was drawn or repainted and has no sampling steps; make the next frame`);
+    }
+    const before = isNewest ? this.#before : this.#x;
+    if (before && this.settings.creativity === 0) {
+      throw new Error("with creativity 0 a frame equals the one before it; set creativity to at least 1");
+    }
+    return { before, first: RENOISE_OFFSET + number * this.settings.num };
+  }
+
+  /**
+   * All sampling steps of image 0, for any settings. If a frame was made from another one, a step from that one, at
+   * t = 0, to x_t comes first.
    *
    * @param {Settings} settings
+   * @param {{before: Float32Array | null, first: number} | null} frame  null for frame 0 of the seed
    * @returns {Promise<{steps: Step[], calls: number, model: Model}>}
    */
-  async trace(settings) {
+  async trace(settings, frame) {
     const [model, counter] = withCounter(await this.load(settings.model), () => true);
-    const steps = [];
-    for await (const step of model.stream(1, sampleOptions(settings))) steps.push(step);
+    const options = sampleOptions(settings);
+    const [steps, stream] = frame?.before
+      ? startVariation(model, frame.before.slice(0, model.size), settings.creativity, options, frame.first)
+      : [[], model.stream(1, options)];
+    for await (const step of stream) steps.push(step);
     return { steps, calls: counter.calls, model };
+  }
+
+  /**
+   * Frame 0 of any settings; the dream stays as it is.
+   *
+   * @param {number} id
+   * @param {Settings} settings
+   * @returns {Promise<Frame>}
+   */
+  async sample(id, settings) {
+    const [model, counter] = withCounter(await this.load(settings.model), () => true);
+    const x = await model.sample(settings.num, sampleOptions(settings));
+    return { id, k: 0, pure: true, num: settings.num, x, calls: counter.calls, model };
   }
 }
 
@@ -132,6 +175,21 @@ async function makeImages(model, before, startImage, mask, settings, k) {
   if (before === null) return startImage ?? model.sample(num, options);
   if (mask) return model.inpaint(before.subarray(0, model.size), mask, num, options);
   return creativity ? model.vary(before, creativity, num, options, k) : before;
+}
+
+/**
+ * The step that adds noise to an image, and the steps that remove it again.
+ *
+ * @param {Model} model
+ * @param {Float32Array} image
+ * @param {number} t
+ * @param {SampleOptions} options
+ * @param {number} first
+ * @returns {[Step[], AsyncGenerator<Step, void, void>]}
+ */
+function startVariation(model, image, t, options, first) {
+  const { x, steps } = model.variation(image, t, 1, options, first);
+  return [[{ t: 0, s: t, x: image, x0: image, next: x }], steps];
 }
 
 /** @param {Settings} settings @returns {SampleOptions} */

@@ -22,7 +22,7 @@ import { bits, fold, noiseOf } from "./noise.js";
 import { makesTwoCalls, sampleInCalls, SAMPLERS, sum } from "./samplers.js";
 import { cubicTimes, logSnrTimes, stepTimes } from "./schedule.js";
 
-const RENOISE_OFFSET = 2 ** 31; // first image index for re-noising, so that it never reuses x_T of the same seed
+export const RENOISE_OFFSET = 2 ** 31; // first image index for re-noising, so that it never reuses x_T of the same seed
 const INPAINT_REPEATS = 10; // of each sampling step
 // constants to fold into the seed, one for each independent stream of random numbers
 const LABEL_STREAM = 0x1abe1;
@@ -154,13 +154,25 @@ export class Model {
    * @param {number} frame  frame number, at least 1; it selects the noise
    */
   async vary(images, t, num, options, frame) {
-    const first = RENOISE_OFFSET + frame * num;
+    return lastImages(this.variation(images, t, num, options, RENOISE_OFFSET + frame * num).steps);
+  }
+
+  /**
+   * x_t and every sampling step of `vary`.
+   *
+   * @param {Float32Array} images
+   * @param {number} t
+   * @param {number} num
+   * @param {SampleOptions} options
+   * @param {number} first  number of the first variation, which determines its noise
+   */
+  variation(images, t, num, options, first) {
     const a = this.info.alpha_bar[t];
     const x = sum(Math.sqrt(a), images, Math.sqrt(1 - a), this.noise(num, options.seed, first));
     const randomness = { eta: options.eta, noise: noiseOf(options.seed, first, num) };
     const times = this.times(Math.min(options.steps, t), t);
     const sampler = SAMPLERS[options.sampler];
-    return lastImages(sampler(this.denoiser(num, options), this.info.alpha_bar, x, times, randomness));
+    return { x, steps: sampler(this.denoiser(num, options), this.info.alpha_bar, x, times, randomness) };
   }
 
   /**

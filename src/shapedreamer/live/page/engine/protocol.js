@@ -37,6 +37,12 @@
  * @property {{sampler: SamplerName, steps: number, eta: number, spacing: string}} sampling
  * @property {number} creativity   default timestep for Settings.creativity
  * @property {boolean} turbo       whether it is a few-step model
+ * @property {Checkpoint} [checkpoint]  for a model that is one of several checkpoints of a training run
+ *
+ * @typedef {object} Checkpoint
+ * @property {string} run
+ * @property {number} epoch
+ * @property {[number, number][]} curve  images seen and held-out loss after each epoch so far
  */
 
 /**
@@ -52,7 +58,8 @@
  * @typedef {{type: "set", id: number, settings: Settings, image?: string}
  *   | {type: "play"} | {type: "pause"} | {type: "step"} | {type: "restart"}
  *   | {type: "repaint", mask: string}
- *   | {type: "trace", id: number, sampler: SamplerName, steps: number, eta: number}} ToEngine
+ *   | {type: "trace", id: number, sampler: SamplerName, steps: number, eta: number, frame: number | null}
+ *   | {type: "sample", id: number, settings: Settings}} ToEngine
  */
 
 /**
@@ -61,7 +68,8 @@
  * @typedef {{num: number, C: number, H: number, W: number}} Shape
  * @typedef {Shape & {id: number, calls: number, ms: number}} Header
  * @typedef {Header & {kind: 1, pure: boolean, frame: number, pixels: Uint8Array}} Frame   pixels: (num, H, W, C)
- * @typedef {Header & {kind: 2, steps: TraceStep[]}} Trace
+ * @typedef {Header & {kind: 2, steps: TraceStep[], previous: Float32Array | null}} Trace
+ *   previous: the picture that the trace starts from, noised to the t of its first step; null if it starts from noise
  * @typedef {{t: number, s: number, x: Float32Array, x0: Float32Array, next: Float32Array}} TraceStep  x_t, x̂₀ and x_s
  */
 
@@ -107,5 +115,6 @@ export function parse(buffer) {
     const [x, x0, next] = [0, 1, 2].map((i) => new Float32Array(buffer, at + 8 + 4 * i * size, size));
     steps.push({ t: view.getInt32(at, true), s: view.getInt32(at + 4, true), x, x0, next });
   }
-  return { kind, id, ...shape, calls, ms, steps };
+  const previous = steps[0]?.t === 0 ? /** @type {TraceStep} */ (steps.shift()).x : null; // from 0 up to t
+  return { kind, id, ...shape, calls, ms, steps, previous };
 }

@@ -2,7 +2,8 @@
  * The page's connection to an engine: the requested settings, the messages sent so far, the last frame, and whether
  * the settings alone reproduce that frame. It does not touch the page's elements.
  *
- * @import { Engine, EngineState, Frame, FromEngine, Hello, ModelInfo, Progress, SamplerName, Settings, Trace } from "./protocol.js"
+ * @import { Engine, EngineState, Frame, FromEngine, Hello, ModelInfo, Progress, SamplerName, Settings } from "./protocol.js"
+ * @import { ToEngine, Trace } from "./protocol.js"
  */
 
 import { toBase64 } from "../files/bytes.js";
@@ -80,11 +81,11 @@ export class Session {
     this.lastSent = { playing: false, at: -Infinity };
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
-    /** @type {Map<number, {resolve: (trace: Trace) => void, reject: (error: Error) => void}>} */
-    this.traces = new Map();
+    /** Traces and samples requested. @type {Map<number, {resolve: (reply: any) => void, reject: (error: Error) => void}>} */
+    this.replies = new Map();
 
     engine.onstate = (state, seconds) => {
-      if (state !== "open") this.rejectTraces("the engine has disconnected");
+      if (state !== "open") this.rejectReplies("the engine has disconnected");
       listener.state(state, seconds);
     };
     engine.onmessage = (message) => this.receive(message);
@@ -230,17 +231,38 @@ export class Session {
     if (this.requested) this.syncPlayback();
   }
 
+  /** Whether the frame shown belongs to the current dream, and is the one to stay. */
+  get isSettled() {
+    return this.shown !== null && this.shown.id >= this.firstId && this.targetFrame === null;
+  }
+
   /**
    * Request all sampling steps of image 0.
    * @param {{sampler: SamplerName, steps: number, eta: number}} options
+   * @param {number | null} frame  number of the frame, made from the frame before it if that is the latest one, and from
+   *   the latest one otherwise; null for the sample that the seed begins with
    * @returns {Promise<Trace>}
    */
-  trace(options) {
+  trace(options, frame) {
+    return this.request((id) => ({ type: "trace", id, ...options, frame }));
+  }
+
+  /** Request frame 0 of any settings. @param {Settings} settings @returns {Promise<Frame>} */
+  sample(settings) {
+    return this.request((id) => ({ type: "sample", id, settings }));
+  }
+
+  /**
+   * @template Reply
+   * @param {(id: number) => ToEngine} message
+   * @returns {Promise<Reply>}
+   */
+  request(message) {
     this.sendPending();
     const id = ++this.lastId;
     return new Promise((resolve, reject) => {
-      this.traces.set(id, { resolve, reject });
-      this.engine.send({ type: "trace", id, ...options });
+      this.replies.set(id, { resolve, reject });
+      this.engine.send(message(id));
     });
   }
 
@@ -309,11 +331,11 @@ export class Session {
   /** @param {number | null} id @param {string} message */
   receiveError(id, message) {
     this.awaited = "";
-    const trace = id === null ? undefined : this.traces.get(id);
+    const reply = id === null ? undefined : this.replies.get(id);
     const record = id === null ? undefined : this.sent.get(id);
-    if (id !== null && trace) {
-      this.traces.delete(id);
-      trace.reject(new Error(message));
+    if (id !== null && reply) {
+      this.replies.delete(id);
+      reply.reject(new Error(message));
     } else if (record && this.accepted) {
       const fields = record.fields.filter((field) => isEqual(this.settings[field], record.settings[field]));
       this.requested = { ...this.settings };
@@ -328,11 +350,10 @@ export class Session {
 
   /** @param {Frame | Trace} frame */
   receiveFrame(frame) {
-    if (frame.kind === 2) {
-      this.traces.get(frame.id)?.resolve(frame);
-      this.traces.delete(frame.id);
-      return;
-    }
+    const reply = this.replies.get(frame.id);
+    this.replies.delete(frame.id);
+    if (reply) reply.resolve(frame);
+    if (reply || frame.kind === 2) return;
     if (frame.id < this.firstId) return; // it was already on its way when a new dream started
     for (const id of this.sent.keys()) if (id < frame.id) this.sent.delete(id);
     this.accepted = this.sent.get(frame.id)?.settings ?? this.accepted;
@@ -345,10 +366,10 @@ export class Session {
     if (!isReplay) this.listener.frame(frame);
   }
 
-  /** Reject all traces still outstanding. @param {string} reason */
-  rejectTraces(reason) {
-    for (const { reject } of this.traces.values()) reject(new Error(reason));
-    this.traces.clear();
+  /** Reject all requests still outstanding. @param {string} reason */
+  rejectReplies(reason) {
+    for (const { reject } of this.replies.values()) reject(new Error(reason));
+    this.replies.clear();
   }
 }
 

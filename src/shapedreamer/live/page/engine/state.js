@@ -7,10 +7,14 @@
 import { deflate, fromBase64Url, inflate, reduceBits, restoreBits, toBase64Url } from "../files/bytes.js";
 import { WITH_ETA } from "./samplers.js";
 
-/** @typedef {"dream" | "microscope" | "draw"} ViewName */
+/** @typedef {"dream" | "microscope" | "schedule" | "training" | "race" | "draw"} ViewName */
 /** @typedef {Pick<Settings, "sampler" | "steps" | "eta">} SamplerOptions */
 /**
- * @typedef {{step: number, samplers: SamplerOptions[]}} Scope  the microscope's one or two samplers, and the step shown
+ * What the microscope shows.
+ * @typedef {object} Scope
+ * @property {number} step
+ * @property {SamplerOptions[]} samplers  one or two
+ * @property {number | null} frame        number of the frame; null for the sample that the seed begins with
  */
 
 /** @typedef {{scene: number, guess: number | null}} TourState  the scene 1…8 of the tour, and the choice 1…3 */
@@ -26,6 +30,8 @@ import { WITH_ETA } from "./samplers.js";
  * @property {number} scale              screen pixels per image pixel; 0 fits the window
  * @property {Scope | null} scope        null: the microscope uses the settings' own sampler
  * @property {TourState | null} tour     null: no tour
+ * @property {number | null} epoch       shown in the view "training"; null for its default
+ * @property {number | null} calls       network calls in the view "race"; null for its default
  */
 
 /** @type {Record<SamplerName, string>} */
@@ -53,7 +59,9 @@ export const MAX_IMAGE_TEXT = 2000; // characters of a picture in a link; many p
 const IMAGE_BITS = [8, 6, 5, 4]; // bits per value of a picture in a link: the first that fits, or the last
 export const DEFAULT_FPS = 12; // fast enough to look continuous, slow enough to follow
 /** @type {ViewName[]} */
-export const VIEWS = ["dream", "microscope", "draw"];
+export const VIEWS = ["dream", "microscope", "schedule", "training", "race", "draw"];
+export const MAX_FRAME = 2 ** 27 - 1; // that the engine can trace
+export const MAX_EPOCH = 9999;
 
 /** @param {ModelInfo} model */
 export function isMasked({ process }) {
@@ -150,7 +158,7 @@ export function problem(field, value, model) {
 }
 
 /** The part of the URL after #. @param {Place} place @returns {Promise<string>} */
-export async function toUrlHash({ settings, frame, image, paused, view, scale, scope, tour }) {
+export async function toUrlHash({ settings, frame, image, paused, view, scale, scope, tour, epoch, calls }) {
   const params = new URLSearchParams();
   for (const [name, value] of Object.entries(settings)) {
     if (name === "label" && typeof value === "object") {
@@ -164,9 +172,12 @@ export async function toUrlHash({ settings, frame, image, paused, view, scale, s
   if (scale > 0) params.set("scale", `${scale}`);
   if (scope) {
     params.set("step", `${scope.step}`);
+    params.set("of", scope.frame === null ? "noise" : `${scope.frame}`);
     params.set("look", scope.samplers.map(({ sampler, steps, eta }) => `${sampler}-${steps}-${eta}`).join(" "));
   }
   if (tour) params.set("tour", tour.guess === null ? `${tour.scene}` : `${tour.scene}.${tour.guess}`);
+  if (epoch !== null) params.set("epoch", `${epoch}`);
+  if (calls !== null) params.set("calls", `${calls}`);
   if (paused) params.set("paused", "1");
   if (image) await setImage(params, image);
   else if (frame > 0) params.set("frame", `${frame}`);
@@ -215,6 +226,8 @@ export async function fromUrlHash(hash, models, fallbacks = {}) {
       scale,
       scope: scope ?? null,
       tour: parseTour(params.get("tour")),
+      epoch: params.has("epoch") ? parseWhole(params.get("epoch"), MAX_EPOCH) : null,
+      calls: params.has("calls") ? parseWhole(params.get("calls"), MAX_STEPS) || 1 : null,
     },
     problems,
   };
@@ -269,7 +282,14 @@ function parseScope(params, model) {
   const isValid =
     samplers.length <= 2 &&
     samplers.every((options) => fields.every((field) => problem(field, options[field], model) === ""));
-  return isValid ? { step: parseWhole(params.get("step"), MAX_STEPS), samplers } : undefined;
+  const frame = params.get("of") ?? "noise"; // links of older pages show the sample that the seed begins with
+  return isValid
+    ? {
+        step: parseWhole(params.get("step"), MAX_STEPS),
+        samplers,
+        frame: frame === "noise" ? null : parseWhole(frame, MAX_FRAME),
+      }
+    : undefined;
 }
 
 /**

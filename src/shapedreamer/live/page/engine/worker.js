@@ -4,18 +4,18 @@
  * of models.json} comes first. {"type": "taken"} confirms the last frame: the worker computes the next frame meanwhile,
  * but sends it only after that confirmation, so that frames do not pile up on a slow page.
  *
- * @import { FromEngine, ModelInfo, SamplerName, Settings } from "./protocol.js"
+ * @import { FromEngine, ModelInfo, Settings } from "./protocol.js"
  * @import { Network } from "./model.js"
  */
 
-import { checkBytes, checkId, checkSampler, checkSettings } from "./check.js";
+import { checkBytes, checkFrame, checkId, checkSampler, checkSettings } from "./check.js";
 import { Dream } from "./dream.js";
 import { isBetter, openGraphics } from "./graphics.js";
 import { Model } from "./model.js";
 import { packFrame, packTrace, toImages } from "./pack.js";
 
 const MAX_THREADS = 4; // networks this small gain nothing from more
-const MAX_TRACES = 8; // traces that can wait, as on the server
+const MAX_TRACES = 8; // traces and samples that can wait, as on the server
 const PROGRESS_MS = 100; // milliseconds between two reports of a download
 const IDLE_FPS = 60; // frame rate limit while frames need no network call (creativity 0)
 
@@ -32,8 +32,8 @@ let isPlaying = false;
 let hasFailed = false; // stops playback until the next message
 let singleSteps = 0;
 let isTaken = true;
-/** @type {{id: number, sampler: SamplerName, steps: number, eta: number, settings: Settings}[]} */
-const traces = [];
+/** Traces and samples to send: how to make each of them. @type {{id: number, make: () => Promise<ArrayBuffer>}[]} */
+const requests = [];
 let threadNote = ""; // shown once the first model is loaded
 /** @type {Record<string, number>} bytes of each file of the site; empty if an older version wrote it */
 let sizes = {};
@@ -85,8 +85,16 @@ function handle(message) {
     trace() {
       checkId(message.id);
       checkSampler(message, /** @type {ModelInfo} */ (info));
-      if (traces.length === MAX_TRACES) throw new Error(`${MAX_TRACES} traces are waiting already; try again later`);
-      traces.push({ ...message, settings: current });
+      const number = message.frame ?? null;
+      checkFrame(number);
+      const frame = number === null ? null : dream.traceable(number);
+      const { id, sampler, steps, eta } = message;
+      request(id, () => makeTrace(id, { .../** @type {Settings} */ (current), sampler, steps, eta }, frame));
+    },
+    sample() {
+      checkId(message.id);
+      checkSettings(message.settings, models);
+      request(message.id, () => makeSample(message.id, message.settings));
     },
     taken: () => (isTaken = true),
   };
@@ -95,6 +103,12 @@ function handle(message) {
   }
   handlers[/** @type {keyof typeof handlers} */ (message.type)]();
   if (message.type !== "taken") hasFailed = false;
+}
+
+/** @param {number} id @param {() => Promise<ArrayBuffer>} make */
+function request(id, make) {
+  if (requests.length === MAX_TRACES) throw new Error(`${MAX_TRACES} traces are waiting already; try again later`);
+  requests.push({ id, make });
 }
 
 /** @param {FromEngine} message */
@@ -283,10 +297,10 @@ function yieldToMessages() {
 
 async function run() {
   for (;;) {
-    const trace = traces.shift();
-    const { id } = trace ?? dream;
+    const next = requests.shift();
+    const { id } = next ?? dream;
     try {
-      if (trace) await sendTrace(trace);
+      if (next) await send(await next.make());
       else if (dream.isDue || singleSteps || timeToNextFrame() <= 0) await sendFrame();
       else await sleep(timeToNextFrame());
     } catch (error) {
@@ -314,11 +328,18 @@ async function sendFrame() {
   await send(packFrame({ ...frame, ms: performance.now() - began }, frame.model.info));
 }
 
-/** @param {typeof traces[number]} request */
-async function sendTrace({ id, settings, ...options }) {
+/** @param {number} id @param {Settings} settings @param {ReturnType<Dream["traceable"]> | null} frame */
+async function makeTrace(id, settings, frame) {
   const began = performance.now();
-  const trace = await dream.trace({ ...settings, ...options });
-  await send(packTrace({ id, ...trace, ms: performance.now() - began }, trace.model.info));
+  const trace = await dream.trace(settings, frame);
+  return packTrace({ id, ...trace, ms: performance.now() - began }, trace.model.info);
+}
+
+/** @param {number} id @param {Settings} settings */
+async function makeSample(id, settings) {
+  const began = performance.now();
+  const sample = await dream.sample(id, settings);
+  return packFrame({ ...sample, ms: performance.now() - began }, sample.model.info);
 }
 
 /** @param {ArrayBuffer} buffer */

@@ -76,11 +76,19 @@ export class Controls {
     this.callbacks.onChange(patch);
   }
 
-  /** Fill the list of models. @param {ModelInfo[]} models */
+  /** Fill the list of models; checkpoints of a training run are in the view "training". @param {ModelInfo[]} models */
   setModels(models) {
+    const listed = models.filter(({ checkpoint }) => !checkpoint);
     this.modelSelect.replaceChildren(
-      ...models.map(({ name, turbo }) => make("option", { value: name }, turbo ? `${name} · few-step model` : name)),
+      ...listed.map(({ name, turbo }) => make("option", { value: name }, turbo ? `${name} · few-step model` : name)),
     );
+  }
+
+  /** Select a model; one that is not in the list joins it. @param {string} name */
+  selectModel(name) {
+    const isListed = [...this.modelSelect.options].some(({ value }) => value === name);
+    if (!isListed) this.modelSelect.append(make("option", { value: name }, name));
+    this.modelSelect.value = name;
   }
 
   /** @param {Settings} settings @param {ModelInfo} model */
@@ -99,7 +107,7 @@ export class Controls {
     this.write("fps", fps === 0 ? "max" : `${fps} fps`);
     range("eta").disabled = !HAS_ETA.includes(settings.sampler);
     range("guidance").disabled = !isConditional(settings, model);
-    this.modelSelect.value = settings.model;
+    this.selectModel(settings.model);
     this.samplerSelect.value = settings.sampler;
     if (document.activeElement !== this.seed || this.seed.value.trim() !== settings.seed)
       this.seed.value = settings.seed;

@@ -2,21 +2,21 @@
  * The browser's history: changing the view adds an entry, so that Back and Forward walk the views. Everything else
  * replaces the current entry. Following a link starts a new visit, and Back then returns to the earlier one.
  *
- * @import { Scope, ViewName } from "../engine/state.js"
+ * @import { Place, ViewName } from "../engine/state.js"
  *
- * @typedef {{visit: string, view: ViewName, scope: Scope | null}} Entry  the state of an entry in the history
+ * @typedef {{visit: string, view: ViewName, place: Partial<Place>}} Entry  the state of an entry in the history
  */
 
 export class History {
   /**
    * @param {object} callbacks
    * @param {(hash: string) => void} callbacks.onVisit    open the state in this hash
-   * @param {(view: ViewName, scope: Scope | null) => void} callbacks.onView   show another view of this visit
+   * @param {(view: ViewName, place: Partial<Place>) => void} callbacks.onView   show another view of this visit
    */
   constructor({ onVisit, onView }) {
     this.visit = ""; // the dream on the page; entries of another visit are opened from their URL
     addEventListener("popstate", ({ state }) => {
-      if (state?.visit === this.visit && this.visit) onView(state.view, state.scope);
+      if (state?.visit === this.visit && this.visit) onView(state.view, state.place);
       else onVisit(location.hash);
     });
   }
@@ -27,9 +27,9 @@ export class History {
     history.replaceState(this.entry(view), "");
   }
 
-  /** Write a hash into the current entry. @param {string} hash @param {ViewName} view @param {Scope | null} scope */
-  replace(hash, view, scope) {
-    history.replaceState(this.entry(view, scope), "", hash);
+  /** Write a hash into the current entry. @param {string} hash @param {ViewName} view @param {Partial<Place>} place */
+  replace(hash, view, place) {
+    history.replaceState(this.entry(view, place), "", hash);
   }
 
   /** Add an entry for another view. @param {ViewName} view */
@@ -38,8 +38,8 @@ export class History {
     history.pushState(this.entry(view), "");
   }
 
-  /** @param {ViewName} view @param {Scope | null} scope @returns {Entry} */
-  entry(view, scope = null) {
-    return { visit: this.visit, view, scope };
+  /** @param {ViewName} view @param {Partial<Place>} place  what a lens shows @returns {Entry} */
+  entry(view, place = {}) {
+    return { visit: this.visit, view, place };
   }
 }

@@ -1,13 +1,15 @@
 /**
- * The microscope: every sampling step of one picture, with the network's input, its prediction and the sampler's
- * update. It can compare two samplers that start from the same noise.
+ * The microscope: every sampling step of a picture, with the network's input, its prediction and the sampler's update.
+ * It explains the frame on screen, which starts from the frame before it, or the sample that the seed begins with, which
+ * starts from noise. It can compare two samplers that start from the same image.
  *
  * @import { SamplerName, Settings, TraceStep } from "../engine/protocol.js"
- * @import { Session } from "../engine/session.js"
- * @import { Scope } from "../engine/state.js"
+ * @import { Session, Snapshot } from "../engine/session.js"
+ * @import { Place } from "../engine/state.js"
  */
 
-import { get, range, setIcon, slide } from "./dom.js";
+import { choose, get, onChoice, range, setIcon, slide } from "./dom.js";
+import { toPixels } from "../engine/pack.js";
 import { TraceView } from "./trace-view.js";
 
 const STEP_MS = 250; // per step of the animation
@@ -20,11 +22,16 @@ export class Microscope {
     this.onChange = onChange;
     this.element = get("microscope", HTMLElement);
     this.scrub = range("scrub");
+    this.depth = range("depth");
     this.views = [0, 1].map(
       (which) => new TraceView({ onChange: () => this.request(which), onPick: (index) => this.go(index) }),
     );
     this.views.forEach((view) => get("looks", HTMLDivElement).append(view.element));
     this.isOpen = false;
+    this.isOfFrame = true; // or of the sample that the seed begins with
+    /** @type {number | null} the frame that a link names; null for the frame on screen */
+    this.linkedFrame = null;
+    this.linkedTo = ""; // the frame on screen when the link was opened
     /** The settings of the latest request, as a string. */
     this.tracedSettings = "";
     /** @type {number | null} the step to show first */
@@ -32,7 +39,13 @@ export class Microscope {
     /** @type {ReturnType<typeof setInterval> | undefined} */
     this.playing = undefined;
     this.scrub.addEventListener("input", () => this.go(Number(this.scrub.value)));
+    this.depth.addEventListener("input", () => session.change({ creativity: Number(this.depth.value) }));
     get("scrub-play", HTMLButtonElement).addEventListener("click", () => this.toggle());
+    get("next-frame", HTMLButtonElement).addEventListener("click", () => session.step());
+    onChoice("of", (value) => {
+      [this.isOfFrame, this.linkedFrame] = [value === "frame", null];
+      this.update();
+    });
     get("beside", HTMLInputElement).addEventListener("change", () => {
       this.renameDdim();
       this.showPair();
@@ -40,8 +53,8 @@ export class Microscope {
     new ResizeObserver(() => this.isOpen && this.show()).observe(get("looks", HTMLDivElement));
   }
 
-  /** @param {Settings} settings @param {Scope | null} scope */
-  open({ sampler, steps, eta }, scope) {
+  /** @param {Settings} settings @param {Partial<Place>} place */
+  open({ sampler, steps, eta }, { scope }) {
     this.isOpen = true;
     this.element.hidden = false;
     const first = scope?.samplers[0] ?? { sampler, steps, eta };
@@ -52,15 +65,42 @@ export class Microscope {
     this.views[1].setOptions(scope?.samplers[1] ?? { sampler: contrast, steps: first.steps, eta: 0 });
     get("beside", HTMLInputElement).checked = scope?.samplers.length === 2;
     this.firstStep = scope?.step ?? null;
+    this.isOfFrame = scope?.frame !== null;
+    [this.linkedFrame, this.linkedTo] = [scope?.frame ?? null, ""];
+    choose("of", this.isOfFrame ? "frame" : "noise");
     this.tracedSettings = "";
     this.showPair();
     this.update();
   }
 
-  /** @returns {Scope} */
-  scope() {
+  /** @returns {Partial<Place>} */
+  place() {
     const shown = this.isPair ? this.views : this.views.slice(0, 1);
-    return { step: Number(this.scrub.value), samplers: shown.map((view) => view.options()) };
+    const samplers = shown.map((view) => view.options());
+    return { scope: { step: Number(this.scrub.value), samplers, frame: this.tracedFrame() } };
+  }
+
+  /**
+   * What a link must store to show the same steps: if it has to contain a picture, then the one that they start from.
+   * @param {Snapshot} snapshot
+   * @returns {Snapshot}
+   */
+  startOf(snapshot) {
+    const { shown, model } = this.session;
+    const previous = this.isOfFrame ? this.views[0].trace?.previous : null;
+    if (!snapshot.image || !previous || !shown) return snapshot;
+    const image = shown.pixels.slice();
+    image.set(toPixels(previous, model));
+    return { ...snapshot, image };
+  }
+
+  /** The number of the frame to trace; null for the sample that the seed begins with. */
+  tracedFrame() {
+    const { shown, startImage, targetFrame } = this.session;
+    if (!this.isOfFrame) return null;
+    const frame = targetFrame ?? shown?.frame ?? 0;
+    const next = startImage && frame === 0 ? 1 : 0; // a picture from the page has no steps, but its successor has
+    return this.linkedFrame ?? frame + next;
   }
 
   close() {
@@ -70,14 +110,34 @@ export class Microscope {
     for (const view of this.views) view.clear();
   }
 
-  /** Request new traces if the settings have changed. */
+  /** Request new traces if the settings or the frame on screen have changed. */
   update() {
-    const { model, seed, label, guidance } = this.session.settings;
-    const settings = JSON.stringify({ model, seed, label, guidance });
-    if (!this.isOpen || settings === this.tracedSettings) return;
-    this.tracedSettings = settings;
+    if (!this.isOpen) return;
+    const { settings, model, shown, isSettled } = this.session;
+    const frame = isSettled && shown ? `${shown.id} ${shown.frame}` : null;
+    this.showDepth();
+    if (this.isOfFrame && frame === null) return;
+    this.linkedTo ||= frame ?? "";
+    if (this.linkedTo !== frame) this.linkedFrame = null;
+    const { seed, label, guidance, creativity } = settings;
+    const start = this.isOfFrame ? [this.tracedFrame(), frame, creativity] : null;
+    const key = JSON.stringify({ model: model.name, seed, label, guidance, start });
+    if (key === this.tracedSettings) return;
+    this.tracedSettings = key;
     this.request(0);
     if (this.isPair) this.request(1);
+  }
+
+  /** Show the slider that sets how far a frame is noised, if that matters. */
+  showDepth() {
+    const { settings, model } = this.session;
+    this.depth.max = `${model.T}`;
+    slide(this.depth, settings.creativity);
+    const noise = Math.round(100 * (1 - model.alpha_bar[settings.creativity]));
+    get("depth-text", HTMLOutputElement).value = `${settings.creativity} · ${noise}%`;
+    this.depth.setAttribute("aria-valuetext", `t = ${settings.creativity} of ${model.T}, ${noise}% noise`);
+    get("depth-field", HTMLElement).hidden = !this.isOfFrame || this.tracedFrame() === 0;
+    get("next-frame", HTMLButtonElement).hidden = !this.isOfFrame;
   }
 
   get isPair() {
@@ -106,17 +166,21 @@ export class Microscope {
     view.limitSteps(this.session.model);
     clearTimeout(view.timer);
     view.timer = setTimeout(async () => {
-      const options = view.options();
+      const [options, frame] = [view.options(), this.tracedFrame()];
+      this.element.setAttribute("aria-busy", "true");
       const request = ++view.requests;
       try {
-        const trace = await this.session.trace(options);
+        const trace = await this.session.trace(options, frame);
         if (request !== view.requests || !this.isOpen) return;
         this.showMessage("");
+        this.element.setAttribute("aria-busy", "false");
         view.setTrace(trace, options, this.session.model);
+        view.nameEnds(`frame ${(frame ?? 0) - 1}`, frame === null ? "picture" : `frame ${frame}`);
         if (which === 0) this.setStepCount(trace.steps.length);
         this.show();
       } catch (error) {
         if (request !== view.requests || !this.isOpen) return;
+        this.element.setAttribute("aria-busy", "false");
         this.showMessage(error instanceof Error ? error.message : `${error}`);
       }
     }, REQUEST_DELAY_MS);

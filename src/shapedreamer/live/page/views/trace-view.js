@@ -1,7 +1,7 @@
 /**
  * One sampler under the microscope: a strip of all its steps, and one step in detail.
  *
- * @import { ModelInfo, SamplerName, Trace } from "../engine/protocol.js"
+ * @import { ModelInfo, SamplerName, Trace, TraceStep } from "../engine/protocol.js"
  * @import { SamplerOptions } from "../engine/state.js"
  */
 
@@ -10,16 +10,17 @@ import { make, slide } from "./dom.js";
 import { makeTerm } from "./explain.js";
 import { WITH_ETA } from "../engine/samplers.js";
 import { MAX_STEPS, SAMPLERS } from "../engine/state.js";
-import { equation, number, typeset } from "./typeset.js";
-import { analyze, extrapolation, maxAbs, noiseGivenD, terms } from "./update.js";
+import { number, showEquations, typeset } from "./typeset.js";
+import { analyze, extrapolation, images, noiseGivenD, terms } from "./update.js";
 
-const EPS_RANGE = 3; // ε̂ is drawn with −3 as black and 3 as white
 const MIN_TILE = 32; // approximate width of a picture in the strip, in CSS pixels
-const MAX_TILE = 48;
-const MAX_FIGURE = 240;
+const MAX_TILE = 64;
+const CAPTION_HEIGHT = 52; // of a figure, in CSS pixels
+const FIGURE_GAP = 14;
+const MIN_ROOM = 150; // height for the figures, in CSS pixels, where the page itself scrolls or has no room left
 
-const CAPTIONS = ["network input", "predicted image", "predicted noise", "change"];
-const CAPTION_TERMS = ["x_t", "x0", "eps", "change"]; // in explain.js
+/** Terms in explain.js, by symbol. @type {Record<string, string>} */
+const TERMS = { x_t: "x_t", "x̂_0": "x0", "ε̂": "eps", "x_s": "x_s", z: "z", "x_s − x_t": "change" };
 const FACTS = [
   ["t → s", "timesteps"],
   ["√{ᾱ_t}", "signal"],
@@ -56,11 +57,17 @@ export class TraceView {
     this.etaText = make("output");
     this.strip = make("canvas", { className: "strip" });
     this.mark = make("div", { className: "mark" });
-    this.figures = ["x_t", "x̂_0", "ε̂", "x_s − x_t"].map(
-      (symbol, i) => new Figure(symbol, CAPTIONS[i], CAPTION_TERMS[i]),
-    );
+    this.film = make("div", { className: "film" }, this.strip, this.mark);
+    this.start = new Figure("", "");
+    this.end = new Figure("", "");
+    this.noising = make("span", { className: "noising" });
+    /** @type {Map<string, Figure>} by symbol */
+    this.figures = new Map();
+    this.gallery = make("div", { className: "figures" });
     this.facts = FACTS.map(([symbol, term]) => ({ symbol, term, value: make("dd") }));
-    this.equations = make("div", { className: "equations" });
+    this.formulas = make("div", { className: "equations" });
+    /** @type {import("./typeset.js").Equation[]} */
+    this.equations = [];
     this.element = make(
       "div",
       { className: "look" },
@@ -71,8 +78,8 @@ export class TraceView {
         make("label", {}, "steps", this.steps, this.stepsText),
         make("label", {}, "η", this.eta, this.etaText),
       ),
-      make("div", { className: "film" }, this.strip, this.mark),
-      make("div", { className: "figures" }, ...this.figures.map((figure) => figure.element)),
+      make("div", { className: "journey" }, this.start.element, this.noising, this.film, this.end.element),
+      this.gallery,
       make(
         "dl",
         { className: "facts" },
@@ -80,7 +87,7 @@ export class TraceView {
           make("div", {}, make("dt", {}, makeTerm([typeset(symbol)], term)), value),
         ),
       ),
-      this.equations,
+      this.formulas,
     );
     for (const control of [this.sampler, this.steps, this.eta]) {
       control.addEventListener("input", () => {
@@ -94,6 +101,19 @@ export class TraceView {
       const column = Math.floor((offsetX / this.strip.clientWidth) * columns);
       onPick(this.stripSteps()[Math.min(column, columns - 1)]);
     });
+    for (const kind of ["pointerover", "focusin", "click"]) {
+      this.element.addEventListener(kind, ({ target }) => this.light(imageOf(target)));
+    }
+    for (const kind of ["pointerleave", "focusout"]) this.element.addEventListener(kind, () => this.light(null));
+  }
+
+  /** Light up an image's picture, and its terms in the equations. @param {string | null} symbol  null for none */
+  light(symbol) {
+    const isShown = symbol !== null && this.figures.has(symbol);
+    this.element.classList.toggle("lighting", isShown);
+    for (const part of this.element.querySelectorAll("[data-image]")) {
+      part.classList.toggle("lit", isShown && part instanceof HTMLElement && part.dataset.image === symbol);
+    }
   }
 
   /** @returns {SamplerOptions} */
@@ -122,12 +142,14 @@ export class TraceView {
   setTrace(trace, options, model) {
     [this.trace, this.traced, this.alphaBar] = [trace, options, model.alpha_bar];
     this.index = -1;
+    this.element.classList.add("traced");
   }
 
   /** Drop the trace, and ignore replies that are still on their way. */
   clear() {
     clearTimeout(this.timer);
     this.trace = null;
+    this.element.classList.remove("traced");
     this.requests++;
   }
 
@@ -135,14 +157,14 @@ export class TraceView {
   columns() {
     if (!this.trace) return 0;
     const width = (this.trace.W + 1) * this.stripScale();
-    return Math.max(1, Math.min(this.trace.steps.length, Math.floor(this.element.clientWidth / width)));
+    return Math.max(1, Math.min(this.trace.steps.length, Math.floor(this.film.clientWidth / width)));
   }
 
   /** CSS pixels per image pixel in the strip, chosen to show all steps where possible. */
   stripScale() {
     if (!this.trace) return 1;
     const { W, steps } = this.trace;
-    const fits = Math.floor(this.element.clientWidth / (steps.length * (W + 1)));
+    const fits = Math.floor(this.film.clientWidth / (steps.length * (W + 1)));
     return Math.max(1, Math.round(MIN_TILE / W), Math.min(fits, Math.floor(MAX_TILE / W)));
   }
 
@@ -155,21 +177,32 @@ export class TraceView {
   /** @param {number} index */
   show(index) {
     if (!this.trace) return;
-    const { steps, W, H } = this.trace;
-    this.showStrip(index);
+    const { steps } = this.trace;
     const step = steps[index];
-    const { signal, noise, snr, eps, change } = analyze(step, this.alphaBar);
-    const room = Math.min(this.figures[0].element.clientWidth, MAX_FIGURE);
-    const scale = fitScale({ width: W, height: H }, room, room);
-    const maxChange = maxAbs(change) || 1;
-    const images = /** @type {[Float32Array, number][]} */ ([
-      [step.x, 1],
-      [step.x0, 1],
-      [eps, EPS_RANGE],
-      [change, maxChange],
-    ]);
-    images.forEach(([values, high], i) => this.figures[i].show(values, this.trace, high, scale));
-    this.figures[3].note.textContent = `±\u00a0${number(maxChange, 2)}`;
+    this.showFacts(step);
+    const { signal, noise } = analyze(step, this.alphaBar);
+    const input = [
+      { symbol: "√{ᾱ_t}", factor: signal, of: "x̂_0" },
+      { symbol: "√{1−ᾱ_t}", factor: noise, of: "ε̂" },
+    ];
+    /** @type {[string, import("./update.js").Term[]][]} */
+    const equations = [
+      ["x_t", input],
+      ["x_s", terms(this.traced, steps, index, this.alphaBar)],
+    ];
+    if (this.traced.sampler === "dpmpp_2m") {
+      equations.push(["D", extrapolation(steps, index, this.alphaBar)]);
+      equations.push(["ε̂_D", noiseGivenD(signal, noise)]);
+    }
+    this.equations = showEquations(this.formulas, this.equations, equations);
+    this.showEnds();
+    this.showStrip(index);
+    this.showFigures(index);
+  }
+
+  /** @param {TraceStep} step */
+  showFacts(step) {
+    const { signal, noise, snr } = analyze(step, this.alphaBar);
     const values = [
       `${step.t} → ${step.s}`,
       number(signal),
@@ -177,16 +210,65 @@ export class TraceView {
       snr >= 1000 ? Math.round(snr) : number(snr),
     ];
     this.facts.forEach(({ value }, i) => (value.textContent = `${values[i]}`));
-    const input = [
-      { symbol: "√{ᾱ_t}", factor: signal, of: "x̂_0" },
-      { symbol: "√{1−ᾱ_t}", factor: noise, of: "ε̂" },
-    ];
-    const rows = [equation("x_t", input), equation("x_s", terms(this.traced, steps, index, this.alphaBar))];
-    if (this.traced.sampler === "dpmpp_2m") {
-      rows.push(equation("D", extrapolation(steps, index, this.alphaBar)));
-      rows.push(equation("ε̂_D", noiseGivenD(signal, noise)));
+  }
+
+  /** Show the picture that the trace starts from, if there is one, and the picture where it ends. */
+  showEnds() {
+    const { trace } = this;
+    if (!trace) return;
+    const { previous, steps } = trace;
+    this.start.element.hidden = this.noising.hidden = previous === null;
+    if (previous) this.start.show(previous, trace, 1);
+    this.end.show(steps[steps.length - 1].next, trace, 1);
+    this.noising.textContent = `+\u00a0noise t\u00a0=\u00a0${steps[0].t}`;
+    const scale = 2 * this.stripScale() * globalThis.devicePixelRatio;
+    for (const figure of [this.start, this.end]) setScale(figure.canvas, scale);
+  }
+
+  /** Name the pictures at both ends. @param {string} start @param {string} end */
+  nameEnds(start, end) {
+    this.start.name("", start);
+    this.end.name("", end);
+  }
+
+  /** @param {number} index */
+  showFigures(index) {
+    const { trace } = this;
+    if (!trace) return;
+    const shown = images(this.traced, trace.steps, index, this.alphaBar);
+    if ([...this.figures.keys()].join() !== shown.map(({ symbol }) => symbol).join()) {
+      this.figures = new Map(shown.map(({ symbol, caption }) => [symbol, new Figure(symbol, caption)]));
+      this.gallery.replaceChildren(...[...this.figures.values()].map(({ element }) => element));
     }
-    this.equations.replaceChildren(...rows);
+    for (const { symbol, values, high } of shown) {
+      const figure = this.figures.get(symbol);
+      figure?.show(values, trace, high);
+      if (figure && symbol === "x_s − x_t") figure.note.textContent = `±\u00a0${number(high, 2)}`;
+      else if (figure) figure.note.textContent = values ? "" : "(none in this step)";
+    }
+    this.sizeFigures();
+  }
+
+  /** Make the figures as large as the space allows, in as many columns as that takes. */
+  sizeFigures() {
+    const { trace, gallery } = this;
+    const count = this.figures.size;
+    const container = this.element.parentElement;
+    if (!trace || !container || count === 0) return;
+    const width = gallery.clientWidth;
+    const used = this.element.scrollHeight - gallery.offsetHeight;
+    const room = Math.max(container.clientHeight - used - FIGURE_GAP, MIN_ROOM);
+    const isScrolling = getComputedStyle(container).overflowY === "visible"; // narrow screens: the page scrolls
+    let [best, columns] = [0, 1];
+    for (let candidate = Math.min(count, 3); candidate <= count; candidate++) {
+      const rows = Math.ceil(count / candidate);
+      const tileWidth = (width - (candidate - 1) * FIGURE_GAP) / candidate;
+      const tileHeight = isScrolling ? Infinity : (room - (rows - 1) * FIGURE_GAP) / rows - CAPTION_HEIGHT;
+      const scale = fitScale({ width: trace.W, height: trace.H }, tileWidth, tileHeight);
+      if (scale > best) [best, columns] = [scale, candidate];
+    }
+    gallery.style.setProperty("--columns", `${columns}`);
+    for (const { canvas } of this.figures.values()) setScale(canvas, best);
   }
 
   /** @param {number} index */
@@ -211,27 +293,39 @@ export class TraceView {
   }
 }
 
+/** A picture with its symbol and a caption. */
 class Figure {
-  /** @param {string} symbol @param {string} caption @param {string} term  in explain.js */
-  constructor(symbol, caption, term) {
+  /** @param {string} symbol @param {string} caption */
+  constructor(symbol, caption) {
     this.canvas = make("canvas");
     this.canvas.setAttribute("role", "img");
-    this.canvas.setAttribute("aria-label", caption);
     this.note = make("span");
-    this.element = make(
-      "figure",
-      {},
-      this.canvas,
-      make("figcaption", {}, make("b", {}, makeTerm([typeset(symbol)], term)), ` ${caption} `, this.note),
-    );
+    this.caption = make("figcaption");
+    this.element = make("figure", {}, this.canvas, this.caption);
+    if (symbol) this.element.dataset.image = symbol;
+    this.name(symbol, caption);
   }
 
-  /** @param {Float32Array} values @param {Trace | null} trace @param {number} high @param {number} scale */
-  show(values, trace, high, scale) {
-    if (!trace) return;
+  /** @param {string} symbol @param {string} caption */
+  name(symbol, caption) {
+    const term = TERMS[symbol];
+    const name = term ? makeTerm([typeset(symbol)], term) : typeset(symbol);
+    const formula = symbol ? [make("b", {}, name)] : [];
+    this.caption.replaceChildren(...formula, ` ${caption} `, this.note);
+    this.canvas.setAttribute("aria-label", caption);
+  }
+
+  /** @param {Float32Array | null} values  null for an empty picture @param {Trace} trace @param {number} high */
+  show(values, trace, high) {
     if (this.canvas.width !== trace.W || this.canvas.height !== trace.H)
       [this.canvas.width, this.canvas.height] = [trace.W, trace.H];
-    drawNumbers(this.canvas, values, trace, high);
-    setScale(this.canvas, scale);
+    if (values) drawNumbers(this.canvas, values, trace, high);
+    else this.canvas.getContext("2d")?.clearRect(0, 0, trace.W, trace.H);
   }
+}
+
+/** The image that an element shows or names. @param {EventTarget | null} target */
+function imageOf(target) {
+  const element = target instanceof Element ? target.closest("[data-image]") : null;
+  return element instanceof HTMLElement ? (element.dataset.image ?? null) : null;
 }

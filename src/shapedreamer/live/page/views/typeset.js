@@ -44,32 +44,57 @@ export function number(value, digits = 3) {
   return value.toFixed(digits).replace("-", "−");
 }
 
-/**
- * The equation left = sum of terms, with each factor's value below it.
- * @param {string} left
- * @param {Term[]} terms
- */
-export function equation(left, terms) {
-  const row = make("div", { className: "equation" });
-  row.setAttribute("role", "math");
-  row.setAttribute(
-    "aria-label",
-    `${plain(left)} = ${terms.map(({ factor, of }) => `${number(factor)} ${plain(of)}`).join(" + ")}`,
-  );
-  row.append(make("span", { className: "sign" }, typeset(left)));
-  terms.forEach(({ symbol, factor, of }, i) => {
-    row.append(make("span", { className: "sign" }, i === 0 ? "=" : "+"));
-    row.append(
-      make(
-        "span",
-        { className: "term" },
-        typeset(`${symbol} ${of}`.trim()),
-        make("span", { className: "value" }, number(factor)),
-      ),
-    );
-  });
-  return row;
+/** The equation left = sum of terms, with each factor's value below it. Every image in it is a button. */
+export class Equation {
+  /** @param {string} left @param {Term[]} terms */
+  constructor(left, terms) {
+    this.left = left;
+    this.key = keyOf(left, terms);
+    this.values = terms.map(() => make("span", { className: "value" }));
+    this.terms = terms.map(({ symbol, of }, i) => imageButton("term", of, typeset(`${symbol} ${of}`.trim()), this.values[i]));
+    this.element = make("div", { className: "equation" }, imageButton("side", left, typeset(left)));
+    this.element.setAttribute("role", "group");
+    this.terms.forEach((term, i) => {
+      this.element.append(make("span", { className: "sign" }, i === 0 ? "=" : "+"), term);
+    });
+    this.update(terms);
+  }
+
+  /** Show other factors of the same images. @param {Term[]} terms */
+  update(terms) {
+    terms.forEach(({ factor, of }, i) => {
+      this.values[i].textContent = number(factor);
+      this.terms[i].setAttribute("aria-label", `${number(factor)} ${plain(of)}`);
+    });
+    const sum = terms.map(({ factor, of }) => `${number(factor)} ${plain(of)}`).join(" + ");
+    this.element.setAttribute("aria-label", `${plain(this.left)} = ${sum}`);
+  }
 }
 
-/** @param {string} formula */
-const plain = (formula) => formula.replace(/[_^{}]/g, "");
+/**
+ * Show equations in an element. Those of the same form are kept, so that the focus stays.
+ * @param {HTMLElement} element
+ * @param {Equation[]} shown
+ * @param {[string, Term[]][]} equations
+ * @returns {Equation[]}
+ */
+export function showEquations(element, shown, equations) {
+  const isSame = shown.map(({ key }) => key).join() === equations.map((args) => keyOf(...args)).join();
+  if (isSame) equations.forEach(([, terms], i) => shown[i].update(terms));
+  else shown = equations.map((args) => new Equation(...args));
+  if (!isSame) element.replaceChildren(...shown.map((equation) => equation.element));
+  return shown;
+}
+
+/** @param {string} left @param {Term[]} terms */
+const keyOf = (left, terms) => `${left} = ${terms.map(({ symbol, of }) => `${symbol} ${of}`).join(" + ")}`;
+
+/** @param {string} className @param {string} image @param {...Node} children */
+function imageButton(className, image, ...children) {
+  const button = make("button", { type: "button", className }, ...children);
+  button.dataset.image = image;
+  return button;
+}
+
+/** A formula without its marks. @param {string} formula */
+export const plain = (formula) => formula.replace(/[_^{}]/g, "");

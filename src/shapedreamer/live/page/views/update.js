@@ -9,6 +9,12 @@
  * @property {string} symbol   the factor as a formula for typeset.js; "" for 1
  * @property {number} factor
  * @property {string} of       the image, as a formula
+ *
+ * @typedef {object} NamedImage  an image that occurs in the equations of a step
+ * @property {string} symbol
+ * @property {string} caption
+ * @property {number} high                 the value to draw as white; its negative is black
+ * @property {Float32Array | null} values  null if it does not matter in this step, because its factor is 0
  */
 
 import { halfLogSnr, makesTwoCalls, stepsOfCalls } from "../engine/samplers.js";
@@ -24,6 +30,61 @@ export function analyze({ t, x, x0, next }, alphaBar) {
     eps: x.map((value, i) => (value - signal * x0[i]) / noise),
     change: next.map((value, i) => value - x[i]),
   };
+}
+
+/** What each image is, and the value to draw as white. @type {Record<string, [string, number]>} */
+const IMAGES = {
+  x_t: ["network input", 1],
+  "x̂_0": ["predicted image", 1],
+  "ε̂": ["predicted noise", 3],
+  z: ["fresh noise", 3],
+  "v̄": ["mean velocity", 3],
+  "ū": ["mean slope", 3],
+  "x̂′_0": ["previous prediction", 1],
+  D: ["extrapolated image", 1],
+  "ε̂_D": ["noise that D leaves", 3],
+  x_s: ["next input", 1],
+};
+
+/**
+ * The images in the equations of a step, and the change x_s − x_t, in the order to show them.
+ * @param {{sampler: SamplerName, steps: number, eta: number}} options
+ * @param {TraceStep[]} steps
+ * @param {number} index
+ * @param {number[]} alphaBar
+ * @returns {NamedImage[]}
+ */
+export function images(options, steps, index, alphaBar) {
+  const step = steps[index];
+  const { signal, noise, eps, change } = analyze(step, alphaBar);
+  /** @type {Record<string, Float32Array | null>} */
+  const found = { x_t: step.x, "x̂_0": step.x0, "ε̂": eps };
+  if (options.sampler === "dpmpp_2m") {
+    found["x̂′_0"] = steps[index - 1]?.x0 ?? null;
+    found.D = total(extrapolation(steps, index, alphaBar), found);
+    found["ε̂_D"] = total(noiseGivenD(signal, noise), found);
+  }
+  const update = terms(options, steps, index, alphaBar);
+  const unknown = update.find(({ of }) => !(of in found)); // the engine does not send it, but x_s determines it
+  if (unknown) {
+    const others = total(
+      update.filter((term) => term !== unknown),
+      found,
+    );
+    found[unknown.of] = unknown.factor === 0 ? null : step.next.map((value, i) => (value - others[i]) / unknown.factor);
+  }
+  const named = Object.entries({ ...found, x_s: step.next }).map(([symbol, values]) => {
+    const [caption, high] = IMAGES[symbol];
+    return { symbol, caption, high, values };
+  });
+  return [...named, { symbol: "x_s − x_t", caption: "change", high: maxAbs(change) || 1, values: change }];
+}
+
+/** The sum of terms. @param {Term[]} terms @param {Record<string, Float32Array | null>} images */
+function total(terms, images) {
+  const sum = /** @type {Float32Array} */ (images.x_t).slice().fill(0);
+  for (const { factor, of } of terms) images[of]?.forEach((value, i) => (sum[i] += factor * value));
+  return sum;
 }
 
 /** The largest absolute value. @param {Float32Array} values */

@@ -1,0 +1,245 @@
+/**
+ * A race of samplers: pictures from one noise by four samplers with the same number of network calls, beside measured
+ * quality. The measurements are in quality.json, which benchmarks/race.py writes.
+ *
+ * @import { Frame, SamplerName, Settings } from "../engine/protocol.js"
+ * @import { Session } from "../engine/session.js"
+ * @import { Place } from "../engine/state.js"
+ *
+ * @typedef {{sampler: SamplerName, calls: number, share: number, low: number, high: number, fid: number}} Point
+ * @typedef {object} Quality  of one model
+ * @property {number} num     samples per point
+ * @property {string} measure what makes a sample good
+ * @property {number} real    the share of good real images
+ * @property {number} real_fid
+ * @property {Point[]} points
+ */
+
+import { draw, fitScale, gridLayout, setScale } from "./canvas.js";
+import { get, make } from "./dom.js";
+import { MAX_STEPS, SAMPLERS } from "../engine/state.js";
+import { Handle, linear, logarithmic, Plot } from "./plot.js";
+import { Scrubber } from "./scrubber.js";
+
+/** @type {SamplerName[]} */
+const RACERS = ["ddpm", "ddim", "heun", "dpmpp_2m"];
+const DEFAULT_CALLS = 8;
+const STAGE_MS = 700; // per number of calls while playing
+const REQUEST_DELAY_MS = 120; // pictures are requested this long after the last change
+const MAX_CACHED = 400; // pictures kept
+const CAPTION_HEIGHT = 62;
+const GAP = 14;
+const MIN_HEIGHT = 110;
+
+export class RaceView {
+  /** @param {Session} session @param {() => void} onChange  the number of calls has changed */
+  constructor(session, onChange) {
+    this.session = session;
+    this.onChange = onChange;
+    this.element = get("race", HTMLElement);
+    this.lanes = RACERS.map((sampler) => new Lane(sampler));
+    this.gallery = make("div", { className: "lanes" }, ...this.lanes.map(({ element }) => element));
+    this.plot = new Plot("Share of good samples over the number of network calls");
+    this.handle = new Handle(this.plot, "Network calls", (calls) => this.go(calls - 1));
+    this.caption = make("p", { className: "hint" });
+    this.message = make("p", { className: "message" });
+    this.message.setAttribute("role", "status");
+    this.scrubber = new Scrubber("Network calls", STAGE_MS, (index) => this.go(index));
+    this.element.append(this.gallery, this.plot.element, this.caption, this.scrubber.element, this.message);
+    this.calls = DEFAULT_CALLS;
+    /** @type {Record<string, Quality> | null} by model */
+    this.quality = null;
+    /** Pictures by their settings. @type {Map<string, Frame>} */
+    this.pictures = new Map();
+    this.requests = 0; // only the latest round of requests counts
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.timer = undefined;
+    this.isOpen = false;
+    new ResizeObserver(() => this.isOpen && this.show()).observe(this.element);
+  }
+
+  /** @param {Settings} settings @param {Partial<Place>} place */
+  open(settings, { calls }) {
+    [this.isOpen, this.element.hidden] = [true, false];
+    if (calls) this.calls = calls;
+    void this.loadQuality();
+    this.update();
+  }
+
+  close() {
+    [this.isOpen, this.element.hidden] = [false, true];
+    this.requests++;
+    clearTimeout(this.timer);
+    this.scrubber.stop();
+  }
+
+  /** @returns {Partial<Place>} */
+  place() {
+    return { calls: this.calls };
+  }
+
+  toggle() {
+    this.scrubber.toggle();
+  }
+
+  /** @param {number} by */
+  move(by) {
+    this.scrubber.stop();
+    this.scrubber.go(this.scrubber.index + by);
+  }
+
+  /** @param {number} index  number of calls − 1 */
+  go(index) {
+    this.calls = index + 1;
+    this.update();
+    this.onChange();
+  }
+
+  async loadQuality() {
+    if (this.quality) return;
+    const response = await fetch(new URL("../quality.json", import.meta.url));
+    if (!response.ok) throw new Error(`could not load the measured quality: ${response.status}`);
+    this.quality = await response.json();
+    this.show();
+  }
+
+  /** The settings of a sampler's pictures. @param {SamplerName} sampler @returns {Settings} */
+  settingsOf(sampler) {
+    const { model, seed, num, label, guidance } = this.session.settings;
+    const { creativity } = this.session.model; // has no effect
+    return { model, seed, num, label, guidance, creativity, sampler, steps: this.calls, eta: 0, fps: 0 };
+  }
+
+  /** The settings or the number of calls have changed. */
+  update() {
+    if (!this.isOpen) return;
+    const max = Math.min(MAX_STEPS, this.session.model.T);
+    this.calls = Math.min(this.calls, max);
+    this.scrubber.setLast(max - 1);
+    this.show();
+    if (RACERS.every((sampler) => this.pictures.has(JSON.stringify(this.settingsOf(sampler))))) return;
+    clearTimeout(this.timer);
+    const round = ++this.requests;
+    this.timer = setTimeout(() => this.request(round), REQUEST_DELAY_MS);
+  }
+
+  /** Request the missing pictures, one after the other. @param {number} round */
+  async request(round) {
+    this.element.setAttribute("aria-busy", "true");
+    try {
+      for (const sampler of RACERS) {
+        const settings = this.settingsOf(sampler);
+        const key = JSON.stringify(settings);
+        if (this.pictures.has(key)) continue;
+        this.pictures.set(key, await this.session.sample(settings));
+        if (this.pictures.size > MAX_CACHED) this.pictures.delete([...this.pictures.keys()][0]);
+        if (round !== this.requests) return;
+        this.show();
+      }
+      this.message.textContent = "";
+    } catch (error) {
+      if (round === this.requests) this.message.textContent = error instanceof Error ? error.message : `${error}`;
+    }
+    if (round === this.requests) this.element.setAttribute("aria-busy", "false");
+  }
+
+  show() {
+    const { calls } = this;
+    const quality = this.quality?.[this.session.model.name] ?? null;
+    const text = `${calls} ${calls === 1 ? "call" : "calls"}`;
+    this.scrubber.show(calls - 1, text);
+    this.showQuality(quality, text);
+    const pictures = this.lanes.map(({ sampler }) => this.pictures.get(JSON.stringify(this.settingsOf(sampler))) ?? null);
+    this.lanes.forEach((lane, i) => lane.show(pictures[i], quality ? measured(quality, lane.sampler, calls) : null));
+    const some = pictures.find((picture) => picture !== null);
+    if (some) this.sizeLanes(gridLayout(some));
+  }
+
+  /** Make the pictures as large as the space allows. @param {{width: number, height: number}} size */
+  sizeLanes(size) {
+    const isScrolling = getComputedStyle(this.element).overflowY === "visible"; // narrow screens: the page scrolls
+    const columns = this.element.clientWidth < 480 ? 2 : RACERS.length;
+    const width = (this.element.clientWidth - (columns - 1) * GAP) / columns;
+    const others = [this.plot.element.clientHeight, this.caption.offsetHeight, this.scrubber.element.offsetHeight];
+    const used = others.reduce((sum, height) => sum + height, 4 * GAP + CAPTION_HEIGHT);
+    const height = isScrolling ? width : Math.max(this.element.clientHeight - used, MIN_HEIGHT);
+    this.gallery.style.setProperty("--columns", `${columns}`);
+    const scale = fitScale(size, width, height);
+    for (const { canvas } of this.lanes) setScale(canvas, scale);
+  }
+
+  /** @param {Quality | null} quality @param {string} text */
+  showQuality(quality, text) {
+    this.plot.element.toggleAttribute("hidden", quality === null);
+    const known = Object.keys(this.quality ?? {}).join(" and ");
+    if (!quality) {
+      this.caption.textContent = this.quality ? `Quality was measured for the models ${known}.` : "";
+      return;
+    }
+    const { num, measure, real, real_fid, points } = quality;
+    const all = points.map(({ calls }) => calls);
+    const [low, high] = [Math.min(...all), Math.max(...all)];
+    const ticks = [...new Set(all)].map((calls) => /** @type {[number, string]} */ ([calls, `${calls}`]));
+    this.plot.draw({
+      x: { scale: logarithmic(low, high), ticks, title: "network calls" },
+      y: {
+        scale: linear(0, 1),
+        ticks: [0, 0.5, 1].map((share) => [share, `${100 * share}%`]),
+        title: `share of samples: ${measure}`,
+      },
+      lines: RACERS.flatMap((sampler) => curves(points.filter((point) => point.sampler === sampler))),
+    });
+    this.handle.setRange(low, high);
+    this.handle.show(this.calls, text);
+    this.caption.textContent =
+      `Measured with ${num} samples per point, without guidance and with labels from the data; bars are 95% intervals. ` +
+      `Real images: ${percent(real)}, FID ${real_fid}.`;
+  }
+}
+
+/** One sampler's picture. */
+class Lane {
+  /** @param {SamplerName} sampler */
+  constructor(sampler) {
+    this.sampler = sampler;
+    this.canvas = make("canvas");
+    this.canvas.setAttribute("role", "img");
+    this.quality = make("span");
+    const name = make("b", { className: `swatch ${sampler}` }, SAMPLERS[sampler]);
+    this.element = make("figure", {}, this.canvas, make("figcaption", {}, name, this.quality));
+  }
+
+  /** @param {Frame | null} picture @param {Point | null} point */
+  show(picture, point) {
+    this.element.classList.toggle("waiting", picture === null);
+    this.canvas.setAttribute("aria-label", `${SAMPLERS[this.sampler]}${picture ? "" : ": not generated yet"}`);
+    if (picture) draw(this.canvas, picture);
+    this.quality.textContent = point
+      ? `${percent(point.share)} (${percent(point.low)} to ${percent(point.high)}), ` +
+        `FID ${point.fid} with ${point.calls} ${point.calls === 1 ? "call" : "calls"}`
+      : "";
+  }
+}
+
+/** The measurement with the nearest number of calls, by ratio. @param {Quality} quality @param {SamplerName} sampler @param {number} calls */
+function measured({ points }, sampler, calls) {
+  const distance = (/** @type {Point} */ point) => Math.abs(Math.log(point.calls / calls));
+  const own = points.filter((point) => point.sampler === sampler);
+  return own.reduce((best, point) => (distance(point) < distance(best) ? point : best), own[0]) ?? null;
+}
+
+/** A line through a sampler's points, and a bar for each interval. @param {Point[]} points @returns {import("./plot.js").Line[]} */
+function curves(points) {
+  const name = points[0]?.sampler ?? "";
+  const bars = points.map(({ calls, low, high }) => ({
+    name: `bar ${name}`,
+    points: /** @type {[number, number][]} */ ([
+      [calls, low],
+      [calls, high],
+    ]),
+  }));
+  return [{ name, points: points.map(({ calls, share }) => [calls, share]) }, ...bars];
+}
+
+/** @param {number} share */
+const percent = (share) => `${(100 * share).toFixed(1)}%`;

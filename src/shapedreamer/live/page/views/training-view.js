@@ -1,0 +1,191 @@
+/**
+ * A model learns: pictures from the same noise by stored checkpoints of a training run, beside its loss curve.
+ *
+ * @import { Checkpoint, Frame, ModelInfo, Settings } from "../engine/protocol.js"
+ * @import { Session } from "../engine/session.js"
+ * @import { Place } from "../engine/state.js"
+ *
+ * @typedef {ModelInfo & {checkpoint: Checkpoint}} Stage
+ */
+
+import { draw, fitScale, gridLayout, setScale } from "./canvas.js";
+import { get, grouped, make } from "./dom.js";
+import { defaults } from "../engine/state.js";
+import { Handle, linear, Plot } from "./plot.js";
+import { Scrubber } from "./scrubber.js";
+
+const NUM = 16; // pictures
+const STAGE_MS = 1200; // per checkpoint while playing
+const MIN_HEIGHT = 180; // of the pictures, in CSS pixels
+const NO_STAGES =
+  "This page offers no checkpoints of a training run. The shipped models sprites-epoch-0, sprites-epoch-4, " +
+  "sprites-epoch-8 and sprites-epoch-31 are such checkpoints.";
+
+export class TrainingView {
+  /** @param {Session} session @param {() => void} onChange  the epoch has changed */
+  constructor(session, onChange) {
+    this.session = session;
+    this.onChange = onChange;
+    this.element = get("training", HTMLElement);
+    this.canvas = make("canvas");
+    this.canvas.setAttribute("role", "img");
+    this.easel = make("div", { className: "sheet" }, this.canvas);
+    this.plot = new Plot("Held-out loss over the epochs of training");
+    this.handle = new Handle(this.plot, "Epoch", (epoch) => this.go(this.nearest(epoch)));
+    this.caption = make("p", { className: "hint" });
+    this.message = make("p", { className: "message" });
+    this.message.setAttribute("role", "status");
+    this.scrubber = new Scrubber("Epoch", STAGE_MS, (index) => this.go(index));
+    this.body = make("div", { className: "split" }, this.easel, make("div", {}, this.plot.element, this.caption));
+    this.element.append(this.body, this.scrubber.element, this.message);
+    /** @type {Stage[]} by epoch */
+    this.stages = [];
+    this.index = 0;
+    /** Pictures by name of the model, for the seed `seed`. @type {Map<string, Frame>} */
+    this.pictures = new Map();
+    this.seed = "";
+    this.requests = 0; // only the latest round of requests counts
+    this.isRequesting = false;
+    this.isOpen = false;
+    new ResizeObserver(() => this.isOpen && this.show()).observe(this.element);
+  }
+
+  /** @param {Settings} settings @param {Partial<Place>} place */
+  open(settings, { epoch }) {
+    [this.isOpen, this.element.hidden] = [true, false];
+    const stages = this.session.models.filter((model) => model.checkpoint !== undefined);
+    this.stages = /** @type {Stage[]} */ (stages).sort((a, b) => a.checkpoint.epoch - b.checkpoint.epoch);
+    const isEmpty = this.stages.length === 0;
+    this.body.hidden = this.scrubber.element.hidden = isEmpty;
+    this.message.textContent = isEmpty ? NO_STAGES : "";
+    this.message.classList.toggle("calm", isEmpty);
+    if (isEmpty) return;
+    this.scrubber.setLast(this.stages.length - 1);
+    if (typeof epoch === "number") this.index = this.nearest(epoch);
+    this.update();
+    this.show();
+  }
+
+  close() {
+    [this.isOpen, this.element.hidden] = [false, true];
+    this.requests++;
+    this.setRequesting(false);
+    this.scrubber.stop();
+  }
+
+  /** @returns {Partial<Place>} */
+  place() {
+    return { epoch: this.stages[this.index]?.checkpoint.epoch ?? null };
+  }
+
+  toggle() {
+    if (this.stages.length) this.scrubber.toggle();
+  }
+
+  /** @param {number} by */
+  move(by) {
+    this.scrubber.stop();
+    this.go(Math.min(Math.max(this.index + by, 0), this.stages.length - 1));
+  }
+
+  /** @param {number} index */
+  go(index) {
+    if (!this.stages.length) return;
+    this.index = index;
+    this.show();
+    this.onChange();
+  }
+
+  /** The stage whose epoch is nearest. @param {number} epoch */
+  nearest(epoch) {
+    const distance = (/** @type {number} */ i) => Math.abs(this.stages[i].checkpoint.epoch - epoch);
+    return this.stages.reduce((best, _, i) => (distance(i) < distance(best) ? i : best), 0);
+  }
+
+  /** Request the pictures of all stages, if the seed has changed or they are missing. */
+  update() {
+    const { seed } = this.session.settings;
+    const isKnown = seed === this.seed && (this.isRequesting || this.stages.every(({ name }) => this.pictures.has(name)));
+    if (!this.isOpen || !this.stages.length || isKnown) return;
+    if (seed !== this.seed) this.pictures.clear();
+    this.seed = seed;
+    void this.request(++this.requests);
+  }
+
+  /** Request pictures one after the other, those of the stage shown first. @param {number} round */
+  async request(round) {
+    const { seed } = this;
+    this.setRequesting(true);
+    try {
+      for (const stage of [this.stages[this.index], ...this.stages]) {
+        if (this.pictures.has(stage.name)) continue;
+        const picture = await this.session.sample({ ...defaults(stage), seed, num: NUM });
+        if (round !== this.requests) return;
+        this.pictures.set(stage.name, picture);
+        this.show();
+      }
+      this.message.textContent = "";
+    } catch (error) {
+      if (round === this.requests) this.message.textContent = error instanceof Error ? error.message : `${error}`;
+    }
+    if (round === this.requests) this.setRequesting(false);
+  }
+
+  /** @param {boolean} isRequesting */
+  setRequesting(isRequesting) {
+    this.isRequesting = isRequesting;
+    this.element.setAttribute("aria-busy", `${isRequesting}`);
+  }
+
+  show() {
+    const { checkpoint, name } = this.stages[this.index] ?? {};
+    if (!checkpoint || !name) return;
+    const picture = this.pictures.get(name);
+    const { epoch, curve } = checkpoint;
+    const last = this.stages[this.stages.length - 1].checkpoint;
+    const text = `epoch ${epoch} of ${last.epoch}`;
+    this.scrubber.show(this.index, text);
+    this.drawCurve(last);
+    this.handle.show(epoch, text);
+    const [images, loss] = curve[curve.length - 1] ?? [0, NaN];
+    this.caption.textContent = epoch
+      ? `After epoch ${epoch}, the network has seen ${grouped(images)} pictures. Its held-out loss is ${loss.toFixed(3)}.`
+      : "Before training, the weights of the network are random.";
+    this.canvas.setAttribute("aria-label", picture ? `${NUM} pictures after epoch ${epoch}` : "No pictures yet");
+    this.canvas.style.visibility = picture ? "visible" : "hidden";
+    if (!picture) return;
+    draw(this.canvas, picture);
+    setScale(this.canvas, fitScale(gridLayout(picture), ...this.room()));
+  }
+
+  /** Width and height for the pictures, in CSS pixels. @returns {[number, number]} */
+  room() {
+    const width = this.easel.clientWidth;
+    if (getComputedStyle(this.element).overflowY === "visible") return [width, 0.6 * innerHeight]; // the page scrolls
+    const { bottom } = this.element.getBoundingClientRect();
+    const below = this.scrubber.element.offsetHeight + 24;
+    return [width, Math.max(bottom - below - this.easel.getBoundingClientRect().top, MIN_HEIGHT)];
+  }
+
+  /** @param {Checkpoint} last */
+  drawCurve({ epoch: epochs, curve }) {
+    const points = curve.map(([, loss], i) => /** @type {[number, number]} */ ([i + 1, loss]));
+    const losses = curve.map(([, loss]) => loss);
+    const [low, high] = [Math.floor(20 * Math.min(...losses)) / 20, Math.ceil(20 * Math.max(...losses)) / 20];
+    const marks = this.stages.map(({ checkpoint }) => checkpoint.epoch);
+    const stored = points.filter(([epoch]) => marks.includes(epoch));
+    this.plot.draw({
+      x: { scale: linear(0, epochs), ticks: marks.map((epoch) => [epoch, `${epoch}`]), title: "epoch" },
+      y: {
+        scale: linear(low, high),
+        ticks: [low, (low + high) / 2, high].map((loss) => [loss, loss.toFixed(3).replace(/0$/, "")]),
+        title: "held-out loss",
+      },
+      lines: [
+        { name: "signal", points },
+        { name: "signal", points: stored, isDots: true },
+      ],
+    });
+    this.handle.setRange(0, epochs);
+  }
+}
