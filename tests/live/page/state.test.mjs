@@ -19,9 +19,9 @@ const home = {
   view: "dream",
   scale: 0,
   scope: null,
+  tour: null,
   epoch: null,
   calls: null,
-  tour: null,
 };
 const picture = Uint8Array.from({ length: 4 * 12 }, (_, i) => (i * 37) % 256);
 

@@ -2,7 +2,8 @@
  * The page's connection to an engine: the requested settings, the messages sent so far, the last frame, and whether
  * the settings alone reproduce that frame. It does not touch the page's elements.
  *
- * @import { Engine, EngineState, Frame, FromEngine, Hello, ModelInfo, Progress, SamplerName, Settings, ToEngine, Trace } from "./protocol.js"
+ * @import { Engine, EngineState, Frame, FromEngine, Hello, ModelInfo, Progress, SamplerName, Settings } from "./protocol.js"
+ * @import { ToEngine, Trace } from "./protocol.js"
  */
 
 import { toBase64 } from "../files/bytes.js";

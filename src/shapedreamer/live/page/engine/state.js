@@ -29,9 +29,9 @@ import { WITH_ETA } from "./samplers.js";
  * @property {ViewName} view
  * @property {number} scale              screen pixels per image pixel; 0 fits the window
  * @property {Scope | null} scope        null: the microscope uses the settings' own sampler
+ * @property {TourState | null} tour     null: no tour
  * @property {number | null} epoch       shown in the view "training"; null for its default
  * @property {number | null} calls       network calls in the view "race"; null for its default
- * @property {TourState | null} tour     null: no tour
  */
 
 /** @type {Record<SamplerName, string>} */
@@ -158,7 +158,7 @@ export function problem(field, value, model) {
 }
 
 /** The part of the URL after #. @param {Place} place @returns {Promise<string>} */
-export async function toUrlHash({ settings, frame, image, paused, view, scale, scope, epoch, calls, tour }) {
+export async function toUrlHash({ settings, frame, image, paused, view, scale, scope, tour, epoch, calls }) {
   const params = new URLSearchParams();
   for (const [name, value] of Object.entries(settings)) {
     if (name === "label" && typeof value === "object") {
@@ -175,9 +175,9 @@ export async function toUrlHash({ settings, frame, image, paused, view, scale, s
     params.set("of", scope.frame === null ? "noise" : `${scope.frame}`);
     params.set("look", scope.samplers.map(({ sampler, steps, eta }) => `${sampler}-${steps}-${eta}`).join(" "));
   }
+  if (tour) params.set("tour", tour.guess === null ? `${tour.scene}` : `${tour.scene}.${tour.guess}`);
   if (epoch !== null) params.set("epoch", `${epoch}`);
   if (calls !== null) params.set("calls", `${calls}`);
-  if (tour) params.set("tour", tour.guess === null ? `${tour.scene}` : `${tour.scene}.${tour.guess}`);
   if (paused) params.set("paused", "1");
   if (image) await setImage(params, image);
   else if (frame > 0) params.set("frame", `${frame}`);
@@ -225,9 +225,9 @@ export async function fromUrlHash(hash, models, fallbacks = {}) {
       view,
       scale,
       scope: scope ?? null,
+      tour: parseTour(params.get("tour")),
       epoch: params.has("epoch") ? parseWhole(params.get("epoch"), MAX_EPOCH) : null,
       calls: params.has("calls") ? parseWhole(params.get("calls"), MAX_STEPS) || 1 : null,
-      tour: parseTour(params.get("tour")),
     },
     problems,
   };
