@@ -142,7 +142,7 @@ def test_the_noise_that_samplers_add_is_interpolated_too(model: Model, sampler: 
     assert_close(images[0], model.sample(3, options))
     assert_close(images[-1], model.sample(3, options, seed=7))
     assert not torch.equal(images[1], images[0])
-    noise, like = InterpolatedNoise(1, 7, 0.25), torch.zeros(2, 1, 4, 4)
+    noise, like = InterpolatedNoise(Noise(1), Noise(7), 0.25), torch.zeros(2, 1, 4, 4)
     assert torch.equal(noise(30, like), slerp(Noise(1)(30, like), Noise(7)(30, like), 0.25))
 
 

@@ -1,7 +1,8 @@
 """A viewer's dream, the animation on the page: which frame comes next, how it is generated, and how it is sent.
 
-Frame 0 is a sample or an uploaded image. Frame k ≥ 1 is a variation of frame k − 1 (imaging.editing.melt), so each
-frame turns into the next. The algorithms are those of the library. This module runs them as coroutines: wherever the
+Frame 0 is a sample or an uploaded image. With motion "melt", frame k ≥ 1 is a variation of frame k − 1
+(imaging.editing.melt). With motion "drift", every frame is a sample, and its noise turns a little from frame to frame
+(imaging.editing.drift). The algorithms are those of the library. This module runs them as coroutines: wherever the
 denoiser is called, the coroutine yields a Request and receives x̂₀, so that the engine can batch the requests of many
 viewers into one network call.
 """
@@ -20,7 +21,7 @@ from ..common.names import TWO_CALLS
 from ..common.noise import Noise
 from ..diffusion.denoiser import Denoise, inpainted
 from ..diffusion.samplers import Step
-from ..imaging.editing import RENOISE_OFFSET, Plan, inpainting_plan, variation_plan
+from ..imaging.editing import RENOISE_OFFSET, Plan, inpainting_plan, start_of, variation_plan, with_labels_of
 from ..imaging.render import to_uint8
 from ..models.model import Model
 from ..models.options import SampleOptions
@@ -28,7 +29,7 @@ from .settings import Settings, TraceMessage
 
 RESTARTS = ("model", "seed", "num")  # settings that restart the dream when they change
 # Settings that apply from the next frame on. After a change, the seed alone no longer determines the picture.
-CHANGES_PICTURE = ("sampler", "steps", "eta", "guidance", "creativity", "label")
+CHANGES_PICTURE = ("sampler", "steps", "eta", "guidance", "creativity", "label", "motion", "every")
 
 R = TypeVar("R")
 
@@ -168,14 +169,18 @@ class Frame:
 
     def generate(self, model: Model) -> Denoising[Tensor]:
         """The images, (num, C, H, W) float32 on the CPU."""
-        num, options, t = self.settings.num, self.settings.options(), self.settings.creativity
-        if self.previous is None:
-            (last,) = yield from sampling(model, num, options)
-            return last.x.cpu()
+        num, every, t = self.settings.num, self.settings.every, self.settings.creativity
+        options = self.settings.options()
         if self.keep is not None:
+            assert self.previous is not None
             return (yield from inpainting(model, self.previous[:1], self.keep, num, options))
+        if self.previous is None or (self.k > 0 and self.settings.is_sample(self.k)):
+            x_T, noise, options = start_of(model, self.k, num, options, every)
+            (last,) = yield from run_sampler(model, options, x_T, noise)
+            return last.x.cpu()
         if self.k == 0 or t == 0:
             return self.previous
+        options = with_labels_of(model, num, options, self.k // every * num if every else 0)
         return (yield from varying(model, self.previous, t, num, options, RENOISE_OFFSET + self.k * num))
 
     def pack(self, x: Tensor, calls: int, ms: float) -> bytes:
@@ -231,22 +236,25 @@ class Dream:
         """Whether a frame is due even while the viewer has paused: frame 0, or an inpainted one."""
         return self.settings is not None and (self.restarting or self._keep is not None)
 
-    def set(self, id: int, settings: Settings, image: Tensor | None) -> None:
-        """Use these settings from the next frame on. An image, or another model, seed or num, restarts the dream.
+    def set(self, id: int, settings: Settings, image: Tensor | None, frame: int | None = None) -> None:
+        """Use these settings from the next frame on. An image, a frame, or another model, seed or num restarts the dream.
 
         image: (num, C, H, W)
+        frame: number of the frame to start at; settings.is_sample(frame) must hold
         """
         before, self.id, self.settings = self.settings, id, settings
-        if before is None or image is not None or _differ(before, settings, RESTARTS):
+        if before is None or image is not None or frame is not None or _differ(before, settings, RESTARTS):
             self._upload = image
+            self.restart(frame or 0)
+        elif self.restarting and not settings.is_sample(self._k + 1):
             self.restart()
         elif not self.restarting and _differ(before, settings, CHANGES_PICTURE):
             self._pure = False
 
-    def restart(self) -> None:
-        """Start again at frame 0."""
+    def restart(self, frame: int = 0) -> None:
+        """Start again, at frame 0 or at another one that settings.is_sample."""
         self._restarts += 1
-        self.restarting, self._x, self._k, self._keep = True, None, -1, None
+        self.restarting, self._x, self._k, self._keep = True, None, frame - 1, None
         self._pure = self._upload is None
 
     def repaint(self, keep: Tensor) -> None:
@@ -259,8 +267,10 @@ class Dream:
         previous, keep = (self._upload, None) if self._x is None else (self._x, self._keep)
         if self._x is not None:
             self._keep = None
-        self.restarting, self._pure = False, self._pure and keep is None
-        return Frame(self._restarts, self.id, self.settings, self._k + 1, self._pure, previous, keep)
+        k, self.restarting = self._k + 1, False
+        from_noise = self._x is not None or self._upload is None
+        self._pure = keep is None and (self._pure or (from_noise and self.settings.is_sample(k)))
+        return Frame(self._restarts, self.id, self.settings, k, self._pure, previous, keep)
 
     def is_current(self, frame: Frame) -> bool:
         """Whether the dream has not restarted since `next` returned this frame."""

@@ -239,6 +239,7 @@ function playOrPause() {
 
 /** @param {number} by  fraction of T */
 function moveCreativity(by) {
+  if (session.settings.motion === "drift") return; // samples have no creativity
   const { T } = session.model;
   session.change({ creativity: Math.min(Math.max(session.settings.creativity + Math.round(by * T), 0), T) });
 }

@@ -1,7 +1,8 @@
 /**
- * One viewer's dream: the animation on the page. Frame 0 is a sample, or an image from the page. Every later frame adds
- * noise to the frame before it and denoises it again (`melt` in src/shapedreamer/imaging/editing.py), so that one
- * picture gradually turns into the next. Between frames, images stay float32 and are not rounded to bytes.
+ * One viewer's dream: the animation on the page. Frame 0 is a sample, or an image from the page. Pictures melt or drift
+ * (`melt` and `drift` in src/shapedreamer/imaging/editing.py): a later frame adds noise to the frame before it and
+ * denoises it again; or it is a sample whose noise has turned a little. Between frames, images stay float32 and are not
+ * rounded to bytes.
  *
  * @import { Settings } from "./protocol.js"
  * @import { Network, SampleOptions } from "./model.js"
@@ -18,6 +19,10 @@
  */
 
 import { Model } from "./model.js";
+import { isSample } from "./state.js";
+
+/** Settings that apply from the next frame on. After a change, the seed alone no longer determines the picture. */
+const CHANGES_PICTURE = ["sampler", "steps", "eta", "guidance", "creativity", "label", "motion", "every"];
 
 export class Dream {
   /** The newest settings, and their id. @type {Settings | null} */
@@ -25,9 +30,10 @@ export class Dream {
   id = 0;
   /** Frame 0, if it is an image rather than a sample. @type {Float32Array | null} */
   #startImage = null;
-  /** The newest frame; null before frame 0. @type {Float32Array | null} */
+  /** The newest frame; null before the first one. @type {Float32Array | null} */
   #x = null;
-  #k = 0;
+  /** Number of the newest frame. */
+  #k = -1;
   #pure = true;
   #isRestarting = false;
   /** The area that the next frame repaints. @type {Uint8Array | null} */
@@ -45,28 +51,32 @@ export class Dream {
   }
 
   /**
-   * Take new settings. An image, or another model, seed or num, restarts at frame 0. Any other change applies from the
-   * next frame on.
+   * Take new settings. An image, a frame, or another model, seed or num restarts. Any other change applies from the next
+   * frame on.
    *
    * @param {number} id
    * @param {Settings} settings
    * @param {Float32Array | null} image
+   * @param {number | null} frame  number of the frame to start at; isSample(settings, frame) must hold
    */
-  set(id, settings, image) {
+  set(id, settings, image, frame = null) {
     const before = this.settings;
     const changed = (/** @type {string[]} */ keys) => keys.some((key) => text(settings, key) !== text(before, key));
     [this.id, this.settings] = [id, settings];
-    if (before === null || image !== null || changed(["model", "seed", "num"])) {
+    if (before === null || image !== null || frame !== null || changed(["model", "seed", "num"])) {
       this.#startImage = image;
+      this.restart(frame ?? 0);
+    } else if (this.#isRestarting && !isSample(settings, this.#k + 1)) {
       this.restart();
-    } else if (!this.#isRestarting && changed(["sampler", "steps", "eta", "guidance", "creativity", "label"])) {
+    } else if (!this.#isRestarting && changed(CHANGES_PICTURE)) {
       this.#pure = false;
     }
   }
 
-  /** Restart at frame 0, and cancel the frame being made. */
-  restart() {
-    [this.#x, this.#mask, this.#isRestarting] = [null, null, true];
+  /** Restart, and cancel the frame being made. */
+  restart(frame = 0) {
+    [this.#x, this.#k, this.#mask, this.#isRestarting] = [null, frame - 1, null, true];
+    this.#pure = this.#startImage === null;
     this.#restarts++;
   }
 
@@ -84,14 +94,16 @@ export class Dream {
     const [settings, id, before, restarts] = [this.settings, this.id, this.#x, this.#restarts];
     if (settings === null) throw new Error("no settings yet: call set() first");
     const mask = before && this.#mask;
-    if (before === null) this.#pure = this.#startImage === null;
-    if (mask) [this.#mask, this.#pure] = [null, false];
+    const k = this.#k + 1;
+    const isFromNoise = before !== null || this.#startImage === null;
+    this.#pure = !mask && (this.#pure || (isFromNoise && isSample(settings, k)));
+    if (mask) this.#mask = null;
     this.#isRestarting = false;
-    const [pure, k] = [this.#pure, before === null ? 0 : this.#k + 1];
+    const pure = this.#pure;
     const isCurrent = () => restarts === this.#restarts;
     try {
       const [model, counter] = withCounter(await this.load(settings.model), isCurrent);
-      const x = await makeImages(model, before, this.#startImage, mask, settings, k);
+      const x = await makeImages(model, before ?? this.#startImage, mask, settings, k);
       if (!isCurrent()) return null;
       [this.#x, this.#k] = [x, k];
       return { id, k, pure, num: settings.num, x, calls: counter.calls, model };
@@ -120,18 +132,19 @@ export class Dream {
  * The images of frame k.
  *
  * @param {Model} model
- * @param {Float32Array | null} before      the previous frame; null for frame 0
- * @param {Float32Array | null} startImage  frame 0, if it is not sampled
- * @param {Uint8Array | null} mask          the area of the first image to inpaint
+ * @param {Float32Array | null} before  the previous frame; for frame 0, the image to start from, if there is one
+ * @param {Uint8Array | null} mask        the area of the first image to inpaint
  * @param {Settings} settings
  * @param {number} k
  */
-async function makeImages(model, before, startImage, mask, settings, k) {
-  const { num, creativity } = settings;
+async function makeImages(model, before, mask, settings, k) {
+  const { num, creativity, every } = settings;
   const options = sampleOptions(settings);
-  if (before === null) return startImage ?? model.sample(num, options);
-  if (mask) return model.inpaint(before.subarray(0, model.size), mask, num, options);
-  return creativity ? model.vary(before, creativity, num, options, k) : before;
+  if (before && mask) return model.inpaint(before.subarray(0, model.size), mask, num, options);
+  if (!before || (k > 0 && isSample(settings, k))) return model.driftFrame(k, num, options, every);
+  if (k === 0 || !creativity) return before;
+  const first = every ? Math.floor(k / every) * num : 0;
+  return model.vary(before, creativity, num, model.withLabelsOf(num, options, first), k);
 }
 
 /** @param {Settings} settings @returns {SampleOptions} */

@@ -8,7 +8,7 @@
  * @import { Network } from "./model.js"
  */
 
-import { checkBytes, checkId, checkSampler, checkSettings } from "./check.js";
+import { checkBytes, checkId, checkSampler, checkSettings, checkStart } from "./check.js";
 import { Dream } from "./dream.js";
 import { isBetter, openGraphics } from "./graphics.js";
 import { Model } from "./model.js";
@@ -57,10 +57,12 @@ function handle(message) {
   const handlers = {
     set() {
       checkId(message.id);
-      const { channels, height, width } = checkSettings(message.settings, models);
-      const bytes = message.settings.num * channels * height * width;
+      const settings = { motion: "melt", every: 0, ...message.settings };
+      const { channels, height, width } = checkSettings(settings, models);
+      const bytes = settings.num * channels * height * width;
       const image = message.image === undefined ? null : checkBytes("image", message.image, bytes);
-      dream.set(message.id, message.settings, image && toImages(image, { channels, height, width }));
+      checkStart(settings, image !== null, message.frame ?? 0);
+      dream.set(message.id, settings, image && toImages(image, { channels, height, width }), message.frame ?? null);
     },
     play() {
       [isPlaying, singleSteps] = [true, 0];
