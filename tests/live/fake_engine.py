@@ -30,7 +30,8 @@ from shapedreamer.data.spec import DataSpec
 from shapedreamer.diffusion import oracle
 from shapedreamer.diffusion.schedule import Schedule, cosine
 from shapedreamer.imaging import render
-from shapedreamer.imaging.editing import RENOISE_OFFSET, inpaint, vary
+from shapedreamer.imaging.editing import RENOISE_OFFSET, drift_frame, inpaint, vary, with_labels_of
+from shapedreamer.live.thumbnails import thumbnail
 from shapedreamer.models.model import Model
 from shapedreamer.models.options import SampleOptions
 from shapedreamer.models.recipes import Sampling
@@ -107,6 +108,7 @@ def info(name: str, model: Model) -> dict[str, Any]:
         "sampling": vars(model.sampling),
         "creativity": int((model.schedule.alpha_bar[:-1] > 0.2).sum()),
         "turbo": name == "mnist",
+        "thumbnail": thumbnail(name, model.spec),
     }
 
 
@@ -242,7 +244,7 @@ class Viewer:
             return
         self.settings, self.id = settings, message["id"]
         changed = {name for name in settings if settings[name] != before.get(name)}
-        if "image" in message or changed & {"model", "seed", "num"}:
+        if {"image", "frame"} & set(message) or changed & {"model", "seed", "num"}:
             self.start_image = self.decode(message["image"]) if "image" in message else None
             self.on_restart(message)
         elif changed - {"fps"}:
@@ -257,10 +259,14 @@ class Viewer:
     def on_step(self, _: dict[str, Any]) -> None:
         self.step()
 
-    def on_restart(self, _: dict[str, Any]) -> None:
-        self.k, self.pure = 0, self.start_image is None
-        start_image, num, options = self.start_image, self.settings["num"], self.options
-        self.send_frame(lambda: self.model.sample(num, options) if start_image is None else start_image)
+    def on_restart(self, message: dict[str, Any]) -> None:
+        self.k, self.pure = message.get("frame", 0), self.start_image is None
+        start_image = self.start_image
+        self.send_frame(self.sample if start_image is None else lambda: start_image)
+
+    def sample(self) -> Tensor:
+        """The frame as a sample of its own."""
+        return drift_frame(self.model, self.k, self.settings["num"], self.options, self.settings["every"])
 
     def on_repaint(self, message: dict[str, Any]) -> None:
         H, W = self.x.shape[2:]
@@ -281,9 +287,14 @@ class Viewer:
     def step(self) -> None:
         self.next_start = time.monotonic() + 1 / (self.settings["fps"] or 60)
         self.k += 1
-        t, num = self.settings["creativity"], self.settings["num"]
+        t, num, every = self.settings["creativity"], self.settings["num"], self.settings["every"]
+        if self.settings["motion"] == "drift" or (t and every and self.k % every == 0):
+            self.pure = True
+            self.send_frame(self.sample)
+            return
         first = RENOISE_OFFSET + self.k * num
-        self.send_frame(lambda: vary(self.model, self.x, t, num, self.options, first) if t else self.x)
+        options = with_labels_of(self.model, num, self.options, self.k // every * num if every else 0)
+        self.send_frame(lambda: vary(self.model, self.x, t, num, options, first) if t else self.x)
 
     def send_frame(self, make: Callable[[], Tensor]) -> None:
         network = self.model.network

@@ -26,6 +26,7 @@ from ..imaging.editing import MAX_EVERY, MAX_FRAME
 from ..models import zoo
 from ..models.model import Model
 from ..models.options import SampleOptions
+from .thumbnails import thumbnail
 
 MAX_STEPS = 50
 NUMS = (1, 4, 16)  # images per frame
@@ -275,6 +276,7 @@ def model_info(name: str, model: Model) -> dict[str, object]:
         "sampling": asdict(model.sampling),
         "creativity": _default_creativity(model),
         "turbo": model.sampling.steps <= MAX_TURBO_STEPS,
+        "thumbnail": thumbnail(name, spec),
         **process,
     }
 

@@ -9,6 +9,7 @@
 import { draw, fitScale, setScale } from "./views/canvas.js";
 import { Controls } from "./views/controls.js";
 import { Drawing } from "./views/drawing.js";
+import { Favicon } from "./views/favicon.js";
 import { get, grouped, range, setIcon, slide } from "./views/dom.js";
 import { listen, table } from "./views/keyboard.js";
 import { Microscope } from "./views/microscope.js";
@@ -30,6 +31,7 @@ const NO_MICROSCOPE = "the microscope explains models that remove noise, not thi
 const canvas = get("canvas", HTMLCanvasElement);
 const easel = get("easel", HTMLDivElement);
 const ring = new Ring();
+const favicon = new Favicon();
 /** @type {ViewName} */
 let view = "dream";
 let scale = 0; // screen pixels per image pixel; 0 fits the window
@@ -152,6 +154,7 @@ function showFrame() {
   if (view === "draw") drawing.load(frame);
   else draw(canvas, frame);
   if (canvas.width !== width || canvas.height !== height) updateCanvasSize();
+  favicon.show(frame);
   get("frame-number", HTMLOutputElement).value = grouped(frame.frame);
   const { model } = session.settings;
   const label = `${session.isPlaying ? "Live frames" : `Frame ${frame.frame}`} from the model ${model}`;

@@ -41,6 +41,7 @@
  * @property {{sampler: SamplerName, steps: number, eta: number, spacing: string}} sampling
  * @property {number} creativity   default timestep for Settings.creativity
  * @property {boolean} turbo       whether it is a few-step model
+ * @property {string | null} [thumbnail]  samples of a shipped model, as a data URL
  */
 
 /**

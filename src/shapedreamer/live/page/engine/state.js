@@ -53,7 +53,7 @@ export const MOTIONS = /** @type {const} */ (["drift", "melt"]);
 /** Settings that fit a motion. @type {Record<Settings["motion"], Pick<Settings, "motion" | "every" | "fps">>} */
 export const MOTION_DEFAULTS = {
   drift: { motion: "drift", every: 60, fps: 30 },
-  melt: { motion: "melt", every: 24, fps: DEFAULT_FPS },
+  melt: { motion: "melt", every: 16, fps: DEFAULT_FPS },
 };
 /** What links mean that are older than drift. @type {Partial<Settings>} */
 const OLD_LINK = { motion: "melt", every: 0, fps: DEFAULT_FPS };

@@ -9,6 +9,7 @@
  */
 
 import { choose, get, make, onChoice, range, slide } from "./dom.js";
+import { modelOptions, showThumbnail } from "./model-list.js";
 import {
   defaults,
   HAS_ETA,
@@ -89,9 +90,7 @@ export class Controls {
 
   /** Fill the list of models. @param {ModelInfo[]} models */
   setModels(models) {
-    this.modelSelect.replaceChildren(
-      ...models.map(({ name, turbo }) => make("option", { value: name }, turbo ? `${name} · few-step model` : name)),
-    );
+    this.modelSelect.replaceChildren(...modelOptions(models));
   }
 
   /** @param {Settings} settings @param {ModelInfo} model */
@@ -134,6 +133,7 @@ export class Controls {
   setModel(model) {
     this.model = model;
     this.mix = null;
+    showThumbnail(model);
     range("creativity").max = `${model.T}`;
     get("drift", HTMLInputElement).disabled = isMasked(model);
     const samplers = Object.entries(samplersOf(model));
