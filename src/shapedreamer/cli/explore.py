@@ -15,7 +15,9 @@ def run(
     model: Positional[Path],
     mode: Positional[ExploreMode],
     to: Annotated[int | None, arg(metavar="SEED", help_behavior_hint="(default: --seed plus 1)")] = None,
-    frames: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 16; as an animation, drift and vary 60)")] = None,
+    frames: Annotated[
+        int | None, arg(metavar="INT", help_behavior_hint="(default: 16; as an animation, drift and vary 60)")
+    ] = None,
     every: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: drift 60, vary never)")] = None,
     creativity: Annotated[
         tuple[int, ...], arg(help_behavior_hint="(default: where 50, 80, 90, 95 and 98% of the variance is noise)")

@@ -477,7 +477,13 @@ def explore(
     as_choice("mode", mode, get_args(ExploreMode))
     model = model if isinstance(model, Model) else load(model)
     foreign: dict[str, dict[str, object]] = {
-        "interpolate": {"every": every, "creativity": creativity or None, "image": image, "region": region, "mask": mask},
+        "interpolate": {
+            "every": every,
+            "creativity": creativity or None,
+            "image": image,
+            "region": region,
+            "mask": mask,
+        },
         "drift": {"to": to, "creativity": creativity or None, "image": image, "region": region, "mask": mask},
         "vary": {"to": to, "region": region, "mask": mask},
         "inpaint": {"to": to, "frames": frames, "every": every, "creativity": creativity or None},
@@ -493,7 +499,9 @@ def explore(
         write_drift(model, out, num, frames, DRIFT_EVERY if every is None else every, options)
         return
     x0 = model.sample(1, options) if image is None else read_image(image, model.spec)
-    if options.label == "any" and not (every and image is None):  # a variation of a sample keeps its label; the label of a picture file is unknown
+    if options.label == "any" and not (
+        every and image is None
+    ):  # a variation of a sample keeps its label; the label of a picture file is unknown
         vectors = model.label_vectors("any", 1, options.seed) if image is None else None
         options = replace(options, label=None if vectors is None else vectors[0].tolist())
     if mode == "vary":

@@ -269,7 +269,9 @@ class Engine:
         image = None if message.image is None else decode_image(message.image, settings.num, model)
         if settings.motion == "drift" and image is not None:
             raise UserError('a picture cannot drift: set motion to "melt", or leave the image out')
-        if message.frame is not None and ((image is not None and message.frame) or not settings.is_sample(message.frame)):
+        if message.frame is not None and (
+            (image is not None and message.frame) or not settings.is_sample(message.frame)
+        ):
             raise UserError(f"a dream with these settings cannot start at frame {message.frame}; start it at frame 0")
         viewer.dream.set(message.id, settings, image, message.frame)
         if viewer.dream.restarting:
