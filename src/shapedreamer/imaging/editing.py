@@ -130,9 +130,9 @@ def write_interpolation(
 
 
 class Start(NamedTuple):
-    """What to sample from: x_T (num, C, H, W), the noise that the sampler adds, and the options with the labels."""
+    """What to sample from: x = x_T (num, C, H, W), the noise that the sampler adds, and the options with the labels."""
 
-    x_T: Tensor
+    x: Tensor
     noise: Noise
     options: SampleOptions
 
@@ -140,9 +140,9 @@ class Start(NamedTuple):
 def start_of(model: Model, frame: int, num: int, options: SampleOptions, every: int) -> Start:
     """What frame number `frame` of a drift is sampled from: it depends on nothing else.
 
-    Frame j·every starts at the noise of the images j·num…j·num + num − 1 of the seed, so it shows exactly these samples.
-    In between, all noise turns along the circle (see InterpolatedNoise), and labels drawn by "any" change in proportion.
-    So every frame is a sample of the model, and a drift of any length stays as good as its first frame.
+    Frame j·every starts from the noise of images j·num…j·num + num − 1 of the seed, so it shows exactly these samples.
+    In between, all noise turns along the circle (see InterpolatedNoise), and labels drawn by "any" change in
+    proportion. So every frame is a sample of the model, and a drift of any length stays as good as its first frame.
 
     every: frames from one sample to the next; 0 stays at the first. UserError unless it is 0…MAX_EVERY.
     """
@@ -344,8 +344,9 @@ def write_variations(
         _save_loop(list(melt(model, image, creativity[0], length, num, options, every)), out)
         return
     if frames is not None or every:
+        name = "every" if frames is None else "frames"
         raise UserError(
-            f"`{'every' if frames is None else 'frames'}` works for an animation only, and {out} is a picture: make `out` end in .gif or .webp"
+            f"`{name}` works for an animation only, and {out} is a picture: make `out` end in .gif or .webp"
         )
     alpha_bar = model.schedule.alpha_bar[:-1]
     times = creativity or sorted({int((alpha_bar > 1 - noise).sum()) for noise in CREATIVITY})

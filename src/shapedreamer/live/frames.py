@@ -237,7 +237,7 @@ class Dream:
         return self.settings is not None and (self.restarting or self._keep is not None)
 
     def set(self, id: int, settings: Settings, image: Tensor | None, frame: int | None = None) -> None:
-        """Use these settings from the next frame on. An image, a frame, or another model, seed or num restarts the dream.
+        """Use these settings from the next frame on. An image, a frame, or another model, seed or num restarts it.
 
         image: (num, C, H, W)
         frame: number of the frame to start at; settings.is_sample(frame) must hold

@@ -75,8 +75,8 @@ class Settings(_Strict):
     seed        decimal digits, because JavaScript numbers are exact only up to 2⁵³
     num         images per frame
     creativity  the timestep t to which each frame is noised while pictures melt; at 0 the picture stands still
-    motion      how a frame becomes the next: "melt" adds noise to it and denoises it again; "drift" turns the noise that
-                it is sampled from. Links and clients without this setting melt, as all did before there was drift
+    motion      how a frame becomes the next: "melt" adds noise to it and denoises it again; "drift" turns the noise
+                that it is sampled from. Clients that do not send this setting are older than drift, and melt
     every       frames until the next sample of the seed is reached, with a new label if label is "any"; 0 for never
     fps         frames per second; 0 is as fast as possible
     """
