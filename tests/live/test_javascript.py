@@ -35,7 +35,7 @@ from shapedreamer.diffusion.schedule import (
     log_snr_times,
     step_times,
 )
-from shapedreamer.imaging.editing import inpaint, melt
+from shapedreamer.imaging.editing import drift_frame, inpaint, melt
 from shapedreamer.imaging.render import to_uint8
 from shapedreamer.live.settings import model_info
 from shapedreamer.models.model import Model
@@ -60,6 +60,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "times": list(times()),
                 "trajectories": list(trajectories()),
                 "dreams": [dream_case(*case) for case in DREAM_CASES],
+                "wandering": [wandering_case(*case) for case in DREAM_CASES],
                 "pixels": pixels(),
             }
         )
@@ -214,12 +215,24 @@ def dream_case(model: Model, num: int, creativity: int, options: SampleOptions) 
             "creativity": creativity,
             "label": "none" if options.label is None else options.label,
             "fps": 0,
+            "motion": "melt",
+            "every": 0,
         },
         "frames": [flat(frame) for frame in frames],
         "pixels": [to_uint8(frame).ravel().tolist() for frame in frames],
         "hole": HOLE.flatten().int().tolist(),
         "repainted": flat(inpaint(model, frames[-1][:1], ~HOLE, num, options)),
         "trace": [{"s": step.t, "x0": flat(step.x0), "next": flat(step.x)} for step in trace],
+    }
+
+
+def wandering_case(model: Model, num: int, creativity: int, options: SampleOptions) -> dict[str, Any]:
+    """Six frames that melt, with a new sample after every three, and six that drift from sample to sample."""
+    case = dream_case(model, num, creativity, options)
+    melting = melt(model, model.sample(num, options), creativity, 6, num, options, every=3)
+    return {key: case[key] for key in ("info", "table", "settings")} | {
+        "melt": [flat(frame) for frame in melting],
+        "drift": [flat(drift_frame(model, frame, num, options, every=3)) for frame in range(6)],
     }
 
 

@@ -41,7 +41,7 @@ from .settings import (
 # Maximum images per network call. On a CPU, an image in a batch of 16 takes 0.4 to 0.8 times as long as one alone, and
 # larger batches gain nothing more.
 MAX_BATCH = 32
-IDLE_FPS = 60.0  # frame rate limit while frames need no network call (creativity 0)
+IDLE_FPS = 60.0  # frame rate limit while frames need no network call
 MAX_TRACES = 8  # traces and samples that can wait, per viewer
 WINDOW = 10.0  # seconds over which frames per second are averaged
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Viewer:
         settings = self.dream.settings
         assert settings is not None
         fps = 0.0 if self.steps_left else settings.fps
-        return 1 / (fps or (math.inf if settings.creativity else IDLE_FPS))
+        return 1 / (fps or (IDLE_FPS if settings.stands_still else math.inf))
 
     def next_target(self, now: float) -> "Frame | Trace | None":
         """The frame or trace to start now; None if nothing is due."""
@@ -281,7 +281,13 @@ class Engine:
         settings = message.settings
         model = self._check_settings(settings)
         image = None if message.image is None else decode_image(message.image, settings.num, model)
-        viewer.dream.set(message.id, settings, image)
+        if settings.motion == "drift" and image is not None:
+            raise UserError('a picture cannot drift: set motion to "melt", or leave the image out')
+        if message.frame is not None and (
+            (image is not None and message.frame) or not settings.is_sample(message.frame)
+        ):
+            raise UserError(f"a dream with these settings cannot start at frame {message.frame}; start it at frame 0")
+        viewer.dream.set(message.id, settings, image, message.frame)
         if viewer.dream.restarting:
             viewer.discard_frame()
         if settings.model not in self._prepared:

@@ -20,6 +20,7 @@ import { draw, fitScale, setScale } from "./views/canvas.js";
 import { Controls } from "./views/controls.js";
 import { Drawing } from "./views/drawing.js";
 import { explainControls } from "./views/explain.js";
+import { Favicon } from "./views/favicon.js";
 import { choose, get, grouped, onChoice, range, setIcon, slide } from "./views/dom.js";
 import { History } from "./views/history.js";
 import { listen, table } from "./views/keyboard.js";
@@ -47,6 +48,7 @@ const NO_MICROSCOPE = "the microscope explains models that remove noise, not thi
 const canvas = get("canvas", HTMLCanvasElement);
 const easel = get("easel", HTMLDivElement);
 const ring = new Ring();
+const favicon = new Favicon();
 /** @type {ViewName} */
 let view = "dream";
 let scale = 0; // screen pixels per image pixel; 0 fits the window
@@ -203,6 +205,7 @@ function showFrame() {
   if (view === "draw") drawing.load(frame);
   else draw(canvas, frame);
   if (canvas.width !== width || canvas.height !== height) updateCanvasSize();
+  favicon.show(frame);
   get("frame-number", HTMLOutputElement).value = grouped(frame.frame);
   const { model } = session.settings;
   const label = `${session.isPlaying ? "Live frames" : `Frame ${frame.frame}`} from the model ${model}`;
@@ -305,12 +308,14 @@ function randomize() {
 }
 
 function playOrPause() {
-  if (lenses[view]) lenses[view].toggle();
+  const lens = lenses[view];
+  if (lens) lens.toggle();
   else if (view === "dream") session.play(!session.isPlaying);
 }
 
 /** @param {number} by  fraction of T */
 function moveCreativity(by) {
+  if (session.settings.motion === "drift" && view === "dream") return; // samples have no creativity
   const { T } = session.model;
   session.change({ creativity: Math.min(Math.max(session.settings.creativity + Math.round(by * T), 0), T) });
 }
@@ -400,10 +405,15 @@ range("scale").addEventListener("input", () => {
 const shortcut = (key, description, run, label = key.toUpperCase()) => ({ key, label, description, run });
 const KEYS = [
   shortcut(" ", "play or pause", playOrPause, "space"),
-  shortcut(".", "next frame or step", () => (lenses[view] ? lenses[view].move(1) : session.step())),
+  shortcut(".", "next frame or step", () => {
+    const lens = lenses[view];
+    if (lens) lens.move(1);
+    else session.step();
+  }),
   shortcut(",", "previous step (microscope)", () => lenses[view]?.move(-1)),
   shortcut("0", "first frame or step", () => {
-    if (lenses[view]) lenses[view].go(0);
+    const lens = lenses[view];
+    if (lens) lens.go(0);
     else session.restart();
   }),
   shortcut("r", "new random seed", randomize),

@@ -16,7 +16,11 @@
  * @property {number} steps       network calls per frame without guidance, 1…50
  * @property {number} eta         share of fresh noise in each step, 0…1; only for samplers in WITH_ETA
  * @property {number} guidance    classifier-free guidance scale, −10…10
- * @property {number} creativity  the timestep 0…T to which each frame is noised; at 0 the picture stands still
+ * @property {number} creativity  the timestep 0…T to which each frame is noised while it melts; 0: it stands still
+ * @property {"melt" | "drift"} motion  each frame noises the one before it and denoises it; or is a sample of its own,
+ *                                      whose noise has turned a little
+ * @property {number} every       frames until the next sample of the seed is reached, with a new label if label is "any";
+ *                                up to 1000, 0 for never
  * @property {Label} label
  * @property {number} fps         frames per second, up to 60; 0 is as fast as possible
  */
@@ -37,6 +41,7 @@
  * @property {{sampler: SamplerName, steps: number, eta: number, spacing: string}} sampling
  * @property {number} creativity   default timestep for Settings.creativity
  * @property {boolean} turbo       whether it is a few-step model
+ * @property {string | null} [thumbnail]  samples of a shipped model, as a data URL
  * @property {Checkpoint} [checkpoint]  for a model that is one of several checkpoints of a training run
  *
  * @typedef {object} Checkpoint
@@ -55,7 +60,7 @@
  */
 
 /**
- * @typedef {{type: "set", id: number, settings: Settings, image?: string}
+ * @typedef {{type: "set", id: number, settings: Settings, image?: string, frame?: number}
  *   | {type: "play"} | {type: "pause"} | {type: "step"} | {type: "restart"}
  *   | {type: "repaint", mask: string}
  *   | {type: "trace", id: number, sampler: SamplerName, steps: number, eta: number, frame: number | null}

@@ -58,9 +58,18 @@ export const MAX_AMOUNT = 9;
 export const MAX_IMAGE_TEXT = 2000; // characters of a picture in a link; many programs cut longer links
 const IMAGE_BITS = [8, 6, 5, 4]; // bits per value of a picture in a link: the first that fits, or the last
 export const DEFAULT_FPS = 12; // fast enough to look continuous, slow enough to follow
+export const MAX_EVERY = 1000;
+export const MAX_FRAME = 10_000_000;
+export const MOTIONS = /** @type {const} */ (["drift", "melt"]);
+/** Settings that fit a motion. @type {Record<Settings["motion"], Pick<Settings, "motion" | "every" | "fps">>} */
+export const MOTION_DEFAULTS = {
+  drift: { motion: "drift", every: 60, fps: 30 },
+  melt: { motion: "melt", every: 16, fps: DEFAULT_FPS },
+};
+/** What links mean that are older than drift. @type {Partial<Settings>} */
+const OLD_LINK = { motion: "melt", every: 0, fps: DEFAULT_FPS };
 /** @type {ViewName[]} */
 export const VIEWS = ["dream", "microscope", "schedule", "training", "race", "draw"];
-export const MAX_FRAME = 2 ** 27 - 1; // that the engine can trace
 export const MAX_EPOCH = 9999;
 
 /** @param {ModelInfo} model */
@@ -85,8 +94,28 @@ export function defaults(model) {
     guidance: 1,
     creativity: model.creativity,
     label: "any",
-    fps: DEFAULT_FPS,
+    ...MOTION_DEFAULTS[model.turbo && !isMasked(model) ? "drift" : "melt"],
   };
+}
+
+/**
+ * Whether a frame starts from noise and not from the frame before it, unless the dream starts from an image.
+ * @param {Settings} settings
+ * @param {number} frame
+ */
+export function isSample({ motion, every, creativity }, frame) {
+  return frame === 0 || motion === "drift" || (creativity > 0 && every > 0 && frame % every === 0);
+}
+
+/** The frame to start at in order to reach `frame`: the last sample up to it. @param {Settings} settings @param {number} frame */
+export function startFor(settings, frame) {
+  if (isSample(settings, frame)) return frame;
+  return settings.creativity > 0 && settings.every > 0 ? frame - (frame % settings.every) : 0;
+}
+
+/** Settings for a dream that starts from an image, which cannot drift. @param {Settings} settings @returns {Settings} */
+export function withoutDrift(settings) {
+  return settings.motion === "drift" ? { ...settings, motion: "melt", every: 0, fps: DEFAULT_FPS } : settings;
 }
 
 /**
@@ -146,6 +175,11 @@ export function problem(field, value, model) {
       return between(0, model.T, true);
     case "fps":
       return between(0, 60, false);
+    case "motion":
+      if (isMasked(model) && value === "drift") return "a masked model cannot drift, because it starts without noise";
+      return MOTIONS.some((name) => name === value) ? "" : `motion must be one of ${MOTIONS.join(", ")}`;
+    case "every":
+      return between(0, MAX_EVERY, true);
     case "label":
       if (value === "any" || value === "none") return "";
       if (typeof value !== "object" || value === null) return "label must be any, none or mix";
@@ -197,7 +231,8 @@ export async function fromUrlHash(hash, models, fallbacks = {}) {
   const name = params.get("model");
   const model = models.find((candidate) => candidate.name === name) ?? models[0];
   if (name !== null && name !== model.name) problems.push(`unknown model ${name}, using ${model.name} instead`);
-  const settings = { ...defaults(model), ...fallbacks, model: model.name };
+  const isOld = `${params}` !== "" && !params.has("motion");
+  const settings = { ...defaults(model), ...(isOld ? OLD_LINK : {}), ...fallbacks, model: model.name };
   for (const field of /** @type {(keyof Settings)[]} */ (Object.keys(settings))) {
     const text = params.get(field);
     if (text === null || field === "model") continue;
@@ -209,7 +244,7 @@ export async function fromUrlHash(hash, models, fallbacks = {}) {
   }
   const view = VIEWS.find((candidate) => candidate === params.get("view")) ?? "dream";
   const scale = parseWhole(params.get("scale"), MAX_SCALE);
-  const frame = parseWhole(params.get("frame"), 2 ** 32 - 1);
+  const frame = parseWhole(params.get("frame"), MAX_FRAME);
   const size = settings.num * model.height * model.width * model.channels;
   const image = await parseImage(params.get("image"), params.get("bits") ?? "8", size);
   if (image === undefined) problems.push("the picture in the URL is damaged, using a generated one instead");
@@ -218,7 +253,7 @@ export async function fromUrlHash(hash, models, fallbacks = {}) {
   if (scope === undefined) problems.push("the microscope settings in the URL are invalid, using the defaults instead");
   return {
     place: {
-      settings: normalize(settings, model),
+      settings: normalize(image ? withoutDrift(settings) : settings, model),
       frame: image ? 0 : frame,
       image: image ?? null,
       paused,

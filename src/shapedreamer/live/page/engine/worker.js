@@ -8,7 +8,7 @@
  * @import { Network } from "./model.js"
  */
 
-import { checkBytes, checkFrame, checkId, checkSampler, checkSettings } from "./check.js";
+import { checkBytes, checkFrame, checkId, checkSampler, checkSettings, checkStart } from "./check.js";
 import { Dream } from "./dream.js";
 import { isBetter, openGraphics } from "./graphics.js";
 import { Model } from "./model.js";
@@ -60,10 +60,12 @@ function handle(message) {
   const handlers = {
     set() {
       checkId(message.id);
-      const { channels, height, width } = checkSettings(message.settings, models);
-      const bytes = message.settings.num * channels * height * width;
+      const settings = complete(message.settings);
+      const { channels, height, width } = checkSettings(settings, models);
+      const bytes = settings.num * channels * height * width;
       const image = message.image === undefined ? null : checkBytes("image", message.image, bytes);
-      dream.set(message.id, message.settings, image && toImages(image, { channels, height, width }));
+      checkStart(settings, image !== null, message.frame ?? 0);
+      dream.set(message.id, settings, image && toImages(image, { channels, height, width }), message.frame ?? null);
     },
     play() {
       [isPlaying, singleSteps] = [true, 0];
@@ -93,8 +95,9 @@ function handle(message) {
     },
     sample() {
       checkId(message.id);
-      checkSettings(message.settings, models);
-      request(message.id, () => makeSample(message.id, message.settings));
+      const settings = complete(message.settings);
+      checkSettings(settings, models);
+      request(message.id, () => makeSample(message.id, settings));
     },
     taken: () => (isTaken = true),
   };
@@ -103,6 +106,11 @@ function handle(message) {
   }
   handlers[/** @type {keyof typeof handlers} */ (message.type)]();
   if (message.type !== "taken") hasFailed = false;
+}
+
+/** The settings of a message; those of older clients, without a motion, melt. @param {any} settings @returns {Settings} */
+function complete(settings) {
+  return { motion: "melt", every: 0, ...settings };
 }
 
 /** @param {number} id @param {() => Promise<ArrayBuffer>} make */
