@@ -87,11 +87,7 @@ async def open_connection(address: str) -> ClientConnection:
 
 
 async def receive(connection: ClientConnection) -> str | bytes:
-    """The next message that is not about the number of viewers."""
-    while True:
-        data = await asyncio.wait_for(connection.recv(), TIMEOUT)
-        if isinstance(data, bytes) or json.loads(data)["type"] != "viewers":
-            return data
+    return await asyncio.wait_for(connection.recv(), TIMEOUT)
 
 
 async def receive_frame(connection: ClientConnection) -> int:

@@ -63,15 +63,8 @@ def send_settings(viewer: WebSocketTestSession, id: int = 1, **changes: Any) -> 
     viewer.send_text(set_message(id, **changes).model_dump_json(exclude_none=True))
 
 
-def receive_bytes(viewer: WebSocketTestSession) -> bytes:
-    """The next binary message, after any news about the number of viewers."""
-    while (message := viewer.receive()).get("text"):
-        assert json.loads(message["text"])["type"] == "viewers"
-    return bytes(message["bytes"])
-
-
 def receive_frame(viewer: WebSocketTestSession) -> Header:
-    return unpack(receive_bytes(viewer))[0]
+    return unpack(viewer.receive_bytes())[0]
 
 
 def close_code_and_reason(viewer: WebSocketTestSession) -> tuple[int, str]:
@@ -112,7 +105,7 @@ def test_viewers_are_independent(client: TestClient) -> None:
         assert (one.receive_json()["viewers"], two.receive_json()["viewers"]) == (1, 2)
         send_settings(one, 1, seed="1")
         send_settings(two, 2, model="other", num=4)
-        first, second = unpack(receive_bytes(one)), unpack(receive_bytes(two))
+        first, second = unpack(one.receive_bytes()), unpack(two.receive_bytes())
         assert first[0][:8] == (1, True, 1, 0, 1, 1, 8, 8)
         assert second[0][:8] == (1, True, 2, 0, 4, 3, 8, 8)
     assert client.get("/healthz").json()["viewers"] == 0
@@ -182,7 +175,7 @@ def test_the_number_of_viewers_is_limited() -> None:
 
 
 def test_viewers_receive_the_number_of_viewers_as_it_changes(client: TestClient) -> None:
-    with client.websocket_connect(WS) as viewer:
+    with client.websocket_connect(f"{WS}?viewers") as viewer:
         assert viewer.receive_json()["viewers"] == 1
         with client.websocket_connect(WS) as other:
             assert other.receive_json()["viewers"] == 2
@@ -245,7 +238,7 @@ def test_messages_and_frames_count_as_activity() -> None:
     messages = [{"type": "websocket.receive", "text": "{}"}, {"type": "websocket.disconnect"}]
 
     class Socket:
-        client = None
+        client, query_params = None, ()
 
         async def receive(self) -> dict[str, str]:
             nonlocal now
@@ -477,7 +470,7 @@ def test_the_command_offers_all_shipped_models(command: FakeCommand, capsys: pyt
     catalog = command.engine.models
     assert isinstance(catalog, Catalog)
     assert list(catalog) == ["shapes-turbo", *(name for name in zoo.names() if name != "shapes-turbo")]
-    assert list(catalog._loaded) == ["shapes-turbo"]
+    assert catalog._loaded == {}
     assert (command.allowed, command.is_local, command.opened) == (("https://friend.example",), True, [])
     (port,) = command.ports
     output = capsys.readouterr()

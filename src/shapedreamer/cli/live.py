@@ -45,7 +45,8 @@ def run(
         default = next((name for name in PREFERRED if name in zoo.names()), PREFERRED[0])
         first = str(Path(model or default))  # a run is named by its path, so that code copied from the page loads it
         catalog = Catalog({name: name for name in (first, *zoo.names())}, device)
-        catalog[first]  # raises if it is damaged
+        if model is not None:
+            catalog[first]  # raises if it is damaged
         is_local, url = access.is_local(listener), access.url(listener, host)
         server = make_server(Engine(catalog), allow_origin=allow_origin, is_local=is_local)
         if not is_local:

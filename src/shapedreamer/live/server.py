@@ -1,7 +1,8 @@
 """The live page on a server: a WebSocket for each viewer, and addresses for monitoring.
 
     /             the page; its files are under /page/
-    /ws           the WebSocket: JSON messages both ways (settings.py), and binary frames to the page (frames.py)
+    /ws           the WebSocket: JSON messages both ways (settings.py), and binary frames to the page (frames.py);
+                  with ?viewers, also a message whenever the number of viewers changes
     /models.json  the models to choose from
     /healthz      200 while the engine runs, 503 if it has stopped
     /metrics      metrics for Prometheus
@@ -262,6 +263,7 @@ class _Session:
         self.websocket, self.engine, self.seats, self.limits = websocket, engine, seats, limits
         self.models, self.max_bytes = models, max_bytes
         self.address = client_of(websocket.client.host) if websocket.client else None
+        self.counts_viewers = "viewers" in websocket.query_params  # older clients do not expect that message
         self.loop = asyncio.get_running_loop()
         self.updated = asyncio.Event()  # the engine has something to fetch, or the number of viewers has changed
         self.displaced = asyncio.Event()  # another viewer has got this seat
@@ -330,14 +332,14 @@ class _Session:
         return None
 
     async def _send(self, viewer: Viewer) -> None:
-        """Send "hello", and then frames, traces, errors and the number of viewers as they change."""
+        """Send "hello", and then the number of viewers, frames, traces and errors as they come."""
         viewers = len(self.seats)
         hello = {"type": "hello", "engine": "server", "version": __version__}
         await self._send_json({**hello, "models": self.models, "viewers": viewers})
         while True:
             await self.updated.wait()
             self.updated.clear()
-            if viewers != (viewers := len(self.seats)):
+            if self.counts_viewers and viewers != (viewers := len(self.seats)):
                 await self._send_json({"type": "viewers", "viewers": viewers})
             await self._send_updates(viewer)
 
