@@ -8,6 +8,7 @@
  * @import { Network } from "./model.js"
  */
 
+import { gunzip } from "../files/bytes.js";
 import { checkBytes, checkId, checkSampler, checkSettings } from "./check.js";
 import { Dream } from "./dream.js";
 import { isBetter, openGraphics } from "./graphics.js";
@@ -16,6 +17,7 @@ import { packFrame, packTrace, toImages } from "./pack.js";
 
 const MAX_THREADS = 4; // networks this small gain nothing from more
 const MAX_TRACES = 8; // traces that can wait, as on the server
+const MAX_SLEEP = 60_000; // milliseconds
 const IDLE_FPS = 60; // frame rate limit while frames need no network call (creativity 0)
 
 let url = ""; // URL of models.json; the folders models/ and runtime/ are next to it
@@ -129,6 +131,7 @@ async function open(modelsUrl) {
 async function startRuntime(threads) {
   const ort = await import(new URL("ort.wasm.min.mjs", runtimeUrl()).href);
   ort.env.wasm.wasmPaths = runtimeUrl();
+  ort.env.wasm.wasmBinary = await gunzip(await fetchBytes("runtime/ort-wasm-simd-threaded.wasm.gz"));
   ort.env.wasm.numThreads = threads;
   return ort;
 }
@@ -153,7 +156,7 @@ async function loadUncached(name) {
   try {
     const [ort, file, table] = await Promise.all([
       runtime,
-      fetchFile(`models/${name}.onnx`).then(async (response) => new Uint8Array(await response.arrayBuffer())),
+      fetchBytes(`models/${name}.onnx`),
       info.labels.length ? fetchFile(`models/${name}.labels`).then((response) => response.arrayBuffer()) : null,
     ]);
     const session = await ort.InferenceSession.create(file, { executionProviders: ["wasm"] });
@@ -198,6 +201,11 @@ async function fetchFile(path) {
   return response;
 }
 
+/** @param {string} path  relative to models.json */
+async function fetchBytes(path) {
+  return new Uint8Array(await (await fetchFile(path)).arrayBuffer());
+}
+
 /** @param {any} ort @param {any} session @param {ModelInfo} info @returns {Network} */
 function makeNetwork(ort, session, { channels, height, width, labels }) {
   return async (x, t, label) => {
@@ -217,12 +225,12 @@ function makeNetwork(ort, session, { channels, height, width, labels }) {
 
 let wake = () => {};
 
-/** Resolves at the next message, or after `ms` milliseconds. @param {number} ms */
+/** Resolves at the next message, or after `ms` milliseconds, but at the latest after MAX_SLEEP. @param {number} ms */
 function sleep(ms = Infinity) {
   return /** @type {Promise<void>} */ (
     new Promise((resolve) => {
       wake = resolve;
-      if (ms < Infinity) setTimeout(resolve, ms);
+      if (ms < Infinity) setTimeout(resolve, Math.min(ms, MAX_SLEEP)); // a larger number would mean "now"
     })
   );
 }

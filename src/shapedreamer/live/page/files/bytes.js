@@ -54,3 +54,14 @@ export async function inflate(bytes, size) {
   if (length !== size) throw new Error(`the data decompresses to ${length} bytes, not ${size}`);
   return out;
 }
+
+/**
+ * Decompress a file in the gzip format. A file that is not compressed stays as it is: some hosts say what they send, and
+ * then the browser has decompressed it already.
+ * @param {Uint8Array} bytes
+ */
+export async function gunzip(bytes) {
+  if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes;
+  const stream = new Blob([/** @type {Uint8Array<ArrayBuffer>} */ (bytes)]).stream();
+  return new Uint8Array(await new Response(stream.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer());
+}
