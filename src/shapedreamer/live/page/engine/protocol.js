@@ -13,7 +13,8 @@
  * @property {string} seed        0…2⁶⁴−1 in decimal, because a Number is exact only up to 2⁵³
  * @property {number} num         pictures per frame: 1, 4 or 16
  * @property {SamplerName} sampler
- * @property {number} steps       network calls per frame without guidance, 1…50
+ * @property {number} steps       network calls per frame without guidance, 1…50; samplers with two calls a step make as many calls
+ *                                for frame 0, and take as many steps for later frames
  * @property {number} eta         share of fresh noise in each step, 0…1; only for samplers in WITH_ETA
  * @property {number} guidance    classifier-free guidance scale, −10…10
  * @property {number} creativity  the timestep 0…T to which each frame is noised; at 0 the picture stands still
@@ -43,7 +44,8 @@
  * @typedef {{type: "hello", engine: "server" | "browser", version: string, models: ModelInfo[], viewers: number}} Hello
  * @typedef {{type: "error", id: number | null, message: string}} EngineError
  * @typedef {{type: "note", message: string}} Note
- * @typedef {Hello | EngineError | Note} FromEngine
+ * @typedef {{type: "viewers", viewers: number}} Viewers  to those who connect to ws?viewers
+ * @typedef {Hello | EngineError | Note | Viewers} FromEngine
  */
 
 /**

@@ -9,6 +9,7 @@
  */
 
 import { choose, get, make, onChoice, range, slide } from "./dom.js";
+import { callsOfSteps, makesTwoCalls } from "../engine/samplers.js";
 import { defaults, HAS_ETA, isConditional, isMasked, MAX_STEPS, problem, samplersOf } from "../engine/state.js";
 
 const UNLIMITED_FPS = 61; // position of the speed slider for fps = 0, as fast as possible
@@ -24,6 +25,11 @@ const SLIDERS = [
   ["eta", (value) => value.toFixed(2)],
   ["guidance", (value) => value.toFixed(2).replace("-", "−")],
 ];
+
+/** The steps and the calls of a melting frame; frame 0 makes `steps` calls. @param {Settings} settings */
+function countCalls({ sampler, steps, creativity }) {
+  return `${steps} · ${callsOfSteps(sampler, Math.min(steps, creativity))} calls`;
+}
 
 export class Controls {
   /** @param {Callbacks} callbacks */
@@ -95,6 +101,7 @@ export class Controls {
       slide(range(field), value);
       this.write(field, text(value));
     }
+    if (makesTwoCalls(settings.sampler)) this.write("steps", countCalls(settings));
     slide(range("fps"), fps === 0 ? UNLIMITED_FPS : fps);
     this.write("fps", fps === 0 ? "max" : `${fps} fps`);
     range("eta").disabled = !HAS_ETA.includes(settings.sampler);

@@ -7,7 +7,7 @@
 
 import { drawNumbers, fitScale, setScale } from "./canvas.js";
 import { make, slide } from "./dom.js";
-import { WITH_ETA } from "../engine/samplers.js";
+import { makesTwoCalls, WITH_ETA } from "../engine/samplers.js";
 import { MAX_STEPS, SAMPLERS } from "../engine/state.js";
 import { equation, number, typeset } from "./typeset.js";
 import { analyze, extrapolation, maxAbs, noiseGivenD, terms } from "./update.js";
@@ -102,7 +102,7 @@ export class TraceView {
     slide(this.steps, steps);
     slide(this.eta, eta);
     this.eta.disabled = !WITH_ETA.includes(sampler);
-    this.stepsText.value = `${steps}`;
+    this.stepsText.value = makesTwoCalls(sampler) ? `${steps} calls` : `${steps}`;
     this.etaText.value = eta.toFixed(2);
   }
 
