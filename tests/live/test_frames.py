@@ -465,7 +465,8 @@ def test_a_packed_trace_contains_every_step(sampler: SamplerName, steps: int, et
 def test_the_steps_of_a_frame_lead_from_the_frame_before_it_to_the_frame(
     sampler: SamplerName, steps: int, eta: float
 ) -> None:
-    values = {"num": 4, "sampler": sampler, "steps": steps, "eta": eta, "label": {"line": 1.0}, "guidance": 2.0}
+    values: dict[str, Any] = {"num": 4, "sampler": sampler, "steps": steps, "eta": eta}
+    values |= {"label": {"line": 1.0}, "guidance": 2.0}
     dream = new_dream(**values)
     before, x, after = (dream.advance(CONDITIONAL)[1] for _ in range(3))
     message = TraceMessage(type="trace", id=9, sampler=sampler, steps=steps, eta=eta, frame=2)

@@ -77,10 +77,16 @@ def test_parse_accepts_every_type_of_message() -> None:
     assert sample == SampleMessage(type="sample", id=7, settings=settings())
 
 
+def test_leading_zeros_of_a_seed_are_dropped() -> None:
+    parsed = parse(json.dumps(message(seed="007")), MAX_BYTES)
+    assert isinstance(parsed, SetMessage)
+    assert parsed.settings.seed == "7"
+
+
 @pytest.mark.parametrize(
     ("field", "values"),
     {
-        "seed": ["0", "18446744073709551615", "007"],
+        "seed": ["0", "18446744073709551615"],
         "num": [1, 4, 16],
         "sampler": ["ddpm", "ddim", "heun", "dpmpp_2m", "midpoint", "heun_line"],
         "steps": [1, 50],

@@ -285,7 +285,7 @@ def vary(
     from 1 (almost nothing) to T (everything).
 
     image:         (1, C, H, W), or (num, C, H, W) for a variation of each
-    options.steps: network calls from t to 0; at most t are made
+    options.steps: steps from t to 0, at most t; heun, heun_line and midpoint make two network calls in each
     first:         number of the first variation, which determines its noise
     """
     denoise = model.denoiser_for(num, options, times=_variation_times(model, t, options))

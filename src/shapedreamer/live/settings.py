@@ -40,7 +40,7 @@ MAX_TEXT_BYTES = 16_384  # of a message, without its image
 def _check_seed(seed: str) -> str:
     if not re.fullmatch("[0-9]{1,20}", seed) or int(seed) >= 2**64:
         raise ValueError("must be a string of digits, 0 to 2⁶⁴−1")
-    return seed
+    return str(int(seed))  # without leading zeros, so that equal seeds are equal strings
 
 
 def _check_num(num: int) -> int:

@@ -78,8 +78,11 @@ test("the command for such a picture, if there is one", () => {
   assert.match(code, /^shapedreamer explore sprites vary --image dream-start\.png --frames 60 .* --label none/);
   assert.equal(needsFile, true);
   assert.match(asCommand(snapshot({}, 0, new Uint8Array(4), plain), plain).code, /--image/);
+  const repainted = asCommand(snapshot({}, 0, picture), sprites); // with label "any"
+  assert.match(repainted.code, /^shapedreamer explore sprites vary --image dream-start\.png --frames 60 /);
+  assert.doesNotMatch(repainted.code, /--label/);
+  assert.match(repainted.note, /without a class label/);
   for (const unsupported of [
-    snapshot({}, 0, picture),
     snapshot({ label: "none", creativity: 0 }, 0, picture),
     snapshot({ num: 4 }, 0, picture),
   ]) {

@@ -248,3 +248,19 @@ test("a masked model has its own samplers, and one of them has an eta", () => {
   assert.equal(normalize(defaults(masked), masked).eta, 0.1);
   assert.equal(normalize({ ...defaults(masked), sampler: "masked_random" }, masked).eta, 0);
 });
+
+test("leading zeros of a seed are dropped, because Python would refuse them", async () => {
+  const { place, problems } = await fromUrlHash("#seed=007&steps=007&creativity=00", MODELS);
+  assert.deepEqual(problems, []);
+  const { seed, steps, creativity } = place.settings;
+  assert.deepEqual([seed, steps, creativity], ["7", 7, 0]);
+  assert.equal(normalize({ ...home.settings, seed: `0${MAX_SEED}` }, sprites).seed, `${MAX_SEED}`);
+});
+
+test("tiny numbers survive the round trip", async () => {
+  const settings = { ...home.settings, sampler: "ddim", eta: 1e-7, guidance: -1.5e-9, label: { food: 5e-324 } };
+  const scope = { frame: null, step: 0, samplers: [{ sampler: "ddim", steps: 3, eta: 2e-8 }] };
+  const place = { ...home, settings, view: "microscope", scope };
+  const read = await fromUrlHash(await toUrlHash(place), MODELS);
+  assert.deepEqual(read, { place, problems: [] });
+});

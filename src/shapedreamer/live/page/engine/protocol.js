@@ -13,7 +13,8 @@
  * @property {string} seed        0…2⁶⁴−1 in decimal, because a Number is exact only up to 2⁵³
  * @property {number} num         pictures per frame: 1, 4 or 16
  * @property {SamplerName} sampler
- * @property {number} steps       network calls per frame without guidance, 1…50
+ * @property {number} steps       network calls per frame without guidance, 1…50; samplers with two calls a step make as many calls
+ *                                for frame 0, and take as many steps for later frames
  * @property {number} eta         share of fresh noise in each step, 0…1; only for samplers in WITH_ETA
  * @property {number} guidance    classifier-free guidance scale, −10…10
  * @property {number} creativity  the timestep 0…T to which each frame is noised while it melts; 0: it stands still
@@ -55,7 +56,7 @@
  * @typedef {{type: "error", id: number | null, message: string}} EngineError
  * @typedef {{type: "note", message: string}} Note
  * @typedef {{type: "progress", message: string, loaded: number, total: number}} Progress  bytes; total 0: unknown
- * @typedef {{type: "viewers", viewers: number}} Viewers   the number of viewers has changed
+ * @typedef {{type: "viewers", viewers: number}} Viewers  to those who connect to ws?viewers
  * @typedef {Hello | EngineError | Note | Progress | Viewers} FromEngine
  */
 

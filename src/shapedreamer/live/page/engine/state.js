@@ -128,7 +128,8 @@ export function isConditional(settings, model) {
 }
 
 /**
- * Reset settings that have no effect: eta of a sampler without one, and guidance without a class label.
+ * Write the seed without leading zeros, which Python would refuse, and reset settings that have no effect: eta of a
+ * sampler without one, and guidance without a class label.
  * @param {Settings} settings
  * @param {ModelInfo} model
  * @returns {Settings}
@@ -136,6 +137,7 @@ export function isConditional(settings, model) {
 export function normalize(settings, model) {
   return {
     ...settings,
+    seed: `${BigInt(settings.seed)}`,
     eta: HAS_ETA.includes(settings.sampler) ? settings.eta : 0,
     guidance: isConditional(settings, model) ? settings.guidance : 1,
   };
@@ -284,9 +286,9 @@ function parseMix(params) {
   return Object.fromEntries(amounts.map(([name, amount]) => [name.slice("label.".length), parseNumber(amount)]));
 }
 
-/** NaN for anything but plain decimal digits. @param {string} text */
+/** NaN for anything but decimal digits, perhaps with the exponent of a small number. @param {string} text */
 function parseNumber(text) {
-  return /^-?\d{1,6}(\.\d{1,17})?$/.test(text) ? Number(text) : NaN;
+  return /^-?\d{1,6}(\.\d{1,20})?(e-\d{1,3})?$/.test(text) ? Number(text) : NaN;
 }
 
 /** A whole number 0…max; 0 if the text is missing or invalid. @param {string | null} text @param {number} max */
@@ -309,9 +311,9 @@ function parseScope(params, model) {
   const look = params.get("look");
   if (look === null) return null;
   const samplers = look.split(" ").map((part) => {
-    const [sampler, steps, eta] = part.split("-");
+    const [sampler, steps, ...eta] = part.split("-"); // a tiny eta has an exponent with another hyphen
     const name = /** @type {SamplerName} */ (sampler);
-    return { sampler: name, steps: parseNumber(steps ?? ""), eta: parseNumber(eta ?? "") };
+    return { sampler: name, steps: parseNumber(steps ?? ""), eta: parseNumber(eta.join("-")) };
   });
   const fields = /** @type {(keyof SamplerOptions)[]} */ (["sampler", "steps", "eta"]);
   const isValid =

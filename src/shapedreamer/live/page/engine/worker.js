@@ -8,6 +8,7 @@
  * @import { Network } from "./model.js"
  */
 
+import { gunzip } from "../files/bytes.js";
 import { checkBytes, checkFrame, checkId, checkSampler, checkSettings, checkStart } from "./check.js";
 import { Dream } from "./dream.js";
 import { isBetter, openGraphics } from "./graphics.js";
@@ -17,6 +18,7 @@ import { packFrame, packTrace, toImages } from "./pack.js";
 const MAX_THREADS = 4; // networks this small gain nothing from more
 const MAX_TRACES = 8; // traces and samples that can wait, as on the server
 const PROGRESS_MS = 100; // milliseconds between two reports of a download
+const MAX_SLEEP = 60_000; // milliseconds
 const IDLE_FPS = 60; // frame rate limit while frames need no network call (creativity 0)
 
 let url = ""; // URL of models.json; the folders models/ and runtime/ are next to it
@@ -155,7 +157,7 @@ async function open(modelsUrl) {
 async function startRuntime(threads) {
   const ort = await import(new URL("ort.wasm.min.mjs", runtimeUrl()).href);
   ort.env.wasm.wasmPaths = runtimeUrl();
-  ort.env.wasm.wasmBinary = await download("runtime/ort-wasm-simd-threaded.wasm");
+  ort.env.wasm.wasmBinary = await gunzip(await download("runtime/ort-wasm-simd-threaded.wasm.gz"));
   ort.env.wasm.numThreads = threads;
   return ort;
 }
@@ -283,12 +285,12 @@ function makeNetwork(ort, session, { channels, height, width, labels }) {
 
 let wake = () => {};
 
-/** Resolves at the next message, or after `ms` milliseconds. @param {number} ms */
+/** Resolves at the next message, or after `ms` milliseconds, but at the latest after MAX_SLEEP. @param {number} ms */
 function sleep(ms = Infinity) {
   return /** @type {Promise<void>} */ (
     new Promise((resolve) => {
       wake = resolve;
-      if (ms < Infinity) setTimeout(resolve, ms);
+      if (ms < Infinity) setTimeout(resolve, Math.min(ms, MAX_SLEEP)); // a larger number would mean "now"
     })
   );
 }

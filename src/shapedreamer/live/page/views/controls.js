@@ -9,6 +9,7 @@
  */
 
 import { choose, get, make, onChoice, range, slide } from "./dom.js";
+import { callsOfSteps, makesTwoCalls } from "../engine/samplers.js";
 import { modelOptions, showThumbnail } from "./model-list.js";
 import {
   defaults,
@@ -35,6 +36,12 @@ const SLIDERS = [
   ["eta", (value) => value.toFixed(2)],
   ["guidance", (value) => value.toFixed(2).replace("-", "−")],
 ];
+
+/** The steps and the calls of a melting frame; a sample makes `steps` calls. @param {Settings} settings */
+function countCalls({ sampler, steps, creativity, motion }) {
+  if (motion === "drift") return `${steps} calls`;
+  return `${steps} · ${callsOfSteps(sampler, Math.min(steps, creativity))} calls`;
+}
 
 export class Controls {
   /** @param {Callbacks} callbacks */
@@ -115,6 +122,7 @@ export class Controls {
       slide(range(field), value);
       this.write(field, text(value));
     }
+    if (makesTwoCalls(settings.sampler)) this.write("steps", countCalls(settings));
     slide(range("fps"), fps === 0 ? UNLIMITED_FPS : fps);
     this.write("fps", fps === 0 ? "max" : `${fps} fps`);
     range("eta").disabled = !HAS_ETA.includes(settings.sampler);

@@ -114,10 +114,10 @@ export function asCommand({ settings, frame, image }, model) {
     return { code: `shapedreamer explore ${name} vary --frames ${frame + 1} ${melt}`, note, picture: false };
   }
   if (!moves) return none("with creativity 0 the start picture does not change");
-  if (label === "any" && model.labels.length > 0) return none("a picture file has no class label");
+  const without = label === "any" && model.labels.length > 0 ? ", without a class label, which a file does not have" : "";
   return {
     code: `shapedreamer explore ${name} vary --image ${PICTURE} --frames ${FRAMES} ${melt}`,
-    note: `No seed reproduces this picture, so save it as ${PICTURE} first. The command continues from it.`,
+    note: `No seed reproduces this picture, so save it as ${PICTURE} first. The command continues from it${without}.`,
     picture: true,
   };
 }

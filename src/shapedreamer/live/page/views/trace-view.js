@@ -8,7 +8,7 @@
 import { drawNumbers, fitScale, setScale } from "./canvas.js";
 import { make, slide } from "./dom.js";
 import { makeTerm } from "./explain.js";
-import { WITH_ETA } from "../engine/samplers.js";
+import { makesTwoCalls, WITH_ETA } from "../engine/samplers.js";
 import { MAX_STEPS, SAMPLERS } from "../engine/state.js";
 import { number, showEquations, typeset } from "./typeset.js";
 import { analyze, extrapolation, images, noiseGivenD, terms } from "./update.js";
@@ -128,7 +128,7 @@ export class TraceView {
     slide(this.steps, steps);
     slide(this.eta, eta);
     this.eta.disabled = !WITH_ETA.includes(sampler);
-    this.stepsText.value = `${steps}`;
+    this.stepsText.value = makesTwoCalls(sampler) ? `${steps} calls` : `${steps}`;
     this.etaText.value = eta.toFixed(2);
   }
 
@@ -143,6 +143,7 @@ export class TraceView {
     [this.trace, this.traced, this.alphaBar] = [trace, options, model.alpha_bar];
     this.index = -1;
     this.element.classList.add("traced");
+    if (trace.previous) this.stepsText.value = `${options.steps}`; // of two calls each, with Heun and Midpoint
   }
 
   /** Drop the trace, and ignore replies that are still on their way. */
