@@ -1,6 +1,7 @@
 """The live page on a server: a WebSocket for each viewer, and addresses for monitoring.
 
     /             the page; its files are under /page/
+    /points.html  the view Points, which needs no engine
     /ws           the WebSocket: JSON messages both ways (settings.py), and binary frames to the page (frames.py)
     /models.json  the models to choose from
     /healthz      200 while the engine runs, 503 if it has stopped
@@ -84,6 +85,9 @@ def make_app(engine: Engine, limits: Limits = Limits(), allow_origin: Collection
     def index(request: "Request") -> "Response":
         return FileResponse(PAGE / "index.html")
 
+    def points(request: "Request") -> "Response":
+        return FileResponse(PAGE / "points.html")
+
     def list_models(request: "Request") -> "Response":
         return JSONResponse(models)
 
@@ -120,6 +124,7 @@ def make_app(engine: Engine, limits: Limits = Limits(), allow_origin: Collection
 
     routes = [
         Route("/", index),
+        Route("/points.html", points),
         Mount("/page", StaticFiles(directory=PAGE)),
         Route("/models.json", list_models),
         Route("/healthz", health),
