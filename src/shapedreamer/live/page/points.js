@@ -72,7 +72,10 @@ function receiveProgress(data) {
 /** Send the worker everything; it works on what has changed. */
 function sendOrder() {
   const { schedule, prediction, plots, train } = state;
-  if (mixture.points.length === 0) return;
+  if (mixture.points.length === 0) {
+    notify("draw some points");
+    return;
+  }
   const seed = BigInt(state.seed);
   order = { id: (order?.id ?? 0) + 1, run, mixture, schedule, prediction, seed, plots, goal: train };
   worker.postMessage(order);
