@@ -52,7 +52,8 @@ let paintTimer;
 // the worker
 
 const worker = new Worker(new URL("engine/points-worker.js", import.meta.url), { type: "module" });
-worker.onerror = (/** @type {ErrorEvent} */ { message }) => notify(`something went wrong: ${message || "the worker did not load"}`, true);
+worker.onerror = (/** @type {ErrorEvent} */ { message }) =>
+  notify(`something went wrong: ${message || "the worker did not load"}`, true);
 worker.onmessage = (/** @type {MessageEvent<Samples | Progress>} */ { data }) => {
   if (data.id !== order?.id) return;
   if (data.type === "samples") figures[data.index].setSamples(data);
@@ -64,6 +65,10 @@ worker.onmessage = (/** @type {MessageEvent<Samples | Progress>} */ { data }) =>
 function receiveProgress(data) {
   progress = data;
   network = new PointNetwork(data.parameters);
+  if (data.steps > state.train) {
+    state = { ...state, train: data.steps }; // the steps that the worker made before it saw the pause
+    updateUrlSoon();
+  }
   controls.showTraining(progress, state.train);
   if (data.steps < state.train) notify("training in this browser");
   else notify(data.steps ? `trained for ${data.steps} steps` : "the network is untrained");
@@ -117,7 +122,8 @@ function placeOptions() {
   const visible = figures.slice(0, state.plots.length);
   get("plot-options", HTMLFieldSetElement).hidden = hasRoom.matches;
   get("options", HTMLDivElement).replaceChildren(...(hasRoom.matches ? [] : visible.map(({ options }) => options)));
-  if (hasRoom.matches) for (const { element, canvas, options } of visible) element.insertBefore(options, canvas.nextSibling);
+  if (!hasRoom.matches) return;
+  for (const { element, canvas, options } of visible) element.insertBefore(options, canvas.nextSibling);
 }
 
 /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -133,6 +139,7 @@ function openHash() {
   const { state: opened, problems } = fromPointsHash(location.hash);
   const isFirstVisit = location.hash.length < 2;
   if (isFirstVisit && prefersStillness) opened.train = 0;
+  run++; // a link trains from the start
   change(opened);
   setTime(opened.t);
   play(isFirstVisit && !prefersStillness);
@@ -217,7 +224,12 @@ function drawFrame() {
   }
 }
 
-/** Which data points a noisy point at the cursor came from. @param {{x: number, y: number}} place @param {number} zoom */
+/**
+ * The probabilities that a noisy point at the cursor came from each data point.
+ *
+ * @param {{x: number, y: number}} place
+ * @param {number} zoom
+ */
 function weightsAt({ x, y }, zoom) {
   if (state.t === 0 || mixture.points.length === 0) return null;
   return posterior(mixture, x / zoom, y / zoom, alphaBar[state.t], new Float64Array(mixture.points.length / 2));

@@ -11,7 +11,7 @@ export const MAX_POINTS = 320;
 const SEED = 24n; // of the shapes' random numbers
 const GOLDEN = (Math.sqrt(5) - 1) / 2; // its multiples, modulo 1, cover 0…1 evenly
 
-/** A shape: u, which covers 0…1 evenly, and the number of a point → the point. @typedef {(u: number, i: number) => number[]} Shape */
+/** @typedef {(u: number, i: number) => number[]} Shape  point number i; u covers 0…1 evenly */
 
 const SMILEY = [
   { share: 0.52, arc: [0, 0, 1.9, 0, 1] }, // centre, radius, and where the arc begins and ends, in turns

@@ -175,7 +175,7 @@ export function multiply(A, B, C, n, k, m) {
     for (let j = 0; j < m4; j += 4) {
       let a0 = i * k;
       let b0 = j * k;
-      let c00 = 0, c01 = 0, c02 = 0, c03 = 0, c10 = 0, c11 = 0, c12 = 0, c13 = 0; // prettier-ignore
+      let c00 = 0, c01 = 0, c02 = 0, c03 = 0, c10 = 0, c11 = 0, c12 = 0, c13 = 0;
       for (let l = 0; l < k; l++, a0++, b0++) {
         const x0 = A[a0];
         const x1 = A[a0 + k];

@@ -68,7 +68,12 @@ export function makeJudge(mixture, seed) {
   return { baseline: sum / BASELINES, distance };
 }
 
-/** Points of the data, equally many from each Gaussian of the mixture. @param {Mixture} mixture @param {bigint} stream */
+/**
+ * Points of the data, equally many from each Gaussian of the mixture.
+ *
+ * @param {Mixture} mixture
+ * @param {bigint} stream
+ */
 function drawEvenly({ points, blur }, stream) {
   const repeats = Math.ceil((2 * REFERENCE) / points.length);
   return normal(stream, 1, 0, repeats * points.length).map((z, i) => points[i % points.length] + blur * z);

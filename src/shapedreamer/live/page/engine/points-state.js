@@ -57,7 +57,11 @@ export function defaults() {
   };
 }
 
-/** ε-prediction divides by √ᾱ_t, which is 0 at the end of the flow schedule. @param {PointsState["schedule"]} schedule */
+/**
+ * ε-prediction divides by √ᾱ_t, which is 0 at the end of the flow schedule.
+ *
+ * @param {PointsState["schedule"]} schedule
+ */
 export const allowsEps = (schedule) => schedule !== "flow";
 
 /** @param {PointsState} state */

@@ -9,10 +9,16 @@
  *
  * @typedef {Task & {id: number, run: number, plots: PlotOptions[], goal: number}} Order
  *   id: of this order; run: another number starts the training over; goal: train up to this many steps
- * @typedef {Path & {type: "samples", id: number, index: number, calls: number, distance: number, baseline: number}} Samples
- *   calls: how often the sampler called the denoiser; distance: energy distance to the data
- * @typedef {{type: "training", id: number, steps: number, losses: number[], exactLoss: number, parameters: Float64Array}} Progress
- *   losses: mean loss of every LOSS_STEPS steps; exactLoss: mean loss of the exact denoiser
+ * @typedef {Path & {type: "samples", id: number, index: number, distance: number, baseline: number}} Samples
+ *   index: of the plot; distance: energy distance to the data; baseline: the same of points drawn from the data
+ *
+ * @typedef {object} Progress
+ * @property {"training"} type
+ * @property {number} id
+ * @property {number} steps
+ * @property {number[]} losses      mean loss of every LOSS_STEPS steps
+ * @property {number} exactLoss     mean loss of the exact denoiser
+ * @property {Float64Array} parameters   averaged weights
  */
 
 import { exactX0 } from "./points-exact.js";
@@ -109,7 +115,7 @@ async function sample(index) {
     plots[index],
     async (x, t) => {
       calls++;
-      if (calls % 4 === 0) await new Promise((resolve) => setTimeout(resolve));
+      if (calls % 4 === 0) await new Promise((resolve) => setTimeout(resolve)); // let messages in
       const a = alphaBar[t];
       return plots[index].denoiser === "exact" ? exactX0(mixture, x, a) : networkX0(average, prediction, x, a);
     },
@@ -119,6 +125,6 @@ async function sample(index) {
   if (id !== order.id) return; // the page has asked for something else meanwhile
   due.delete(index);
   const distance = judge.distance(path.x[path.x.length - 1]);
-  self.postMessage({ type: "samples", id, index, ...path, calls, distance, baseline: judge.baseline });
+  self.postMessage({ type: "samples", id, index, ...path, distance, baseline: judge.baseline });
   lastSampling = { began, ms: performance.now() - began };
 }

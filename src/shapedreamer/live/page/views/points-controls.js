@@ -61,7 +61,8 @@ export class PointsControls {
     });
     for (const box of this.layers()) {
       box.addEventListener("change", () => {
-        onChange({ layers: LAYERS.filter((layer) => this.layers().some(({ value, checked }) => checked && value === layer)) });
+        const visible = this.layers().flatMap(({ value, checked }) => (checked ? [value] : []));
+        onChange({ layers: LAYERS.filter((layer) => visible.includes(layer)) });
       });
     }
   }
@@ -103,8 +104,8 @@ export class PointsControls {
   /** Draw the small pictures of the shapes. */
   drawShapes() {
     for (const [name, canvas] of this.shapes) {
-      const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((size) => Math.max(1, size * devicePixelRatio));
-      [canvas.width, canvas.height] = [width, height];
+      const width = (canvas.width = Math.max(1, canvas.clientWidth * devicePixelRatio));
+      const height = (canvas.height = Math.max(1, canvas.clientHeight * devicePixelRatio));
       const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
       context.fillStyle = paletteOf(canvas).text;
       const isEmpty = name === DRAWN && !this.state?.drawn.length;

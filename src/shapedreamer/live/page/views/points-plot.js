@@ -111,7 +111,8 @@ function drawData({ context, palette, place, unit }, { mixture, probe, isDrawing
   context.fillStyle = palette.text;
   context.globalAlpha = isDrawing ? 0.85 : probe?.weights ? 0.18 : 0.4;
   context.beginPath();
-  for (let k = 0; k < points.length; k += 2) dot(context, place(points[k], points[k + 1]), (isDrawing ? 2.2 : 1.3) * unit);
+  const radius = (isDrawing ? 2.2 : 1.3) * unit;
+  for (let k = 0; k < points.length; k += 2) dot(context, place(points[k], points[k + 1]), radius);
   context.fill();
   context.globalAlpha = 1;
 }
@@ -141,7 +142,13 @@ function drawScore({ context, palette, place, side, unit }, { denoise, alphaBar,
   context.globalAlpha = 1;
 }
 
-/** @param {CanvasRenderingContext2D} context @param {number} x @param {number} y @param {number} dx @param {number} dy */
+/**
+ * @param {CanvasRenderingContext2D} context
+ * @param {number} x
+ * @param {number} y
+ * @param {number} dx
+ * @param {number} dy
+ */
 function arrow(context, x, y, dx, dy) {
   const [hx, hy] = [0.3 * dx, 0.3 * dy];
   context.moveTo(x, y);
@@ -178,7 +185,8 @@ function drawPaths({ context, palette, place, unit }, { t, zoom, isDrawing }, pa
 /** @param {Tools} tools @param {Scene} scene @param {Path} path */
 function drawSamples({ context, palette, place, unit }, { t, zoom, probe }, path) {
   const last = path.times.findIndex((time) => time <= t);
-  for (const [radius, alpha] of palette.isDark ? [[5.5, 0.16], [2.1, 1]] : [[2.2, 0.95]]) { // prettier-ignore
+  const [halo, disk] = [{ radius: 5.5, alpha: 0.16 }, { radius: 2.2, alpha: 0.97 }];
+  for (const { radius, alpha } of palette.isDark ? [halo, disk] : [disk]) {
     context.globalAlpha = alpha * (probe?.weights ? 0.4 : 1);
     forEachHue(path, (hue, samples) => {
       context.fillStyle = hueOf(hue, palette);
