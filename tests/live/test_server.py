@@ -344,7 +344,7 @@ def test_if_the_engine_stops_connections_close_and_monitoring_shows_it(caplog: p
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/page/style.css", "/models.json", "/healthz", "/metrics", "/nothing", "/page/no"]
+    "path", ["/", "/points.html", "/page/style.css", "/models.json", "/healthz", "/metrics", "/nothing", "/page/no"]
 )
 def test_every_response_has_the_security_headers(client: TestClient, path: str) -> None:
     response = client.get(path)

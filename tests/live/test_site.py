@@ -67,10 +67,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def page(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A page of three files. Also accepts the stand-in as the runtime, and skips the exports, which take seconds."""
+    """A page of four files. Also accepts the stand-in as the runtime, and skips the exports, which take seconds."""
     page = tmp_path / "page"
     page.mkdir()
     (page / "index.html").write_text('<head>\n    <meta name="engine" content="server" />\n</head><p>é')
+    (page / "points.html").write_text('<head>\n    <meta charset="utf-8" />\n</head><p>ü')
     (page / "app.js").write_text("// é")
     (page / "coi.js").write_text("// coi")
     monkeypatch.setattr(site, "PAGE", page)
@@ -93,6 +94,7 @@ def test_a_site_contains_every_file(folder: Path, tmp_path: Path) -> None:
     found = read_files(out)
     assert found.keys() == {
         "index.html",
+        "points.html",
         "coi.js",
         "page/app.js",
         "models.json",
@@ -131,6 +133,9 @@ def test_the_page_names_its_engine_and_its_security_policy(folder: Path, tmp_pat
     )
     assert headers == site.HEADERS
     (policy,) = re.findall('http-equiv="Content-Security-Policy" content="(.*)"', html)
+    points = (tmp_path / "site" / "points.html").read_text()
+    assert f'<meta http-equiv="Content-Security-Policy" content="{policy}" />' in points
+    assert points.endswith("</head><p>ü")
     assert f"{policy}; frame-ancestors 'none'" == headers["Content-Security-Policy"]  # works only as a header
     assert "default-src 'none'; script-src 'self' 'wasm-unsafe-eval';" in policy
     assert "http" not in policy

@@ -1,6 +1,7 @@
 """The live page on a server: a WebSocket for each viewer, and addresses for monitoring.
 
     /             the page; its files are under /page/
+    /points.html  the view Points, which needs no engine
     /ws           the WebSocket: JSON messages both ways (settings.py), and binary frames to the page (frames.py);
                   with ?viewers, also a message whenever the number of viewers changes
     /models.json  the models to choose from
@@ -96,6 +97,9 @@ def make_app(
     def index(request: "Request") -> "Response":
         return FileResponse(PAGE / "index.html")
 
+    def points(request: "Request") -> "Response":
+        return FileResponse(PAGE / "points.html")
+
     def list_models(request: "Request") -> "Response":
         return JSONResponse(models)
 
@@ -132,6 +136,7 @@ def make_app(
 
     routes = [
         Route("/", index),
+        Route("/points.html", points),
         Mount("/page", StaticFiles(directory=PAGE)),
         Route("/models.json", list_models),
         Route("/healthz", health),

@@ -1,6 +1,7 @@
 """The live page as a folder that any static host can serve; the models run in the viewer's browser.
 
     index.html, page/    the page
+    points.html          its view Points, which needs no model
     _headers, coi.js     the HTTP headers that the host should send, and a script that replaces them if it does not
     models.json          a list of the models, from settings.model_info
     models/              NAME.onnx; NAME.labels with labels of real images, (N, L) float32, from which "any" draws
@@ -214,16 +215,20 @@ def _page_files() -> dict[str, bytes]:
         f"page/{path.relative_to(PAGE).as_posix()}": path.read_bytes() for path in PAGE.rglob("*") if path.is_file()
     }
     html, isolation = files.pop("page/index.html").decode(), files.pop("page/coi.js")
-    policy = "; ".join(f"{k} {v}" for k, v in POLICY.items())  # also in the page, for hosts that send no headers
-    head = """\
+    points = files.pop("page/points.html").decode()
+    policy = "; ".join(f"{k} {v}" for k, v in POLICY.items())  # also in the pages, for hosts that send no headers
+    policy_tag = f'<meta http-equiv="Content-Security-Policy" content="{policy}" />'
+    head = f"""\
 <meta name="engine" content="browser" />
-    <meta http-equiv="Content-Security-Policy" content="{policy}" />
+    {policy_tag}
     <script src="coi.js"></script>"""
-    html, count = re.subn('<meta name="engine" content="server" */?>', head.format(policy=policy), html)
-    assert count == 1
+    html, count = re.subn('<meta name="engine" content="server" */?>', head, html)
+    points, count_points = re.subn('(<meta charset="utf-8" */?>)', rf"\1\n    {policy_tag}", points)
+    assert count == count_points == 1
     return {
         **files,
         "index.html": html.encode(),
+        "points.html": points.encode(),
         "coi.js": isolation,  # at the root, because a service worker controls its own folder and those below
         "_headers": "".join(["/*\n", *(f"  {name}: {value}\n" for name, value in HEADERS.items())]).encode(),
         "LICENSE": MIT.format(holder="2026 The ShapeDreamer authors").encode(),
