@@ -55,7 +55,7 @@ export const MAX_STEPS = 50;
 export const MAX_SEED = 2n ** 64n - 1n;
 export const MAX_SCALE = 64;
 export const MAX_AMOUNT = 9;
-export const MAX_IMAGE_TEXT = 2000; // characters of a picture in a link; many programs cut longer links
+export const MAX_IMAGE_TEXT = 4000; // characters of a picture in a link; many programs cut longer links
 const IMAGE_BITS = [8, 6, 5, 4]; // bits per value of a picture in a link: the first that fits, or the last
 export const DEFAULT_FPS = 12; // fast enough to look continuous, slow enough to follow
 /** @type {ViewName[]} */
