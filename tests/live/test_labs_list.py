@@ -13,7 +13,9 @@ def test_the_page_lists_every_lab_as_the_documentation_does() -> None:
     source = (PAGE / "views" / "labs.js").read_text()
     found = re.findall(r'title: "([^"]*)",\s+about: "([^"]*)"', source)
     table = re.findall(r"^\| (\d+)\. ([^|]*) \| ([^|]*) \|", DOCS.read_text(), re.MULTILINE)
-    assert [number for number, _, _ in table] == [str(lab.number) for lab in sorted(read_labs(), key=lambda x: x.number)]
+    assert [number for number, _, _ in table] == [
+        str(lab.number) for lab in sorted(read_labs(), key=lambda x: x.number)
+    ]
     assert found == [(title, about.replace("$", "")) for _, title, about in table]
 
 

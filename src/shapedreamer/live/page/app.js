@@ -19,8 +19,8 @@
 import { draw, fitScale, setScale } from "./views/canvas.js";
 import { Controls } from "./views/controls.js";
 import { Drawing } from "./views/drawing.js";
-import { choose, get, grouped, onChoice, range, setIcon, slide } from "./views/dom.js";
 import { explainControls } from "./views/explain.js";
+import { choose, get, grouped, onChoice, range, setIcon, slide } from "./views/dom.js";
 import { History } from "./views/history.js";
 import { listen, table } from "./views/keyboard.js";
 import { Microscope } from "./views/microscope.js";
@@ -32,8 +32,8 @@ import { Session } from "./engine/session.js";
 import { Share } from "./views/share.js";
 import { fromUrlHash, isMasked, toUrlHash } from "./engine/state.js";
 import { Status } from "./views/status.js";
-import { TrainingView } from "./views/training-view.js";
 import { expandScene, Tour } from "./views/tour.js";
+import { TrainingView } from "./views/training-view.js";
 import { bindTheme, storedPreference } from "./views/theme.js";
 import { Waiting, waitOf } from "./views/waiting.js";
 
@@ -57,7 +57,7 @@ const arrivals = [];
 let lastArrival = -Infinity;
 /** @type {Progress | null} of the current download */
 let progress = null;
-const waiting = new Waiting(() => get(view in lenses ? view : "stage", HTMLElement));
+const waiting = new Waiting(() => get(view in lenses ? "lenses" : "stage", HTMLElement));
 
 const controls = new Controls({
   onChange: (patch) => session.change(patch),
@@ -76,8 +76,8 @@ const session = new Session(await makeEngine(), {
     [lastArrival, progress] = [performance.now(), null];
     if (!undrawn) requestAnimationFrame(showFrame);
     undrawn = frame;
-    lenses[view]?.update();
     showWait();
+    lenses[view]?.update();
     share.refresh();
   },
   settings(settings) {
@@ -168,7 +168,7 @@ async function linkTo(snapshot, linkedView) {
   const isExplained = linkedView === "microscope" || linkedView === "schedule"; // the frame on screen
   let start = snapshot.paused || isExplained ? session.limitReplay(snapshot) : { ...snapshot, frame: 0 };
   if (linkedView === "microscope") start = microscope.startOf(start);
-  return `#${await toUrlHash({ ...start, view: linkedView, scale, ...lens, tour: tour.state })}`;
+  return `#${await toUrlHash({ ...start, view: linkedView, scale, tour: tour.state, ...lens })}`;
 }
 
 /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -180,7 +180,7 @@ function updateUrlSoon() {
   urlTimer = setTimeout(async () => {
     const [shown, { visit }] = [view, past];
     const link = await linkTo(visible().snapshot, shown);
-    if (shown === view && visit === past.visit) past.replace(link, shown, lenses[shown]?.place());
+    if (shown === view && visit === past.visit) past.replace(link, shown, lenses[shown]?.place() ?? {});
   }, 300);
 }
 

@@ -29,6 +29,8 @@ export const EXPLANATIONS = {
   x_t: { text: "x_t: the picture at timestep t, part signal and part noise. The network's input.", lab: 0 },
   x0: { text: "x̂₀: the clean picture that the network predicts; early on, an average of many.", lab: 8 },
   eps: { text: "ε̂: the noise that the network finds in x_t, which is what remains without x̂₀.", lab: 1 },
+  x_s: { text: "x_s: the picture at the next, smaller timestep s, with more signal and less noise.", lab: 1 },
+  z: { text: "z: fresh noise, which DDPM and other samplers with η above 0 add in each step.", lab: 1 },
   change: { text: "What this step adds to x_t to get to x_s.", lab: 1 },
   timesteps: { text: "t → s: from this timestep to the next one. T is pure noise and 0 is the picture.", lab: 1 },
   signal: { text: "√ᾱ_t: how much of the clean picture is in x_t, from 1 at t = 0 to almost 0 at T.", lab: 0 },

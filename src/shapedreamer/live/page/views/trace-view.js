@@ -19,8 +19,8 @@ const CAPTION_HEIGHT = 52; // of a figure, in CSS pixels
 const FIGURE_GAP = 14;
 const MIN_ROOM = 150; // height for the figures, in CSS pixels, where the page itself scrolls or has no room left
 
-/** Terms in explain.js of the pictures, by symbol. @type {Record<string, string>} */
-const FIGURE_TERMS = { x_t: "x_t", "x̂_0": "x0", "ε̂": "eps", "x_s − x_t": "change" };
+/** Terms in explain.js, by symbol. @type {Record<string, string>} */
+const TERMS = { x_t: "x_t", "x̂_0": "x0", "ε̂": "eps", "x_s": "x_s", z: "z", "x_s − x_t": "change" };
 const FACTS = [
   ["t → s", "timesteps"],
   ["√{ᾱ_t}", "signal"],
@@ -308,8 +308,9 @@ class Figure {
 
   /** @param {string} symbol @param {string} caption */
   name(symbol, caption) {
-    const term = FIGURE_TERMS[symbol];
-    const formula = symbol ? [make("b", {}, term ? makeTerm([typeset(symbol)], term) : typeset(symbol))] : [];
+    const term = TERMS[symbol];
+    const name = term ? makeTerm([typeset(symbol)], term) : typeset(symbol);
+    const formula = symbol ? [make("b", {}, name)] : [];
     this.caption.replaceChildren(...formula, ` ${caption} `, this.note);
     this.canvas.setAttribute("aria-label", caption);
   }
