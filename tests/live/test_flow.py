@@ -185,7 +185,7 @@ def test_the_link_to_many_pictures_is_short(visit: Open) -> None:
     bits = int(parse_qs(urlsplit(link).fragment)["bits"][0])
     note = page.locator("#share-note").inner_text()
     assert f"with {2**bits} shades per colour" in note
-    assert ("still long" in note) == (len(link) > 2500)
+    assert ("still long" in note) == (len(link) > 4500)
     assert len(link) < 6500  # exactly, 16 sprites take 12,000
     again = visit("#" + urlsplit(link).fragment)
     assert np.abs(shown_images(again, 16) - exact).max() <= 255 / (2**bits - 1) / 2 + 1

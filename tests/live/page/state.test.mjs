@@ -86,9 +86,9 @@ test("a picture that would make the link long is stored with fewer bits", async 
   const noisy = (size, seed = 1) => Uint8Array.from({ length: size }, () => (seed = (seed * 48271) % 2147483647) >> 8);
   const model = { ...sprites, height: 12, width: 12, channels: 3 };
   const CASES = [
-    [2, "8"],
-    [3, "6"],
-    [4, "5"],
+    [5, "8"],
+    [6, "6"],
+    [8, "5"],
     [12, "4"],
   ];
   for (const [height, bits] of CASES) {
