@@ -181,7 +181,7 @@ def engine_fps(
 ) -> tuple[float, float]:
     """Frames per second of `count` viewers in this process together, and the share of time the network is busy."""
     model, updated = engine.models[name], threading.Event()
-    viewers = [engine.join(updated.set, count) for _ in range(count)]
+    viewers = [engine.join(updated.set) for _ in range(count)]
     for seed, viewer in enumerate(viewers):
         for message in viewer_messages(model, name, calls, seed):
             engine.handle(viewer, parse(message, max_message_bytes([model])))

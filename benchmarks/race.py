@@ -13,12 +13,13 @@ from tyro.conf import Positional
 
 from shapedreamer.common.errors import exit_on_user_error
 from shapedreamer.common.files import write_atomic
+from shapedreamer.common.names import SamplerName
 from shapedreamer.evaluation.evaluator import Evaluation, SampleVsReal, Subject, evaluate_subject, load_subject
 from shapedreamer.evaluation.intervals import wilson
 from shapedreamer.live.site import PAGE
 from shapedreamer.models.options import SampleOptions
 
-SAMPLERS = ("ddpm", "ddim", "heun", "dpmpp_2m")
+SAMPLERS: tuple[SamplerName, ...] = ("ddpm", "ddim", "heun", "dpmpp_2m")
 CALLS = (1, 2, 4, 8, 16, 50)
 QUALITY = PAGE / "quality.json"
 

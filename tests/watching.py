@@ -96,9 +96,9 @@ def run_alone(denoising: Denoising[R], model: Model) -> R:
 class Client:
     """A viewer of an engine that can wait for results."""
 
-    def __init__(self, engine: Engine, max_viewers: int = 1000) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine, self.updated = engine, threading.Event()
-        self.viewer = engine.join(self.updated.set, max_viewers)
+        self.viewer = engine.join(self.updated.set)
 
     def send(self, *messages: Message) -> None:
         for message in messages:

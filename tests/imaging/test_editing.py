@@ -29,6 +29,8 @@ from shapedreamer.imaging import render
 from shapedreamer.imaging.editing import (
     RENOISE_OFFSET,
     InterpolatedNoise,
+    drift,
+    drift_frame,
     explore,
     inpaint,
     interpolate,
@@ -37,6 +39,7 @@ from shapedreamer.imaging.editing import (
     read_mask,
     read_region,
     slerp,
+    start_of,
     vary,
     write_variations,
 )
@@ -142,8 +145,63 @@ def test_the_noise_that_samplers_add_is_interpolated_too(model: Model, sampler: 
     assert_close(images[0], model.sample(3, options))
     assert_close(images[-1], model.sample(3, options, seed=7))
     assert not torch.equal(images[1], images[0])
-    noise, like = InterpolatedNoise(1, 7, 0.25), torch.zeros(2, 1, 4, 4)
+    noise, like = InterpolatedNoise(Noise(1), Noise(7), 0.25), torch.zeros(2, 1, 4, 4)
     assert torch.equal(noise(30, like), slerp(Noise(1)(30, like), Noise(7)(30, like), 0.25))
+
+
+# drift
+
+
+LABELLED = Model(
+    Exact(oracle.gaussian(0.0, 1.0, SCHEDULE)), SCHEDULE, "x0", replace(NO_LIMIT, labels=("a", "b")), torch.eye(2)
+)
+
+
+def test_a_drift_goes_from_sample_to_sample_of_its_seed() -> None:
+    options = SampleOptions("ddpm", steps=5, seed=3)
+    images = drift(MEMORISED, 9, 2, options, every=4)
+    for frame in (0, 4, 8):
+        *_, last = MEMORISED.stream(2, options, first=frame // 4 * 2)
+        assert torch.equal(images[frame], last.x)
+    assert_close(images, torch.stack([drift_frame(MEMORISED, k, 2, options, every=4) for k in range(9)]))
+
+
+def test_in_between_a_drift_starts_from_noise_on_the_circle() -> None:
+    """With the denoiser of N(0, 1), a sample is its noise times a constant."""
+    options = SampleOptions("ddim", steps=10, seed=1)
+    a, b = GAUSSIAN.noise(2, 1, first=6), GAUSSIAN.noise(2, 1, first=8)
+    assert_close(drift_frame(GAUSSIAN, 17, 2, options, every=5), shrinkage(step_times(100, 10)) * slerp(a, b, 0.4))
+
+
+def test_labels_of_a_drift_change_in_proportion() -> None:
+    seed = next(s for s in range(99) if not torch.equal(*LABELLED.label_vectors("any", 2, s)))  # type: ignore[misc]
+    first, then = LABELLED.label_vectors("any", 2, seed)  # type: ignore[misc]
+    options = SampleOptions(seed=seed)
+    vectors = [start_of(LABELLED, frame, 1, options, every=4).options.label for frame in (0, 1, 4)]
+    assert_close(torch.cat(vectors), torch.stack([first, 0.75 * first + 0.25 * then, then]))  # type: ignore[arg-type]
+    fixed = replace(options, label="a")
+    assert start_of(LABELLED, 1, 1, fixed, every=4).options.label == "a"
+
+
+def test_a_drift_that_never_moves_on_stays_at_the_first_sample() -> None:
+    images = drift(MEMORISED, 3, 2, SampleOptions(steps=5), every=0)
+    assert torch.equal(images, MEMORISED.sample(2, steps=5).expand(3, -1, -1, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"every": -1}, "every"), ({"every": 1001}, "every"), ({"every": 2.5}, "every"), ({"frames": 1}, "frames")],
+)
+def test_a_drift_out_of_range_is_rejected(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        drift(GAUSSIAN, **{"frames": 2, **arguments})
+
+
+def test_melting_starts_anew_from_every_sample_of_the_seed() -> None:
+    options = SampleOptions("ddim", steps=4, eta=1.0, seed=3)
+    images = melt(MEMORISED, MEMORISED.sample(2, options), 60, 6, 2, options, every=2)
+    assert torch.equal(images[4], drift_frame(MEMORISED, 4, 2, options, every=2))
+    assert torch.equal(images[5], vary(MEMORISED, images[4], 60, 2, options, RENOISE_OFFSET + 10))
 
 
 # vary and melt

@@ -32,7 +32,16 @@ from shapedreamer.diffusion import oracle
 from shapedreamer.diffusion.samplers import Step
 from shapedreamer.diffusion.schedule import Schedule, cosine
 from shapedreamer.imaging import render
-from shapedreamer.imaging.editing import RENOISE_OFFSET, inpaint, variation_plan, vary
+from shapedreamer.imaging.editing import (
+    RENOISE_OFFSET,
+    drift_frame,
+    inpaint,
+    start_of,
+    variation_plan,
+    vary,
+    with_labels_of,
+)
+from shapedreamer.live.thumbnails import thumbnail
 from shapedreamer.models.model import Model
 from shapedreamer.models.options import SampleOptions
 from shapedreamer.models.recipes import Sampling
@@ -109,6 +118,7 @@ def info(name: str, model: Model) -> dict[str, Any]:
         "sampling": vars(model.sampling),
         "creativity": int((model.schedule.alpha_bar[:-1] > 0.2).sum()),
         "turbo": name == "mnist",
+        "thumbnail": thumbnail(name, model.spec),
     }
 
 
@@ -249,7 +259,7 @@ class Viewer:
             return
         self.settings, self.id = settings, message["id"]
         changed = {name for name in settings if settings[name] != before.get(name)}
-        if "image" in message or changed & {"model", "seed", "num"}:
+        if {"image", "frame"} & set(message) or changed & {"model", "seed", "num"}:
             self.start_image = self.decode(message["image"]) if "image" in message else None
             self.on_restart(message)
         elif changed - {"fps"}:
@@ -264,10 +274,14 @@ class Viewer:
     def on_step(self, _: dict[str, Any]) -> None:
         self.step()
 
-    def on_restart(self, _: dict[str, Any]) -> None:
-        self.k, self.pure = 0, self.start_image is None
-        start_image, num, options = self.start_image, self.settings["num"], self.options
-        self.send_frame(lambda: self.model.sample(num, options) if start_image is None else start_image)
+    def on_restart(self, message: dict[str, Any]) -> None:
+        self.k, self.pure = message.get("frame", 0), self.start_image is None
+        start_image = self.start_image
+        self.send_frame(self.sample if start_image is None else lambda: start_image)
+
+    def sample(self) -> Tensor:
+        """The frame as a sample of its own."""
+        return drift_frame(self.model, self.k, self.settings["num"], self.options, self.settings["every"])
 
     def on_repaint(self, message: dict[str, Any]) -> None:
         H, W = self.x.shape[2:]
@@ -278,11 +292,17 @@ class Viewer:
     def on_trace(self, message: dict[str, Any]) -> None:
         options = replace(self.options, sampler=message["sampler"], steps=message["steps"], eta=message["eta"])
         k, T = message["frame"], self.model.schedule.T
+        creativity, num, every = self.settings["creativity"], self.settings["num"], self.settings["every"]
         previous = self.previous if k == self.k else self.x
-        if k is None or previous is None:
-            steps = [Step(T, x := self.model.noise(1, options.seed), x), *self.model.stream(1, options)]
+        if k is None or previous is None or self.is_sample(k):
+            x, noise, options = start_of(self.model, k or 0, num, options, every)
+            label = options.label[:1] if isinstance(options.label, Tensor) else options.label
+            options = replace(options, label=label)
+            sampler = self.model.bind_sampler(options, noise)
+            steps = [Step(T, x[:1], x[:1]), *sampler(self.model.denoiser_for(1, options), x_T=x[:1])]
         else:
-            creativity, first = self.settings["creativity"], RENOISE_OFFSET + k * self.settings["num"]
+            first = RENOISE_OFFSET + k * num
+            options = with_labels_of(self.model, 1, options, k // every * num if every else 0)
             leg = next(variation_plan(self.model, previous[:1], creativity, 1, options, first))
             sampler = self.model.bind_sampler(options, leg.noise, leg.times)
             steps = [Step(0, previous[:1], previous[:1]), Step(creativity, leg.x, previous[:1])]
@@ -303,9 +323,19 @@ class Viewer:
     def step(self) -> None:
         self.next_start = time.monotonic() + 1 / (self.settings["fps"] or 60)
         self.k += 1
-        t, num = self.settings["creativity"], self.settings["num"]
+        t, num, every = self.settings["creativity"], self.settings["num"], self.settings["every"]
+        if self.is_sample(self.k):
+            self.pure = True
+            self.send_frame(self.sample)
+            return
         first = RENOISE_OFFSET + self.k * num
-        self.send_frame(lambda: vary(self.model, self.x, t, num, self.options, first) if t else self.x)
+        options = with_labels_of(self.model, num, self.options, self.k // every * num if every else 0)
+        self.send_frame(lambda: vary(self.model, self.x, t, num, options, first) if t else self.x)
+
+    def is_sample(self, k: int) -> bool:
+        """Whether frame k > 0 starts from noise."""
+        every = self.settings["every"]
+        return bool(self.settings["motion"] == "drift" or (self.settings["creativity"] and every and k % every == 0))
 
     def send_frame(self, make: Callable[[], Tensor]) -> None:
         network = self.model.network

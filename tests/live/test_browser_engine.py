@@ -196,6 +196,13 @@ def test_frames_equal_those_of_python(built: Path, browser: "Browser", handler: 
         if handler is WithoutHeaders and page.evaluate("navigator.hardwareConcurrency") > 1:
             notes[1] = "running on one thread: WebAssembly threads need the COOP and COEP headers"
         assert message_texts(page, "note") == notes
+        sizes = json.loads((built / "host" / "a path" / "site.json").read_text())["sizes"]
+        files = [sizes["runtime/ort-wasm-simd-threaded.wasm"], *(sizes[f"models/{name}.onnx"] for name in models)]
+        reports = page.evaluate("received.messages.filter((message) => message.type === 'progress')")
+        assert reports
+        for report in reports:  # sums over the downloads that run at the same time
+            assert 0 < report["loaded"] <= report["total"]
+            assert report["total"] in (*files, files[0] + files[1])
 
 
 def test_a_transformer_runs_in_the_browser(built: Path, browser: "Browser") -> None:

@@ -352,16 +352,6 @@ def test_leaving_cancels_the_frames_in_progress() -> None:
             assert engine.fetch(client.viewer) is None
 
 
-def test_the_number_of_viewers_is_limited() -> None:
-    with running() as engine:
-        clients = [Client(engine, max_viewers=2) for _ in range(2)]
-        with pytest.raises(UserError, match=r"the server is full \(maximum: 2 viewers\); try again later"):
-            Client(engine, max_viewers=2)
-        engine.leave(clients[0].viewer)
-        Client(engine, max_viewers=2)
-        assert engine.stats().viewers == 2
-
-
 # speed
 
 
@@ -536,7 +526,44 @@ def test_if_the_engine_stops_every_viewer_gets_the_error() -> None:
         assert engine.stats().viewers == 0
 
 
+def test_a_frame_that_is_due_in_the_far_future_does_not_stop_the_engine() -> None:
+    with running() as engine:
+        client, other = Client(engine), Client(engine)
+        for id, fps in enumerate((1e-300, 5e-324), 1):
+            client.send(set_message(id, fps=fps))
+            client.control("restart", "play")
+            client.receive_frame()
+            other.send(set_message(id, seed=str(id)))
+            other.receive_frame()
+        assert engine.failure is None
+
+
 # networks
+
+
+def test_models_are_looked_up_when_a_viewer_first_selects_them() -> None:
+    looked_up: list[str] = []
+
+    class Recorded(dict[str, Model]):
+        def __getitem__(self, name: str) -> Model:
+            looked_up.append(name)
+            if name == "damaged":
+                raise UserError("checkpoint damaged.safetensors is damaged")
+            return super().__getitem__(name)
+
+    engine = Engine(Recorded(MODELS, damaged=MODELS["small"]), eager)
+    engine.start()
+    try:
+        client = Client(engine)
+        assert looked_up == []
+        with pytest.raises(UserError, match=r"damaged\.safetensors is damaged"):
+            client.send(set_message(model="damaged"))
+        client.send(set_message(2))
+        client.receive_frame()
+        assert set(looked_up) == {"damaged", "small"}
+        assert engine.stats().networks == {"small": "eager"}
+    finally:
+        engine.stop()
 
 
 def test_a_network_is_chosen_in_the_background_and_then_used() -> None:
@@ -561,11 +588,11 @@ def test_a_network_is_chosen_in_the_background_and_then_used() -> None:
         client.control("play")
         while client.receive_frame().number < 5:
             pass
-        assert engine.stats().networks == {"small": "eager", "other": "eager"}
+        assert engine.stats().networks == {"small": "eager"}
         go.set()
         while not used.is_set():
             client.receive_frame()
-        assert engine.stats().networks == {"small": "quick", "other": "eager"}
+        assert engine.stats().networks == {"small": "quick"}
     finally:
         go.set()
         engine.stop()

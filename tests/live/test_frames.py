@@ -252,6 +252,59 @@ def test_repaint_waits_for_frame_0_and_is_cancelled_by_a_restart() -> None:
     assert not dream.is_due
 
 
+@pytest.mark.parametrize(("sampler", "steps", "eta"), [("ddim", 3, 1.0), ("heun", 4, 0.0), ("dpmpp_2m", 3, 0.5)])
+@pytest.mark.parametrize("label", ["any", {"line": 1.0}])
+@pytest.mark.parametrize("motion", ["melt", "drift"])
+def test_frames_equal_those_of_the_library_with_a_new_sample_every_3_frames(
+    motion: str, label: Any, sampler: SamplerName, steps: int, eta: float
+) -> None:
+    values: dict[str, Any] = {"sampler": sampler, "steps": steps, "eta": eta, "label": label, "num": 4}
+    options = settings(**values).options()
+    if motion == "melt":
+        expected = editing.melt(CONDITIONAL, CONDITIONAL.sample(4, options), 30, 5, 4, options, every=3)
+    else:
+        expected = editing.drift(CONDITIONAL, 5, 4, options, every=3)
+    dream = new_dream(**values, motion=motion, every=3)
+    for k in range(5):
+        frame, x = dream.advance(CONDITIONAL)
+        assert (frame.k, frame.pure) == (k, True)
+        assert_same_image(x, expected[k])
+    dream.set(2, settings(**values, motion=motion, every=3), None, 3)
+    assert dream.is_due
+    for k in (3, 4):  # frame 3 is a sample, so it does not need those before it
+        frame, x = dream.advance(CONDITIONAL)
+        assert (frame.k, frame.pure) == (k, True)
+        assert_same_image(x, expected[k])
+
+
+def test_after_a_change_frames_are_pure_again_from_the_next_sample_on() -> None:
+    dream = new_dream(every=3)
+    dream.advance(CONDITIONAL)
+    dream.set(2, settings(every=3, steps=3), None)
+    assert [dream.advance(CONDITIONAL)[0].pure for _ in range(4)] == [False, False, True, True]
+    dream.set(3, settings(every=3, steps=3, motion="drift"), None)
+    assert dream.advance(CONDITIONAL)[0].pure
+    dream.repaint(KEEP)
+    assert [dream.advance(CONDITIONAL)[0].pure for _ in range(2)] == [False, True]
+
+
+def test_a_dream_that_cannot_start_at_a_later_frame_starts_at_frame_0() -> None:
+    dream = new_dream(motion="drift", every=60)
+    dream.set(2, settings(motion="drift", every=60), None, 40)
+    dream.set(3, settings(motion="melt", every=60), None)
+    assert dream.advance(CONDITIONAL)[0].k == 0
+
+
+def test_an_uploaded_image_is_frame_0_and_not_pure_even_if_it_drifts_later() -> None:
+    image = CONDITIONAL.sample(1)
+    dream = new_dream(image)
+    dream.set(2, settings(motion="drift", every=3), None)
+    frame, x = dream.advance(CONDITIONAL)
+    assert torch.equal(x, image)
+    assert not frame.pure
+    assert dream.advance(CONDITIONAL)[0].pure
+
+
 def test_the_picture_stands_still_at_creativity_0() -> None:
     dream = new_dream(creativity=0)
     _, x = dream.advance(UNCONDITIONAL)
@@ -412,7 +465,8 @@ def test_a_packed_trace_contains_every_step(sampler: SamplerName, steps: int, et
 def test_the_steps_of_a_frame_lead_from_the_frame_before_it_to_the_frame(
     sampler: SamplerName, steps: int, eta: float
 ) -> None:
-    values = {"num": 4, "sampler": sampler, "steps": steps, "eta": eta, "label": {"line": 1.0}, "guidance": 2.0}
+    values: dict[str, Any] = {"num": 4, "sampler": sampler, "steps": steps, "eta": eta}
+    values |= {"label": {"line": 1.0}, "guidance": 2.0}
     dream = new_dream(**values)
     before, x, after = (dream.advance(CONDITIONAL)[1] for _ in range(3))
     message = TraceMessage(type="trace", id=9, sampler=sampler, steps=steps, eta=eta, frame=2)
@@ -427,6 +481,28 @@ def test_the_steps_of_a_frame_lead_from_the_frame_before_it_to_the_frame(
         end = dream.advance(CONDITIONAL)[1] if end is None else end
         assert_same_image(others[-1].x.clamp(-1, 1), end[:1])
     assert not torch.equal(before, x)
+
+
+@pytest.mark.parametrize("motion", ["melt", "drift"])
+def test_the_steps_of_a_sample_start_from_its_noise(motion: str) -> None:
+    """Frame 3 is a sample in both motions; frame 4 in a drift. Both are traced before and after they are made."""
+    values: dict[str, Any] = {"num": 4, "steps": 4, "eta": 1.0, "label": "any", "motion": motion, "every": 3}
+    dream = new_dream(**values)
+    message = TraceMessage(type="trace", id=9, sampler="ddim", steps=4, eta=1.0, frame=3)
+    for _ in range(3):
+        dream.advance(CONDITIONAL)
+    for k in (3, 4):
+        trace = Trace(message, settings(**values), dream.traceable(k))
+        before = run_alone(trace.generate(CONDITIONAL), CONDITIONAL)
+        _, x = dream.advance(CONDITIONAL)
+        trace = Trace(message, settings(**values), dream.traceable(k))
+        after = run_alone(trace.generate(CONDITIONAL), CONDITIONAL)
+        assert before[0].t == after[0].t == (50 if motion == "drift" or k == 3 else 0)
+        assert_same_image(before[-1].x.clamp(-1, 1), x[:1])
+        assert_same_image(after[-1].x.clamp(-1, 1), x[:1])
+    dream.set(2, settings(num=4, creativity=30), None)
+    assert dream.traceable(4).is_sample == (motion == "drift")  # it moved as it did when it was made
+    assert not dream.traceable(5).is_sample
 
 
 def test_frames_without_sampling_steps_cannot_be_traced() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from shapedreamer.common.names import TWO_CALLS, WITH_ETA, Prediction, SamplerName, Spacing
 from shapedreamer.common.noise import Noise
 from shapedreamer.data.spec import DataSpec
-from shapedreamer.diffusion import oracle
+from shapedreamer.diffusion import oracle, process
+from shapedreamer.diffusion.denoiser import Denoise
 from shapedreamer.diffusion.samplers import SAMPLERS, Step
 from shapedreamer.diffusion.schedule import (
     SCHEDULES,
@@ -35,7 +36,7 @@ from shapedreamer.diffusion.schedule import (
     log_snr_times,
     step_times,
 )
-from shapedreamer.imaging.editing import inpaint, melt
+from shapedreamer.imaging.editing import drift_frame, inpaint, melt
 from shapedreamer.imaging.render import to_uint8
 from shapedreamer.live.settings import model_info
 from shapedreamer.models.model import Model
@@ -60,7 +61,9 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "times": list(times()),
                 "trajectories": list(trajectories()),
                 "dreams": [dream_case(*case) for case in DREAM_CASES],
+                "wandering": [wandering_case(*case) for case in DREAM_CASES],
                 "pixels": pixels(),
+                "points": points(),
             }
         )
     )
@@ -214,12 +217,24 @@ def dream_case(model: Model, num: int, creativity: int, options: SampleOptions) 
             "creativity": creativity,
             "label": "none" if options.label is None else options.label,
             "fps": 0,
+            "motion": "melt",
+            "every": 0,
         },
         "frames": [flat(frame) for frame in frames],
         "pixels": [to_uint8(frame).ravel().tolist() for frame in frames],
         "hole": HOLE.flatten().int().tolist(),
         "repainted": flat(inpaint(model, frames[-1][:1], ~HOLE, num, options)),
         "trace": [{"s": step.t, "x0": flat(step.x0), "next": flat(step.x)} for step in trace],
+    }
+
+
+def wandering_case(model: Model, num: int, creativity: int, options: SampleOptions) -> dict[str, Any]:
+    """Six frames that melt, with a new sample after every three, and six that drift from sample to sample."""
+    case = dream_case(model, num, creativity, options)
+    melting = melt(model, model.sample(num, options), creativity, 6, num, options, every=3)
+    return {key: case[key] for key in ("info", "table", "settings")} | {
+        "melt": [flat(frame) for frame in melting],
+        "drift": [flat(drift_frame(model, frame, num, options, every=3)) for frame in range(6)],
     }
 
 
@@ -231,6 +246,54 @@ def pixels() -> dict[str, Any]:
         "numbers": numbers.tolist(),
         "bytes": to_uint8(numbers.view(1, 1, 1, -1)).ravel().tolist(),
         "of_bytes": (torch.arange(256).float() / 127.5 - 1).tolist(),
+    }
+
+
+# points of the plane, in float64, as images of two pixels
+
+
+def points() -> dict[str, Any]:
+    """Schedules, exact denoisers of a mixture, what a network should predict, and samples of the mixture."""
+    generator = torch.Generator().manual_seed(3)
+    means = torch.randn(5, 1, 1, 2, generator=generator, dtype=torch.float64)
+    x = 2 * torch.randn(6, 1, 1, 2, generator=generator, dtype=torch.float64)
+    schedules = {name: SCHEDULES[name](1000) for name in ("linear", "cosine", "flow")}
+
+    def mixture(blur: float, schedule: Schedule) -> Denoise:
+        stds, weights = torch.full((5,), blur, dtype=torch.float64), torch.full((5,), 0.2, dtype=torch.float64)
+        return oracle.gaussian_mixture(means, stds, weights, schedule)
+
+    def denoised(denoise: Denoise, t: int) -> list[float]:
+        return flat(denoise(x, torch.full((6,), t)))
+
+    def sample(name: str, sampler: SamplerName, calls: int) -> list[float]:
+        schedule, noise = schedules[name], Noise(SEED, 0)
+        x_T = noise(0, like=torch.empty(3, 1, 1, 2, dtype=torch.float64))
+        options: dict[str, Any] = {} if sampler in TWO_CALLS else {"generator": noise}
+        return flat(list(SAMPLERS[sampler](mixture(0.2, schedule), schedule, x_T, calls, **options))[-1].x)
+
+    return {
+        "alpha_bar": {name: schedule.alpha_bar.tolist() for name, schedule in schedules.items()},
+        "means": flat(means),
+        "x": flat(x),
+        "denoised": [
+            {"schedule": name, "t": t, "blur": blur, "x0": denoised(denoise, t)}
+            for (name, schedule), t in product(schedules.items(), (1, 40, 500, 1000))
+            for blur, denoise in ((0.2, mixture(0.2, schedule)), (0.0, oracle.finite_data(means, schedule)))
+        ],
+        "targets": [  # x0 = means, eps = x, x_t = diffuse(…)
+            {
+                "alpha_bar": schedules["cosine"].alpha_bar[t].item(),
+                "prediction": prediction,
+                "x_t": flat(process.diffuse(means, t, x[:5], schedules["cosine"])),
+                "target": flat(process.target(prediction, means, t, x[:5], schedules["cosine"])),
+            }
+            for t, prediction in product((1, 300, 999), get_args(Prediction))
+        ],
+        "samples": [
+            {"schedule": name, "sampler": sampler, "calls": calls, "seed": str(SEED), "x": sample(name, sampler, calls)}
+            for name, sampler, calls in product(("cosine", "flow"), SAMPLERS, (1, 9))
+        ],
     }
 
 

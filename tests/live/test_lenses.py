@@ -18,6 +18,7 @@ from torch import Tensor
 
 import shapedreamer as sd
 from shapedreamer.common.errors import UserError
+from shapedreamer.common.names import SamplerName
 from shapedreamer.imaging.editing import melt
 from shapedreamer.imaging.render import to_uint8
 from shapedreamer.live import site
@@ -55,7 +56,8 @@ class Handler(SimpleHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def served() -> Iterator[str]:
     """The address of a server."""
-    from shapedreamer.live.server import listen, make_server
+    from shapedreamer.live.access import listen
+    from shapedreamer.live.server import make_server
 
     engine = Engine(
         {name: sd.load(run, device="cpu") for name, run in MODELS.items()},
@@ -265,7 +267,8 @@ def test_the_race_runs_four_samplers_from_one_noise(visit: Visit) -> None:
     model = sd.load("sprites-epoch-31", device="cpu", precision="float32")
     race, lanes = page.locator("#race"), page.locator("#race .lanes figure")
     expect(race).to_have_attribute("aria-busy", "false")
-    for place, sampler in enumerate(("ddpm", "ddim", "heun", "dpmpp_2m")):
+    samplers: tuple[SamplerName, ...] = ("ddpm", "ddim", "heun", "dpmpp_2m")
+    for place, sampler in enumerate(samplers):
         expected = model.sample(1, SampleOptions(sampler, 3, 0.0, 7, None))
         assert_shows(lanes.nth(place).locator("canvas"), expected)
     expect(lanes.nth(1)).to_contain_text("DDIM95.7% (92.5% to 97.6%), FID 5.19 with 4 calls")

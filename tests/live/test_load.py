@@ -15,9 +15,10 @@ from urllib.request import urlopen
 
 import pytest
 
+from shapedreamer.live.access import listen
 from shapedreamer.live.engine import Engine
 from shapedreamer.live.frames import unpack
-from shapedreamer.live.server import Limits, listen, make_server
+from shapedreamer.live.server import Limits, make_server
 from shapedreamer.models.model import Model
 from tests.watching import TIMEOUT, eager, no_threads_left, set_message, small_model
 
@@ -165,7 +166,8 @@ def test_200_viewers_with_50_that_never_read_and_20_that_vanish() -> None:
         for connection in not_reading:
             connection.transport.abort()
 
-    with serving(Limits(viewers=READERS + NOT_READING + VANISHING)) as (address, engine):
+    everyone = READERS + NOT_READING + VANISHING
+    with serving(Limits(viewers=everyone, per_address=everyone)) as (address, engine):
         assert count_viewers(address) == 0
         files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
         asyncio.run(generate_load(address, engine))

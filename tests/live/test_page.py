@@ -398,7 +398,15 @@ CLIPBOARD = {"permissions": ["clipboard-read", "clipboard-write"]}
 
 
 @pytest.mark.parametrize(
-    ("num", "frame", "options"), [(1, 0, ""), (4, 0, "&label=none"), (1, 3, "&label=mix&label.food=0.6"), (4, 2, "")]
+    ("num", "frame", "options"),
+    [
+        (1, 0, ""),
+        (4, 0, "&label=none"),
+        (1, 3, "&label=mix&label.food=0.6"),
+        (4, 2, ""),
+        (1, 3, "&motion=melt&every=2"),
+        (1, 4, "&motion=drift&every=3"),
+    ],
 )
 def test_copied_code_reproduces_the_picture(
     visit: Open, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num: int, frame: int, options: str

@@ -4,26 +4,29 @@ import asyncio
 import json
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import pytest
 
 from shapedreamer import __version__
 from shapedreamer.cli import live as live_command
 from shapedreamer.common.errors import UserError
-from shapedreamer.live import server
+from shapedreamer.live import access, server
+from shapedreamer.live.access import listen
+from shapedreamer.live.catalog import Catalog
 from shapedreamer.live.engine import Engine
 from shapedreamer.live.frames import TRACE, Header, unpack
-from shapedreamer.live.server import Limits, TokenBucket, _Session, listen, make_app, make_server
+from shapedreamer.live.seats import Seats
+from shapedreamer.live.server import Limits, TokenBucket, _Session, make_app, make_server
 from shapedreamer.live.settings import max_message_bytes, model_info
 from shapedreamer.live.site import HEADERS, PAGE
 from shapedreamer.models import zoo
-from shapedreamer.models.model import Model
 from tests.watching import eager, failing, no_threads_left, set_message, small_model
 
 pytest.importorskip("starlette", reason="needs the extra 'web'")
@@ -181,6 +184,38 @@ def test_the_number_of_viewers_is_limited() -> None:
         assert engine.stats().viewers == 0
 
 
+def test_viewers_receive_the_number_of_viewers_as_it_changes(client: TestClient) -> None:
+    with client.websocket_connect(f"{WS}?viewers") as viewer:
+        assert viewer.receive_json()["viewers"] == 1
+        with client.websocket_connect(WS) as other:
+            assert other.receive_json()["viewers"] == 2
+            assert viewer.receive_json() == {"type": "viewers", "viewers": 2}
+        assert viewer.receive_json() == {"type": "viewers", "viewers": 1}
+
+
+def test_one_address_cannot_take_all_seats() -> None:
+    with serving(Limits(viewers=2, per_address=1)) as (client, engine), client.websocket_connect(WS) as viewer:
+        viewer.receive_json()
+        with client.websocket_connect(WS) as other:
+            code, reason = close_code_and_reason(other)
+        assert (code, reason) == (
+            1013,
+            "the server is full for your address (maximum: 1 viewers); try again later; closing",
+        )
+        assert engine.stats().viewers == 1
+
+
+def test_an_idle_viewer_makes_room() -> None:
+    with serving(Limits(viewers=1, make_room=0)) as (client, engine), client.websocket_connect(WS) as idle:
+        idle.receive_json()
+        with client.websocket_connect(WS) as viewer:
+            assert viewer.receive_json()["type"] == "hello"
+            assert close_code_and_reason(idle) == (4408, "idle, so another viewer got this place; closing")
+            send_settings(viewer)
+            assert receive_frame(viewer).number == 0
+            assert engine.stats().viewers == 1
+
+
 def test_the_number_of_messages_per_second_is_limited() -> None:
     with serving(Limits(messages=0.001)) as (client, engine), client.websocket_connect(WS) as viewer:
         send(viewer, type="pause")
@@ -209,16 +244,16 @@ def test_an_idle_connection_is_closed() -> None:
 def test_messages_and_frames_count_as_activity() -> None:
     now = 0.0
     engine = Engine(MODELS, eager)
-    viewer = engine.join(lambda: None, 1)
+    viewer = engine.join(lambda: None)
     messages = [{"type": "websocket.receive", "text": "{}"}, {"type": "websocket.disconnect"}]
 
     class Socket:
+        client, query_params = None, ()
+
         async def receive(self) -> dict[str, str]:
             nonlocal now
             now += 1
             return messages.pop(0)
-
-        query_params: ClassVar[dict[str, str]] = {}
 
         async def send_text(self, text: str) -> None:
             pass
@@ -231,12 +266,11 @@ def test_messages_and_frames_count_as_activity() -> None:
             viewer.frame = b"another"
 
     async def receive_and_send() -> None:
-        session = _Session(cast(Any, Socket()), engine, Limits(), [], 100, set())
+        session = _Session(cast(Any, Socket()), engine, Seats(1, 1, 60), Limits(), [], 100)
         session.loop = cast(Any, SimpleNamespace(time=lambda: now))
         await session._receive(viewer)
         assert (now, session.last_activity) == (2, 1)
         viewer.frame = b"one"
-        session.updated.set()
         with pytest.raises(WebSocketDisconnect):
             await session._send_updates(viewer)
         assert (now, session.last_activity) == (32, 22)
@@ -257,6 +291,11 @@ def test_messages_and_frames_count_as_activity() -> None:
         ("http://evil.example/dreams:8000", (), False),
         ("null", (), False),
         ("", (), False),
+        ("http://[", (), False),
+        ("http://[::1", (), False),
+        ("http://dreams:99999999", (), False),
+        ("chrome-extension://dreams:8000", (), False),
+        ("http://user@dreams:8000", (), False),
         ("https://friend.example", ("https://friend.example",), True),
         ("http://friend.example", ("https://friend.example",), False),
         ("http://evil.example", ("*",), True),
@@ -305,7 +344,7 @@ def test_if_the_engine_stops_connections_close_and_monitoring_shows_it(caplog: p
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/page/style.css", "/models.json", "/healthz", "/metrics", "/nothing", "/page/no"]
+    "path", ["/", "/points.html", "/page/style.css", "/models.json", "/healthz", "/metrics", "/nothing", "/page/no"]
 )
 def test_every_response_has_the_security_headers(client: TestClient, path: str) -> None:
     response = client.get(path)
@@ -402,20 +441,6 @@ def get_metrics(client: TestClient) -> dict[tuple[str, str], str]:
 # the address, and the command
 
 
-def test_listen_names_an_address_that_is_taken_or_invalid() -> None:
-    with listen("127.0.0.1", 0) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(
-            UserError, match=rf"cannot listen on host 127\.0\.0\.1, port {port} \(Address already in use"
-        ):
-            listen("127.0.0.1", port)
-    with pytest.raises(UserError, match=r"cannot listen on host 203\.0\.113\.1, port 0 \("):
-        listen("203.0.113.1", 0)  # reserved for documentation
-    for port in (65_536, -1):
-        with pytest.raises(UserError, match=f"port must be between 0 and 65535, not {port}"):
-            listen("127.0.0.1", port)
-
-
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(MODELS, eager)
     for module in ("starlette", "uvicorn", "websockets"):
@@ -428,70 +453,86 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 class FakeCommand:
     """Replaces what the command calls, and records how. Serves nothing."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, shipped: list[str]) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.engine = Engine(MODELS, eager)
-        self.loaded: list[str] = []
         self.opened: list[str] = []
-        self.prepared: list[str] = []
         self.ports: list[int] = []
         self.allowed: object = None
-        monkeypatch.setattr(zoo, "names", lambda: shipped)
-        monkeypatch.setattr("shapedreamer.models.model.load", self.load)
+        self.is_local = False
         monkeypatch.setattr(server, "make_server", self.make_server)
-        monkeypatch.setattr(Engine, "prepare", lambda engine, name: self.prepare(name))
         monkeypatch.setattr("webbrowser.open", self.opened.append)
 
-    def load(self, name: str, device: str) -> Model:
-        assert device == "cpu"
-        self.loaded.append(name)
-        return MODELS["small"]
-
-    def prepare(self, name: str) -> str:
-        self.prepared.append(name)
-        return "eager"
-
-    def make_server(self, engine: Engine, allow_origin: object) -> "FakeCommand":
-        self.engine, self.allowed = engine, allow_origin
+    def make_server(self, engine: Engine, allow_origin: object, is_local: bool) -> "FakeCommand":
+        self.engine, self.allowed, self.is_local = engine, allow_origin, is_local
         return self
 
     def run(self, sockets: list[socket.socket]) -> None:
         self.ports = [socket.getsockname()[1] for socket in sockets]
 
 
-def test_the_command_offers_all_shipped_models(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = FakeCommand(monkeypatch, ["mnist", "shapes", "shapes-turbo", "sprites"])
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> FakeCommand:
+    return FakeCommand(monkeypatch)
+
+
+def test_the_command_offers_all_shipped_models(command: FakeCommand, capsys: pytest.CaptureFixture[str]) -> None:
     live_command.run(port=0, device="cpu", allow_origin=("https://friend.example",))
-    assert list(command.engine.models) == command.loaded == ["shapes-turbo", "mnist", "shapes", "sprites"]
-    assert command.prepared == ["shapes-turbo"]
-    assert command.allowed == ("https://friend.example",)
-    assert command.opened == []
+    catalog = command.engine.models
+    assert isinstance(catalog, Catalog)
+    assert list(catalog) == ["shapes-turbo", *(name for name in zoo.names() if name != "shapes-turbo")]
+    assert catalog._loaded == {}
+    assert (command.allowed, command.is_local, command.opened) == (("https://friend.example",), True, [])
     (port,) = command.ports
-    assert f"shapes-turbo runs in eager; open http://127.0.0.1:{port} in a browser" in capsys.readouterr().out
+    output = capsys.readouterr()
+    assert output.out == f"shapes-turbo: open http://127.0.0.1:{port} in a browser; Ctrl-C stops\n"
+    assert output.err == ""
 
 
 def test_the_command_starts_with_the_given_run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: FakeCommand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = FakeCommand(monkeypatch, ["shapes", "sprites"])
-    (tmp_path / "mine").mkdir()
-    live_command.run(str(tmp_path / "mine"), host="localhost", port=0, open=True, device="cpu")
-    assert list(command.engine.models) == command.loaded == [str(tmp_path / "mine"), "shapes", "sprites"]
+    MODELS["small"].save(tmp_path / "shapes")
+    monkeypatch.chdir(tmp_path.parent)
+    live_command.run(f"{tmp_path.name}/shapes/", host="localhost", port=0, open=True, device="cpu")
+    run = f"{tmp_path.name}/shapes"  # not the shipped model of that name
+    assert list(command.engine.models) == [run, *zoo.names()]
+    assert command.engine.models[run].spec == MODELS["small"].spec
     assert command.opened == [f"http://localhost:{command.ports[0]}"]
     assert command.opened[0] in capsys.readouterr().out
     live_command.run("sprites", port=0, device="cpu")
-    assert list(command.engine.models) == ["sprites", "shapes"]
-    (tmp_path / "shapes").mkdir()
-    monkeypatch.chdir(tmp_path.parent)
-    live_command.run(f"{tmp_path.name}/shapes/", port=0, device="cpu")  # not the shipped model of that name
-    assert list(command.engine.models) == [f"{tmp_path.name}/shapes", "shapes", "sprites"]
+    assert next(iter(command.engine.models)) == "sprites"
 
 
-def test_the_command_names_an_unknown_model_and_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_prints_a_reachable_address_and_a_warning(
+    command: FakeCommand, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(access, "_own_address", lambda family: "192.0.2.7")
+    live_command.run("sprites-epoch-0", host="0.0.0.0", port=0, device="cpu")
+    output = capsys.readouterr()
+    assert f"open http://192.0.2.7:{command.ports[0]} in a browser" in output.out
+    assert output.err.startswith("warning: everyone who can reach this machine can use the page")
+    assert output.err.count("\n") == 1
+    assert not command.is_local
+
+
+def test_the_command_names_an_unknown_model_and_an_invalid_origin(command: FakeCommand) -> None:
     with pytest.raises(UserError, match="there is no run or checkpoint dog; the shipped models are: "):
-        live_command.run("dog")
-    command = FakeCommand(monkeypatch, ["shapes"])
-    with listen("127.0.0.1", 0) as taken, pytest.raises(UserError, match="Address already in use"):
-        live_command.run(port=taken.getsockname()[1], device="cpu")
-    assert command.prepared == []  # preparing takes seconds, so the port is checked first
+        live_command.run("dog", port=0)
+    with pytest.raises(UserError, match=r"`allow_origin` must be like https://example\.org, or \*, not 'example\.org'"):
+        make_app(Engine(MODELS, eager), allow_origin=("example.org",))
+
+
+def test_a_port_that_is_taken_is_named_before_torch_is_imported() -> None:
+    code = """
+import sys
+from shapedreamer.cli.live import run
+try:
+    run(port=int(sys.argv[1]))
+finally:
+    print("torch" in sys.modules)
+"""
+    with listen("127.0.0.1", 0) as taken:
+        port = str(taken.getsockname()[1])
+        result = subprocess.run([sys.executable, "-c", code, port], capture_output=True, text=True)
+    assert "Address already in use" in result.stderr
+    assert result.stdout == "False\n"

@@ -77,10 +77,16 @@ def test_parse_accepts_every_type_of_message() -> None:
     assert sample == SampleMessage(type="sample", id=7, settings=settings())
 
 
+def test_leading_zeros_of_a_seed_are_dropped() -> None:
+    parsed = parse(json.dumps(message(seed="007")), MAX_BYTES)
+    assert isinstance(parsed, SetMessage)
+    assert parsed.settings.seed == "7"
+
+
 @pytest.mark.parametrize(
     ("field", "values"),
     {
-        "seed": ["0", "18446744073709551615", "007"],
+        "seed": ["0", "18446744073709551615"],
         "num": [1, 4, 16],
         "sampler": ["ddpm", "ddim", "heun", "dpmpp_2m", "midpoint", "heun_line"],
         "steps": [1, 50],
@@ -162,7 +168,7 @@ def test_errors_name_the_setting_its_value_and_the_valid_range(field: str, value
     assert error.id == 7
 
 
-@pytest.mark.parametrize("field", [*SETTINGS, "id", "settings", "type"])
+@pytest.mark.parametrize("field", [*sorted({*SETTINGS} - {"motion", "every"}), "id", "settings", "type"])
 def test_every_field_is_required(field: str) -> None:
     data = message()
     (data["settings"] if field in SETTINGS else data).pop(field)
@@ -170,6 +176,14 @@ def test_every_field_is_required(field: str) -> None:
     assert field in str(error)
     assert "missing" in str(error) or "type" in str(error)
     assert error.id == (None if field == "id" else 7)
+
+
+def test_settings_of_clients_that_are_older_than_drift_melt() -> None:
+    data = message(motion="drift", every=60)
+    del data["settings"]["motion"], data["settings"]["every"]
+    parsed = parse(json.dumps(data), MAX_BYTES)
+    assert isinstance(parsed, SetMessage)
+    assert (parsed.settings.motion, parsed.settings.every) == ("melt", 0)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -1,10 +1,13 @@
 """The static site: written completely or not at all, without touching other files or using other hosts."""
 
+import gzip
 import hashlib
 import io
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
 import tarfile
 from collections.abc import Sequence
@@ -28,7 +31,18 @@ from shapedreamer.models.model import Model
 from shapedreamer.training.loop import train
 from tests.tiny import CONDITIONAL, TINY
 
+EXPORT_NETWORK = site.export_network  # which the fixture `page` replaces
 CONTENT = {name: f"{name}\n".encode() * 100 for name in site.RUNTIME_FILES}
+
+
+def stored(content: dict[str, bytes]) -> dict[str, bytes]:
+    """What a site contains of the runtime: its WebAssembly compressed."""
+    return {
+        f"{name}.gz" if name.endswith(".wasm") else name: gzip.compress(data, mtime=0)
+        if name.endswith(".wasm")
+        else data
+        for name, data in content.items()
+    }
 
 
 def write_tarball(path: Path) -> str:
@@ -53,15 +67,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def page(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A page of three files. Also accepts the stand-in as the runtime, and skips the exports, which take seconds."""
+    """A page of four files. Also accepts the stand-in as the runtime, and skips the exports, which take seconds."""
     page = tmp_path / "page"
     page.mkdir()
     (page / "index.html").write_text('<head>\n    <meta name="engine" content="server" />\n</head><p>é')
+    (page / "points.html").write_text('<head>\n    <meta charset="utf-8" />\n</head><p>ü')
     (page / "app.js").write_text("// é")
     (page / "coi.js").write_text("// coi")
     monkeypatch.setattr(site, "PAGE", page)
     monkeypatch.setattr(site, "RUNTIME_SHA256", hashlib.sha256((folder / "runtime.tgz").read_bytes()).hexdigest())
-    monkeypatch.setattr(site, "to_onnx", lambda model, path: write_atomic(path, b""))
+    monkeypatch.setattr(site, "export_network", lambda model, path: write_atomic(path, b""))
     return page
 
 
@@ -79,27 +94,31 @@ def test_a_site_contains_every_file(folder: Path, tmp_path: Path) -> None:
     found = read_files(out)
     assert found.keys() == {
         "index.html",
+        "points.html",
         "coi.js",
         "page/app.js",
         "models.json",
         "models/conditional.onnx",
         "models/conditional.labels",
         "models/unconditional.onnx",
-        *(f"runtime/{name}" for name in CONTENT),
+        *(f"runtime/{name}" for name in stored(CONTENT)),
         "runtime/LICENSE",
+        "runtime/ThirdPartyNotices.txt",
         "LICENSE",
         "README.md",
         "_headers",
         "site.json",
     }
     assert found["page/app.js"].decode() == "// é"
-    assert {name: found[f"runtime/{name}"] for name in CONTENT} == CONTENT
+    assert {name: found[f"runtime/{name}"] for name in stored(CONTENT)} == stored(CONTENT)
     description = json.loads(found["site.json"])
     sizes = {name: len(content) for name, content in found.items() if name != "site.json"}
     expected = {"version": sd.__version__, "runtime": site.RUNTIME, "files": sorted(found), "sizes": sizes}
     assert description == expected
     assert [path.name for path in out.parent.iterdir()] == ["site"]  # temporary files are gone
     assert b"Microsoft" in found["runtime/LICENSE"]
+    for part in (b"protobuf", b"Eigen", b"abseil", b"emsdk", b"dawn"):  # of the WebAssembly
+        assert part in found["runtime/ThirdPartyNotices.txt"]
     assert "- conditional: " in found["README.md"].decode()
 
 
@@ -114,6 +133,9 @@ def test_the_page_names_its_engine_and_its_security_policy(folder: Path, tmp_pat
     )
     assert headers == site.HEADERS
     (policy,) = re.findall('http-equiv="Content-Security-Policy" content="(.*)"', html)
+    points = (tmp_path / "site" / "points.html").read_text()
+    assert f'<meta http-equiv="Content-Security-Policy" content="{policy}" />' in points
+    assert points.endswith("</head><p>ü")
     assert f"{policy}; frame-ancestors 'none'" == headers["Content-Security-Policy"]  # works only as a header
     assert "default-src 'none'; script-src 'self' 'wasm-unsafe-eval';" in policy
     assert "http" not in policy
@@ -132,7 +154,7 @@ def test_models_in_the_site_equal_those_in_python(
         if model.labels is None:
             to_onnx(model, path)
 
-    monkeypatch.setattr(site, "to_onnx", export_unconditional)
+    monkeypatch.setattr(site, "export_network", export_unconditional)
     build(folder, tmp_path / "site", "conditional", "unconditional")
     out = tmp_path / "site"
     conditional, unconditional = (sd.load(folder / name, device="cpu") for name in ("conditional", "unconditional"))
@@ -258,7 +280,7 @@ def test_npm_downloads_the_runtime(folder: Path, tmp_path: Path, monkeypatch: py
     bin = tmp_path / "bin"
     install_npm(bin, monkeypatch, f"shutil.copy({str(folder / 'runtime.tgz')!r}, 'onnxruntime-web.tgz')")
     found = site._runtime_files(None)
-    assert {name: found[f"runtime/{name}"] for name in CONTENT} == CONTENT
+    assert {name: found[f"runtime/{name}"] for name in stored(CONTENT)} == stored(CONTENT)
     install_npm(bin, monkeypatch, "open('onnxruntime-web.tgz', 'w').write('?')")
     with pytest.raises(UserError, match="the download from npm is not onnxruntime-web@"):
         site._runtime_files(None)
@@ -287,11 +309,66 @@ def test_by_default_a_site_has_all_shipped_models(
     assert requested == [zoo.names(), ("sprites",)]
 
 
-def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_every_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "site"
     tyro.cli(cli.run, args=[str(out), str(folder / "unconditional"), "--runtime", str(folder / "runtime.tgz")])
-    assert (out / "models" / "unconditional.onnx").is_file()
-    assert f"python3 -m http.server -d {out}" in capsys.readouterr().out
+    *files, last = capsys.readouterr().out.splitlines()
+    found = read_files(out)
+    assert files == [f"{len(found[name]) / 1000:9,.1f} kB  {out / name}" for name in sorted(found)]
+    assert f"python3 -m http.server -d {out}" in last
+
+
+def test_progress_is_reported(folder: Path, tmp_path: Path) -> None:
+    calls: list[tuple[str, int, int]] = []
+    runs = [str(folder / name) for name in ("conditional", "unconditional")]
+    build_site(tmp_path / "site", runs, folder / "runtime.tgz", progress=lambda *call: calls.append(call))
+    assert calls == [("runtime", 0, 1), ("runtime", 1, 1), *(("models", done, 2) for done in range(3))]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGHUP", marks=pytest.mark.slow)])
+def test_a_signal_leaves_nothing_behind(folder: Path, tmp_path: Path, name: str) -> None:
+    code = f"""
+import os, signal, sys
+from pathlib import Path
+from shapedreamer.cli import main
+from shapedreamer.live import site
+
+def stop(model, path):
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"half a model")
+    os.kill(os.getpid(), signal.{name})
+
+site.export_network = stop
+site.RUNTIME_SHA256 = {site.RUNTIME_SHA256!r}
+sys.argv[1:] = ["site", "out", {str(folder / "unconditional")!r}, "--runtime", {str(folder / "runtime.tgz")!r}]
+sys.exit(main())
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 128 + getattr(signal, name), result.stderr
+    assert "Traceback" not in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["page"]
+
+
+@pytest.mark.slow
+def test_weights_are_stored_in_half_precision_only_where_that_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="needs the extra 'export'")
+    onnx = pytest.importorskip("onnx", reason="needs the extra 'export'")
+    model, path = sd.load(folder / "unconditional", device="cpu"), tmp_path / "network.onnx"
+
+    def stored_types() -> set[int]:
+        """The types of the weights of convolutions, in the file."""
+        return {weight.data_type for weight in onnx.load(path).graph.initializer if len(weight.dims) == 4}
+
+    EXPORT_NETWORK(model, path)
+    assert stored_types() == {onnx.TensorProto.FLOAT16}
+    assert site._is_accurate(OnnxNetwork(path, 1), model)
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter.mul_(1 + 1 / 7)  # no longer a float16
+        model.network.get_parameter("conv_out.weight").mul_(100)
+    EXPORT_NETWORK(model, path)
+    assert stored_types() == {onnx.TensorProto.FLOAT}
 
 
 def test_the_page_uses_relative_urls_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,13 @@ This module imports only small modules, so that Ctrl-C during the slow imports e
 import os
 import re
 import shutil
+import signal
 import sys
+from types import FrameType
 from typing import Any
 
 USER_ERROR, INTERRUPTED, CLOSED_PIPE = 2, 130, 141  # exit codes; the last two are 128 plus the number of the signal
+STOP_SIGNALS = ("SIGTERM", "SIGHUP")  # by name, because Windows lacks the second
 
 _ARGUMENT = re.compile(r"`([a-z_]+)(?:=([^`\n]*))?`")  # of a Python function, in an error of the library
 _OPTIONS = {  # that are not called like the argument
@@ -24,6 +27,11 @@ MAX_ARGUMENT = 4096  # characters; the longest path of Linux
 
 def main() -> int:
     """Run the command line and return its exit code. A user's mistake prints one line on stderr, and returns 2."""
+    for name in STOP_SIGNALS:
+        if (
+            getattr(signal, name, None) and signal.getsignal(getattr(signal, name)) is signal.SIG_DFL
+        ):  # nohup ignores it
+            signal.signal(getattr(signal, name), _stop)
     try:
         try:
             return _run()
@@ -39,6 +47,12 @@ def main() -> int:
     except OSError as error:  # such as a full disk behind stdout, or a file that nothing else has reported
         _discard_output()
         return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End the command as Ctrl-C does, so that no temporary files are left. A second signal changes nothing."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _run() -> int:

@@ -1,4 +1,4 @@
-"""shapedreamer explore: between two samples, around an image, or inside a hole in one."""
+"""shapedreamer explore: from sample to sample, around an image, or inside a hole in one."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,10 @@ def run(
     model: Positional[Path],
     mode: Positional[ExploreMode],
     to: Annotated[int | None, arg(metavar="SEED", help_behavior_hint="(default: --seed plus 1)")] = None,
-    frames: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: interpolate 16, vary 60)")] = None,
+    frames: Annotated[
+        int | None, arg(metavar="INT", help_behavior_hint="(default: 16; as an animation, drift and vary 60)")
+    ] = None,
+    every: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: drift 60, vary never)")] = None,
     creativity: Annotated[
         tuple[int, ...], arg(help_behavior_hint="(default: where 50, 80, 90, 95 and 98% of the variance is noise)")
     ] = (),
@@ -31,21 +34,23 @@ def run(
     device: DeviceName = "auto",
     precision: Precision = "auto",
 ) -> None:
-    """Explore what a model has learnt: interpolate between samples, vary an image, or inpaint a part of one.
+    """Explore what a model has learnt: move from sample to sample, vary an image, or inpaint a part of one.
 
-    interpolate goes from the samples of one seed to those of another. vary adds noise to an image and denoises it
+    interpolate goes from the samples of one seed to those of another. drift goes on from sample to sample of one seed,
+    as the live page does. vary adds noise to an image and denoises it
     again; as a .gif, over and over. inpaint generates a part of an image so that it matches the rest.
 
     Args:
         model: A run folder (its best checkpoint is used), a checkpoint file, or a shipped model.
         mode: What to do.
         to: interpolate: the seed to go to.
-        frames: interpolate: steps between the two seeds; vary as a .gif: its frames.
+        frames: interpolate: steps between the two seeds; drift: its frames; vary as a .gif: its frames.
+        every: drift: frames from one sample of the seed to the next; vary as a .gif: frames until a new sample starts.
         creativity: vary: the timestep t to noise the image to, 1 (little changes) to T (everything); several make rows.
         image: vary, inpaint: a picture to start from, of the model's size.
         region: inpaint: the part to generate, in pixels.
         mask: inpaint: a picture that is white where to generate and black elsewhere, of the model's size.
-        num: Number of interpolations, variations or inpaintings.
+        num: Number of interpolations, drifts, variations or inpaintings.
         sampling: How to sample; for vary, at most t steps are made.
         out: The picture, or with .gif or .webp an animation.
         which: Averaged weights (ema), or those of the last training step (raw).
@@ -69,6 +74,7 @@ def run(
         sampling,
         to=to,
         frames=frames,
+        every=every,
         creativity=creativity,
         image=image,
         region=region,

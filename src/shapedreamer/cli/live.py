@@ -30,23 +30,28 @@ def run(
         allow_origin: Other web pages that may connect, such as https://example.org; * allows any.
         device: Where to compute.
     """
+    import sys
     import webbrowser
     from pathlib import Path
 
-    from ..live.engine import Engine
-    from ..live.server import listen, make_server
-    from ..models import zoo
-    from ..models.model import load
+    from ..live import access
 
-    default = next((name for name in PREFERRED if name in zoo.names()), PREFERRED[0])
-    first = str(Path(model or default))  # the page names a run by its path, so that code copied from it loads this run
-    models = {first: load(first, device=device)}
-    models |= {other: load(other, device=device) for other in zoo.names() if other not in models}
-    engine = Engine(models)
-    server = make_server(engine, allow_origin=allow_origin)
-    with listen(host, port) as socket:
-        address = f"http://{f'[{host}]' if ':' in host else host}:{socket.getsockname()[1]}"
-        print(f"{first} runs in {engine.prepare(first)}; open {address} in a browser; Ctrl-C stops", flush=True)
+    with access.listen(host, port) as listener:  # before the slow imports, because the port may be taken
+        from ..live.catalog import Catalog
+        from ..live.engine import Engine
+        from ..live.server import make_server
+        from ..models import zoo
+
+        default = next((name for name in PREFERRED if name in zoo.names()), PREFERRED[0])
+        first = str(Path(model or default))  # a run is named by its path, so that code copied from the page loads it
+        catalog = Catalog({name: name for name in (first, *zoo.names())}, device)
+        if model is not None:
+            catalog[first]  # raises if it is damaged
+        is_local, url = access.is_local(listener), access.url(listener, host)
+        server = make_server(Engine(catalog), allow_origin=allow_origin, is_local=is_local)
+        if not is_local:
+            print("warning: everyone who can reach this machine can use the page; see docs/live.md", file=sys.stderr)
+        print(f"{first}: open {url} in a browser; Ctrl-C stops", flush=True)
         if open:
-            webbrowser.open(address)
-        server.run(sockets=[socket])
+            webbrowser.open(url)
+        server.run(sockets=[listener])

@@ -20,7 +20,11 @@ def run(
         models: Shipped models, run folders (their best checkpoint is used) or checkpoint files.
         runtime: The tarball of the npm package onnxruntime-web, which runs the models, if npm cannot download it.
     """
+    from ..common.progress import Progress
     from ..live.site import build_site
 
-    build_site(out, models, runtime)
+    with Progress() as progress:
+        sizes = build_site(out, models, runtime, progress=progress)
+    for name, size in sizes.items():
+        print(f"{size / 1000:9,.1f} kB  {out / name}")
     print(f"{out}: serve it with python3 -m http.server -d {out}, or copy it to any static host")

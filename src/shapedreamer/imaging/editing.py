@@ -1,6 +1,7 @@
 """Explore what a model has learnt: between two samples, around an image, or inside a hole in one.
 
     interpolate   from the noise of one seed to that of another, and so from sample to sample
+    drift         from sample to sample of one seed, without end
     vary, melt    add noise to an image up to timestep t and denoise it again: the same image, but different
     inpaint       generate a part of an image so that it matches the rest
 
@@ -23,7 +24,7 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..common.names import ExploreMode
 from ..common.noise import Noise, fold
-from ..common.values import as_choice, as_path
+from ..common.values import as_choice, as_int, as_path
 from ..data.arrays import Arrays
 from ..data.limits import check_picture
 from ..data.spec import DataSpec
@@ -39,6 +40,9 @@ PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA")  #
 INTERPOLATION_FRAMES = 16
 CREATIVITY = (0.5, 0.8, 0.9, 0.95, 0.98)  # fraction of noise in the variance of x_t: 1 − ᾱ_t
 FRAME_MS = 80
+DRIFT_EVERY = 60  # frames from one sample of a drift to the next
+MAX_EVERY = 1000
+MAX_FRAME = 10_000_000  # number of the last frame; image indices beyond it could reach RENOISE_OFFSET
 # Offset into the noise stream, so that re-noising never reuses the x_T of a sample with the same seed: adding back the
 # very noise that an image came from would change little about it.
 RENOISE_OFFSET = 2**31
@@ -67,11 +71,11 @@ def slerp(a: Tensor, b: Tensor, fraction: float) -> Tensor:
 
 
 class InterpolatedNoise(Noise):
-    """The noise of one seed (fraction 0), of another (fraction 1), or on the circle between them, at every step."""
+    """The noise of `start` (fraction 0), of `to` (fraction 1), or on the circle between them, at every step."""
 
-    def __init__(self, seed: int, to: int, fraction: float) -> None:
-        super().__init__(seed)
-        self.to, self.fraction = Noise(to), fraction
+    def __init__(self, start: Noise, to: Noise, fraction: float) -> None:
+        super().__init__(start.seed, start.first)
+        self.to, self.fraction = to, fraction
 
     def __call__(self, step: int, like: Tensor) -> Tensor:
         return slerp(super().__call__(step, like), self.to(step, like), self.fraction)
@@ -97,7 +101,7 @@ def interpolate(
     denoise = model.denoiser_for(num, options)
     images = []
     for frame in range(frames):
-        noise = InterpolatedNoise(options.seed, to, frame / (frames - 1))
+        noise = InterpolatedNoise(Noise(options.seed), Noise(to), frame / (frames - 1))
         steps = model.bind_sampler(options, noise)(denoise, x_T=noise(0, like=x))
         images.append(sample(steps).cpu())
     return torch.stack(images)
@@ -120,6 +124,90 @@ def write_interpolation(
         return
     titles = [f"seed {options.seed}", *[""] * (frames - 2), f"seed {to}"]
     render.save_picture(render.strip(list(images), titles), out)
+
+
+# from sample to sample of one seed
+
+
+class Start(NamedTuple):
+    """What to sample from: x = x_T (num, C, H, W), the noise that the sampler adds, and the options with the labels."""
+
+    x: Tensor
+    noise: Noise
+    options: SampleOptions
+
+
+def start_of(model: Model, frame: int, num: int, options: SampleOptions, every: int) -> Start:
+    """What frame number `frame` of a drift is sampled from: it depends on nothing else.
+
+    Frame j·every starts from the noise of images j·num…j·num + num − 1 of the seed, so it shows exactly these samples.
+    In between, all noise turns along the circle (see InterpolatedNoise), and labels drawn by "any" change in
+    proportion. So every frame is a sample of the model, and a drift of any length stays as good as its first frame.
+
+    every: frames from one sample to the next; 0 stays at the first. UserError unless it is 0…MAX_EVERY.
+    """
+    every = as_int("every", every, 0, MAX_EVERY)
+    sample_number, frames_past = divmod(frame, every) if every else (0, 0)
+    first, fraction = sample_number * num, frames_past / max(every, 1)
+    options = with_labels_of(model, num, options, first)
+    if fraction == 0:
+        return Start(model.noise(num, options.seed, first), Noise(options.seed, first), options)
+    model.check_gaussian("drifting through noise", "melt a sample instead")
+    noise = InterpolatedNoise(Noise(options.seed, first), Noise(options.seed, first + num), fraction)
+    if isinstance(options.label, Tensor):
+        following = model.label_vectors("any", num, options.seed, first + num)
+        assert following is not None
+        options = replace(options, label=(1 - fraction) * options.label + fraction * following)
+    return Start(noise(0, like=model.noise(num, options.seed)), noise, options)
+
+
+def with_labels_of(model: Model, num: int, options: SampleOptions, first: int) -> SampleOptions:
+    """The options with the labels of images first…first + num − 1 in place of "any"; unchanged for any other label."""
+    if options.label != "any" or model.labels is None:
+        return options
+    return replace(options, label=model.label_vectors("any", num, options.seed, first))
+
+
+def drift_frame(
+    model: Model, frame: int, num: int = 1, options: SampleOptions = SampleOptions(), every: int = DRIFT_EVERY
+) -> Tensor:
+    """Frame number `frame` of a drift, (num, C, H, W). See start_of."""
+    num, frame = model.check_num(num), as_int("frame", frame, 0, MAX_FRAME)
+    x_T, noise, options = start_of(model, frame, num, options, every)
+    return sample(model.bind_sampler(options, noise)(model.denoiser_for(num, options), x_T=x_T)).cpu()
+
+
+def drift(
+    model: Model,
+    frames: int = MAX_FRAMES,
+    num: int = 1,
+    options: SampleOptions = SampleOptions(),
+    every: int = DRIFT_EVERY,
+) -> Tensor:
+    """The first frames of a drift: (frames, num, C, H, W). The noise turns, and one sample becomes the next.
+
+    every: frames from one sample of the seed to the next. See start_of.
+    """
+    if frames < 2:
+        raise UserError(f"frames must be at least 2, not {frames}")
+    return torch.stack([drift_frame(model, frame, num, options, every) for frame in range(frames)])
+
+
+def write_drift(
+    model: Model,
+    out: str | Path,
+    num: int,
+    frames: int | None = None,
+    every: int = DRIFT_EVERY,
+    options: SampleOptions = SampleOptions(),
+) -> None:
+    """A GIF of a drift; or a picture with a row for each path, and `frames` columns (default 16) from frame 0 on."""
+    out = as_path("out", out)
+    if out.suffix.lower() in render.ANIMATIONS:
+        _save_loop(list(drift(model, MAX_FRAMES if frames is None else frames, num, options, every)), out)
+        return
+    images = drift(model, INTERPOLATION_FRAMES if frames is None else frames, num, options, every)
+    render.save_picture(render.strip(list(images), [str(frame) for frame in range(len(images))]), out)
 
 
 # plans: what vary and inpaint ask of the sampler
@@ -197,7 +285,7 @@ def vary(
     from 1 (almost nothing) to T (everything).
 
     image:         (1, C, H, W), or (num, C, H, W) for a variation of each
-    options.steps: network calls from t to 0; at most t are made
+    options.steps: steps from t to 0, at most t; heun, heun_line and midpoint make two network calls in each
     first:         number of the first variation, which determines its noise
     """
     denoise = model.denoiser_for(num, options, times=_variation_times(model, t, options))
@@ -211,13 +299,24 @@ def melt(
     frames: int = MAX_FRAMES,
     num: int = 1,
     options: SampleOptions = SampleOptions(),
+    every: int = 0,
 ) -> Tensor:
-    """An image that turns into others: (frames, num, C, H, W), each frame a variation of the one before."""
+    """An image that turns into others: (frames, num, C, H, W), each frame a variation of the one before.
+
+    every: frames until a new sample of the seed, with a new label, replaces the image; 0 for never. Variations of
+           variations lose contrast and variety, because every network errs a little, most of all a few-step model. New
+           samples bound that. Frame j·every is that of a drift (see start_of).
+    """
     if frames < 2:
         raise UserError(f"frames must be at least 2, not {frames}")
+    every = as_int("every", every, 0, MAX_EVERY)
     images = [image.expand(num, -1, -1, -1)]
     for frame in range(1, frames):
-        images.append(vary(model, images[-1], t, num, options, RENOISE_OFFSET + frame * num))
+        if every and frame % every == 0:
+            images.append(drift_frame(model, frame, num, options, every))
+        else:
+            with_labels = with_labels_of(model, num, options, frame // every * num if every else 0)
+            images.append(vary(model, images[-1], t, num, with_labels, RENOISE_OFFSET + frame * num))
     return torch.stack(images)
 
 
@@ -229,21 +328,25 @@ def write_variations(
     creativity: Sequence[int] = (),
     frames: int | None = None,
     options: SampleOptions = SampleOptions(),
+    every: int = 0,
 ) -> None:
     """A picture with a row for each timestep t, the image and then `num` variations; or a GIF of the image melting.
 
     creativity: timesteps t in 1…T; by default the first ones with the fractions of noise in CREATIVITY. A GIF needs
                 exactly one.
+    every:      of a GIF; see melt
     """
     out = as_path("out", out)
     if out.suffix.lower() in render.ANIMATIONS:
         if len(creativity) != 1:
             raise UserError(f"an animation needs exactly one creativity, not {len(creativity)}: `creativity=[T]`")
-        _save_loop(list(melt(model, image, creativity[0], MAX_FRAMES if frames is None else frames, num, options)), out)
+        length = MAX_FRAMES if frames is None else frames
+        _save_loop(list(melt(model, image, creativity[0], length, num, options, every)), out)
         return
-    if frames is not None:
+    if frames is not None or every:
+        name = "every" if frames is None else "frames"
         raise UserError(
-            f"`frames` works for an animation only, and {out} is a picture: make `out` end in .gif or .webp"
+            f"`{name}` works for an animation only, and {out} is a picture: make `out` end in .gif or .webp"
         )
     alpha_bar = model.schedule.alpha_bar[:-1]
     times = creativity or sorted({int((alpha_bar > 1 - noise).sum()) for noise in CREATIVITY})
@@ -355,6 +458,7 @@ def explore(
     *,
     to: int | None = None,
     frames: int | None = None,
+    every: int | None = None,
     creativity: Sequence[int] = (),
     image: str | Path | None = None,
     region: str | None = None,
@@ -363,9 +467,9 @@ def explore(
     """Write the picture or animation of a mode, in the format of the suffix of `out`. UserError for a foreign option.
 
     model:         a Model, or what `load` takes
-    mode:          "interpolate", "vary" or "inpaint"
-    to, frames, creativity:
-                   see write_interpolation and write_variations
+    mode:          "interpolate", "drift", "vary" or "inpaint"
+    to, frames, every, creativity:
+                   see write_interpolation, write_drift and write_variations
     image:         for vary and inpaint; by default the first sample of options.seed
     region, mask:  see read_region and read_mask; by default the right half
     """
@@ -374,9 +478,16 @@ def explore(
     as_choice("mode", mode, get_args(ExploreMode))
     model = model if isinstance(model, Model) else load(model)
     foreign: dict[str, dict[str, object]] = {
-        "interpolate": {"creativity": creativity or None, "image": image, "region": region, "mask": mask},
+        "interpolate": {
+            "every": every,
+            "creativity": creativity or None,
+            "image": image,
+            "region": region,
+            "mask": mask,
+        },
+        "drift": {"to": to, "creativity": creativity or None, "image": image, "region": region, "mask": mask},
         "vary": {"to": to, "region": region, "mask": mask},
-        "inpaint": {"to": to, "frames": frames, "creativity": creativity or None},
+        "inpaint": {"to": to, "frames": frames, "every": every, "creativity": creativity or None},
     }
     for name, value in foreign[mode].items():
         if value is not None:
@@ -385,12 +496,17 @@ def explore(
     if mode == "interpolate":
         write_interpolation(model, out, num, INTERPOLATION_FRAMES if frames is None else frames, to, options)
         return
+    if mode == "drift":
+        write_drift(model, out, num, frames, DRIFT_EVERY if every is None else every, options)
+        return
     x0 = model.sample(1, options) if image is None else read_image(image, model.spec)
-    if options.label == "any":  # a variation of a sample keeps its label; the label of a picture file is unknown
+    if options.label == "any" and not (
+        every and image is None
+    ):  # a variation of a sample keeps its label; the label of a picture file is unknown
         vectors = model.label_vectors("any", 1, options.seed) if image is None else None
         options = replace(options, label=None if vectors is None else vectors[0].tolist())
     if mode == "vary":
-        write_variations(model, out, x0, num, creativity, frames, options)
+        write_variations(model, out, x0, num, creativity, frames, options, every or 0)
         return
     if region and mask:
         raise UserError("`region` and `mask` both mark the part to inpaint; leave one out")

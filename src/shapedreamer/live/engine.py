@@ -41,8 +41,9 @@ from .settings import (
 # Maximum images per network call. On a CPU, an image in a batch of 16 takes 0.4 to 0.8 times as long as one alone, and
 # larger batches gain nothing more.
 MAX_BATCH = 32
-IDLE_FPS = 60.0  # frame rate limit while frames need no network call (creativity 0)
+IDLE_FPS = 60.0  # frame rate limit while frames need no network call
 MAX_TRACES = 8  # traces and samples that can wait, per viewer
+MAX_WAIT = 60.0  # seconds; a wait for a frame that is due much later, such as at 1e-300 fps, would raise an error
 WINDOW = 10.0  # seconds over which frames per second are averaged
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Viewer:
         settings = self.dream.settings
         assert settings is not None
         fps = 0.0 if self.steps_left else settings.fps
-        return 1 / (fps or (math.inf if settings.creativity else IDLE_FPS))
+        return 1 / (fps or (IDLE_FPS if settings.stands_still else math.inf))
 
     def next_target(self, now: float) -> "Frame | Trace | None":
         """The frame or trace to start now; None if nothing is due."""
@@ -146,7 +147,7 @@ class Stats(NamedTuple):
     calls, images      network calls since the start, and images in them
     frames_per_second  mean over the last WINDOW seconds
     frame_times        generation times, in seconds, of the frames in that window, in ascending order
-    networks           for each model, how its network runs: "eager" or "onnxruntime"
+    networks           for each model in use, how its network runs: "eager" or "onnxruntime"
     """
 
     viewers: int
@@ -162,7 +163,7 @@ class Stats(NamedTuple):
 class Engine:
     """Generates frames for viewers, in a thread that runs from `start` to `stop`. All methods are thread-safe.
 
-    models          by name
+    models          by name; a model is looked up when a viewer first selects it, so a Catalog can load it then
     choose_network  chooses how to run a model's network, and names that choice; runs in the background when a viewer
                     first selects the model
     clock           returns the time in seconds
@@ -178,7 +179,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.models, self._choose_network, self._clock = models, choose_network, clock
-        self._networks = {name: (eager_network(model), "eager") for name, model in models.items()}
+        self._networks: dict[str, tuple[Network, str]] = {}  # of the models that viewers have selected
         self._prepared: set[str] = set()  # models whose network has been chosen, or is being chosen
         self._background = ThreadPoolExecutor(1, "choose-network")
         self._changed = Condition()  # guards the viewers and the counters below
@@ -209,12 +210,10 @@ class Engine:
 
     # for viewers
 
-    def join(self, on_update: Callable[[], object], max_viewers: int) -> Viewer:
-        """A new viewer. UserError if there are `max_viewers` already, or if the engine has stopped."""
+    def join(self, on_update: Callable[[], object]) -> Viewer:
+        """A new viewer. UserError if the engine has stopped."""
         with self._changed:
             self._check_running()
-            if len(self._viewers) >= max_viewers:
-                raise UserError(f"the server is full (maximum: {max_viewers} viewers); try again later")
             viewer = Viewer(on_update)
             self._viewers[viewer] = None
             return viewer
@@ -227,6 +226,8 @@ class Engine:
 
     def handle(self, viewer: Viewer, message: Message) -> None:
         """Carry out a message of a viewer. UserError if it is invalid; then nothing changes."""
+        if isinstance(message, SetMessage | SampleMessage):
+            self._load(message.settings.model)
         with self._changed:
             self._check_running()
             settings = viewer.dream.settings
@@ -269,19 +270,30 @@ class Engine:
             raise UserError(f"{MAX_TRACES} traces are waiting already; try again later")
         viewer.requested_traces.append(target)
 
+    def _load(self, name: str) -> None:
+        """Look the model up, so that a Catalog loads it now and not while the engine waits for the lock."""
+        if name not in self.models:
+            raise UserError(f"there is no model {reprlib.repr(name)}; there are: {', '.join(self.models)}")
+        self.models[name]
+
     def _check_settings(self, settings: Settings) -> Model:
-        """The model of valid settings."""
-        model = self.models.get(settings.model)
-        if model is None:
-            raise UserError(f"there is no model {reprlib.repr(settings.model)}; there are: {', '.join(self.models)}")
+        """The model of valid settings; it has been loaded."""
+        model = self.models[settings.model]
         check_settings(settings, model)
+        self._networks.setdefault(settings.model, (eager_network(model), "eager"))
         return model
 
     def _set(self, viewer: Viewer, message: SetMessage) -> None:
         settings = message.settings
         model = self._check_settings(settings)
         image = None if message.image is None else decode_image(message.image, settings.num, model)
-        viewer.dream.set(message.id, settings, image)
+        if settings.motion == "drift" and image is not None:
+            raise UserError('a picture cannot drift: set motion to "melt", or leave the image out')
+        if message.frame is not None and (
+            (image is not None and message.frame) or not settings.is_sample(message.frame)
+        ):
+            raise UserError(f"a dream with these settings cannot start at frame {message.frame}; start it at frame 0")
+        viewer.dream.set(message.id, settings, image, message.frame)
         if viewer.dream.restarting:
             viewer.discard_frame()
         if settings.model not in self._prepared:
@@ -313,7 +325,7 @@ class Engine:
         with self._changed:
             self._drop_old_frames()
             frame_times = sorted(seconds for _, seconds in self._recent)
-            networks = {name: backend for name, (_, backend) in self._networks.items()}
+            networks = {name: backend for name, (_, backend) in list(self._networks.items())}
             counts = len(self._viewers), self._frames, self._seconds, self._calls, self._images
             return Stats(*counts, len(frame_times) / WINDOW, frame_times, networks)
 
@@ -349,7 +361,7 @@ class Engine:
                 if due or self._queue:
                     return due
                 soonest = min((viewer.next_start for viewer in self._viewers), default=math.inf)
-                self._changed.wait(None if soonest == math.inf else max(0.0, soonest - now))
+                self._changed.wait(None if soonest == math.inf else min(max(0.0, soonest - now), MAX_WAIT))
         return None
 
     def _start_job(self, viewer: Viewer, now: float) -> Job | None:

@@ -1,7 +1,8 @@
 """A viewer's dream, the animation on the page: which frame comes next, how it is generated, and how it is sent.
 
-Frame 0 is a sample or an uploaded image. Frame k ≥ 1 is a variation of frame k − 1 (imaging.editing.melt), so each
-frame turns into the next. The algorithms are those of the library. This module runs them as coroutines: wherever the
+Frame 0 is a sample or an uploaded image. With motion "melt", frame k ≥ 1 is a variation of frame k − 1
+(imaging.editing.melt). With motion "drift", every frame is a sample, and its noise turns a little from frame to frame
+(imaging.editing.drift). The algorithms are those of the library. This module runs them as coroutines: wherever the
 denoiser is called, the coroutine yields a Request and receives x̂₀, so that the engine can batch the requests of many
 viewers into one network call.
 """
@@ -21,7 +22,7 @@ from ..common.names import TWO_CALLS
 from ..common.noise import Noise
 from ..diffusion.denoiser import Denoise, inpainted
 from ..diffusion.samplers import Step
-from ..imaging.editing import RENOISE_OFFSET, Plan, inpainting_plan, variation_plan
+from ..imaging.editing import RENOISE_OFFSET, Plan, inpainting_plan, start_of, variation_plan, with_labels_of
 from ..imaging.render import to_uint8
 from ..models.model import Model
 from ..models.options import SampleOptions
@@ -29,7 +30,7 @@ from .settings import SampleMessage, Settings, TraceMessage
 
 RESTARTS = ("model", "seed", "num")  # settings that restart the dream when they change
 # Settings that apply from the next frame on. After a change, the seed alone no longer determines the picture.
-CHANGES_PICTURE = ("sampler", "steps", "eta", "guidance", "creativity", "label")
+CHANGES_PICTURE = ("sampler", "steps", "eta", "guidance", "creativity", "label", "motion", "every")
 
 R = TypeVar("R")
 
@@ -167,26 +168,50 @@ class Frame:
     previous: Tensor | None
     keep: Tensor | None
 
+    @property
+    def is_sample(self) -> bool:
+        """Whether it starts from noise, and not from `previous`."""
+        if self.keep is not None:
+            return False
+        return self.previous is None or (self.k > 0 and self.settings.is_sample(self.k))
+
+    @property
+    def _first_label(self) -> int:
+        """Number of the seed's image whose label "any" image 0 has."""
+        num, every = self.settings.num, self.settings.every
+        return self.k // every * num if every else 0
+
     def generate(self, model: Model) -> Denoising[Tensor]:
         """The images, (num, C, H, W) float32 on the CPU."""
-        num, options, t = self.settings.num, self.settings.options(), self.settings.creativity
-        if self.previous is None:
-            (last,) = yield from sampling(model, num, options)
-            return last.x.cpu()
+        num, every, t = self.settings.num, self.settings.every, self.settings.creativity
+        options = self.settings.options()
         if self.keep is not None:
+            assert self.previous is not None
             return (yield from inpainting(model, self.previous[:1], self.keep, num, options))
+        if self.is_sample:
+            x_T, noise, options = start_of(model, self.k, num, options, every)
+            (last,) = yield from run_sampler(model, options, x_T, noise)
+            return last.x.cpu()
+        assert self.previous is not None
         if self.k == 0 or t == 0:
             return self.previous
+        options = with_labels_of(model, num, options, self._first_label)
         return (yield from varying(model, self.previous, t, num, options, RENOISE_OFFSET + self.k * num))
 
     def steps(self, model: Model, options: SampleOptions) -> Denoising[list[Step]]:
         """All sampling steps of image 0, preceded by a Step for x_T.
 
-        If the frame was made from an earlier one, two steps come first: that image at t = 0, and x_t.
+        If the frame melted from an earlier one, two steps come first: that image at t = 0, and x_t.
         """
-        if self.previous is None:
-            return (yield from sampling(model, 1, options, keep_last=None))
-        image, first = self.previous[:1], RENOISE_OFFSET + self.k * self.settings.num
+        num = self.settings.num
+        if self.is_sample:
+            x_T, noise, options = start_of(model, self.k, num, options, self.settings.every)
+            if isinstance(options.label, Tensor):
+                options = replace(options, label=options.label[:1])
+            return (yield from run_sampler(model, options, x_T[:1], noise, keep_last=None))
+        assert self.previous is not None
+        image, first = self.previous[:1], RENOISE_OFFSET + self.k * num
+        options = with_labels_of(model, 1, options, self._first_label)
         leg = next(variation_plan(model, image, self.settings.creativity, 1, options, first))
         noised, *steps = yield from run_sampler(model, options, leg.x, leg.noise, leg.times, keep_last=None)
         return [Step(0, image, image), noised._replace(x0=image), *steps]
@@ -209,7 +234,7 @@ class Sample(Frame):
 class Trace:
     """All sampling steps of image 0 of a frame, with the settings of the viewer but the sampler of the message.
 
-    frame: None for frame 0 of the seed
+    frame: see Dream.traceable; None for frame 0 of the seed
     """
 
     message: TraceMessage
@@ -222,7 +247,7 @@ class Trace:
         options = replace(self.settings.options(), sampler=sampler, steps=steps, eta=eta)
         if self.frame is None:
             return sampling(model, 1, options, keep_last=None)
-        return replace(self.frame, settings=self.settings).steps(model, options)
+        return self.frame.steps(model, options)
 
     def pack(self, steps: list[Step], calls: int, ms: float) -> bytes:
         """The trace as a binary message: a header, then t, s, x_t, x̂₀ and x_s of each step."""
@@ -258,22 +283,25 @@ class Dream:
         """Whether a frame is due even while the viewer has paused: frame 0, or an inpainted one."""
         return self.settings is not None and (self.restarting or self._keep is not None)
 
-    def set(self, id: int, settings: Settings, image: Tensor | None) -> None:
-        """Use these settings from the next frame on. An image, or another model, seed or num, restarts the dream.
+    def set(self, id: int, settings: Settings, image: Tensor | None, frame: int | None = None) -> None:
+        """Use these settings from the next frame on. An image, a frame, or another model, seed or num restarts it.
 
         image: (num, C, H, W)
+        frame: number of the frame to start at; settings.is_sample(frame) must hold
         """
         before, self.id, self.settings = self.settings, id, settings
-        if before is None or image is not None or _differ(before, settings, RESTARTS):
+        if before is None or image is not None or frame is not None or _differ(before, settings, RESTARTS):
             self._upload = image
+            self.restart(frame or 0)
+        elif self.restarting and not settings.is_sample(self._k + 1):
             self.restart()
         elif not self.restarting and _differ(before, settings, CHANGES_PICTURE):
             self._pure = False
 
-    def restart(self) -> None:
-        """Start again at frame 0."""
+    def restart(self, frame: int = 0) -> None:
+        """Start again, at frame 0 or at another one that settings.is_sample."""
         self._restarts += 1
-        self.restarting, self._x, self._k, self._keep, self._frame = True, None, -1, None, None
+        self.restarting, self._x, self._k, self._keep, self._frame = True, None, frame - 1, None, None
         self._pure = self._upload is None
 
     def repaint(self, keep: Tensor) -> None:
@@ -286,8 +314,10 @@ class Dream:
         previous, keep = (self._upload, None) if self._x is None else (self._x, self._keep)
         if self._x is not None:
             self._keep = None
-        self.restarting, self._pure = False, self._pure and keep is None
-        return Frame(self._restarts, self.id, self.settings, self._k + 1, self._pure, previous, keep)
+        k, self.restarting = self._k + 1, False
+        from_noise = self._x is not None or self._upload is None
+        self._pure = keep is None and (self._pure or (from_noise and self.settings.is_sample(k)))
+        return Frame(self._restarts, self.id, self.settings, k, self._pure, previous, keep)
 
     def is_current(self, frame: Frame) -> bool:
         """Whether the dream has not restarted since `next` returned this frame."""
@@ -298,7 +328,8 @@ class Dream:
         self._x, self._k, self._frame = x, frame.k, frame
 
     def traceable(self, number: int) -> Frame:
-        """Frame `number`, made from the frame before it if it is the latest frame, and from the latest one otherwise.
+        """Frame `number` with the current settings. The latest frame moves as it did when it was made; any other frame
+        starts from the latest one, unless it is a sample.
 
         UserError if sampling steps did not make it, or with the creativity set now would not.
         """
@@ -306,10 +337,14 @@ class Dream:
         if frame is None or self._x is None or self.settings is None:
             raise UserError("there is no frame to trace yet; wait for the first one")
         if number != frame.k:
-            frame = replace(frame, k=number, previous=self._x, keep=None)
+            frame = replace(frame, k=number, previous=self._x, keep=None, settings=self.settings)
+        else:
+            moved = {"motion": frame.settings.motion, "every": frame.settings.every}
+            previous = None if frame.is_sample else frame.previous
+            frame = replace(frame, settings=self.settings.model_copy(update=moved), previous=previous)
         if frame.keep is not None or (frame.k == 0 and frame.previous is not None):
             raise UserError(f"frame {frame.k} was drawn or repainted and has no sampling steps; make the next frame")
-        if frame.previous is not None and self.settings.creativity == 0:
+        if not frame.is_sample and self.settings.creativity == 0:
             raise UserError("with creativity 0 a frame equals the one before it; set creativity to at least 1")
         return frame
 

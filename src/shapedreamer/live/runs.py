@@ -20,12 +20,14 @@ from ..models import zoo
 from ..models.model import Model, load
 from .engine import Engine
 from .network import Network, fastest_network
-from .server import make_app
+from .server import Limits, make_app
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import ASGIApp, Receive, Scope, Send
+
+LIMITS = Limits(per_address=Limits().viewers)
 
 
 class _Page(NamedTuple):
@@ -47,7 +49,8 @@ def make_runs_app(
     choose_network: chooses how to run a model's network; see engine.py
 
     Opening a page again shows the checkpoint that is the newest then; pages that are open keep theirs. Any web page may
-    connect, because a proxy in front may change the Host header. UserError without the extra `web`.
+    connect, and one address may have all viewers, because a proxy in front may change the Host header and hide the
+    addresses. UserError without the extra `web`.
     """
     require("starlette", "web")
     from starlette.applications import Starlette
@@ -141,7 +144,7 @@ class _Pages:
                 shutil.copyfile(path, copy)
             engine = Engine({name: load(copy)}, self.choose_network)
         engine.start()
-        return _Page(stamp, engine, make_app(engine, allow_origin=["*"]))
+        return _Page(stamp, engine, make_app(engine, LIMITS, allow_origin=["*"]))
 
 
 def _stopped(page: _Page) -> bool:

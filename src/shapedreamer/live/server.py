@@ -1,6 +1,7 @@
 """The live page on a server: a WebSocket for each viewer, and addresses for monitoring.
 
     /             the page; its files are under /page/
+    /points.html  the view Points, which needs no engine
     /ws           the WebSocket: JSON messages both ways (settings.py), and binary frames to the page (frames.py);
                   with ?viewers, also a message whenever the number of viewers changes
     /models.json  the models to choose from
@@ -8,7 +9,7 @@
     /metrics      metrics for Prometheus
 
 Before the server closes a connection, it sends an error message with the reason. Close codes: 1008 too many messages,
-1011 the engine has stopped, 1013 too many viewers, 4408 idle for too long.
+1011 the engine has stopped, 1013 too many viewers, 4408 idle for too long, or idle while another viewer needs the seat.
 """
 
 import asyncio
@@ -17,19 +18,20 @@ import json
 import logging
 import math
 import mimetypes
-import os
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from .. import __version__
 from ..common.errors import UserError, require
+from .access import check_origins, client_of, is_allowed_host, is_allowed_origin
+from .catalog import outlines
 from .engine import WINDOW, Engine, Viewer
+from .seats import NoSeatError, Seats
 from .settings import InvalidMessageError, error_message, max_message_bytes, model_info, parse
 from .site import HEADERS, PAGE
+from .timeouts import timed_protocol
 
 if TYPE_CHECKING:
     import uvicorn
@@ -54,24 +56,32 @@ log = logging.getLogger(__name__)
 class Limits:
     """Limits of a server.
 
-    viewers   connected at the same time
-    messages  per second from one viewer; twice as many in a burst
-    idle      seconds without a message or a frame after which a connection is closed
+    viewers      connected at the same time
+    per_address  of these, from one address
+    messages     per second from one viewer; twice as many in a burst
+    idle         seconds without a message or a frame after which a connection is closed
+    make_room    the same, if another viewer needs the seat
     """
 
     viewers: int = 100
+    per_address: int = 50
     messages: float = 500.0
     idle: float = 3600.0
+    make_room: float = 60.0
 
 
-def make_app(engine: Engine, limits: Limits = Limits(), allow_origin: Collection[str] = ()) -> "ASGIApp":
+def make_app(
+    engine: Engine, limits: Limits = Limits(), allow_origin: Collection[str] = (), is_local: bool = False
+) -> "ASGIApp":
     """The server as an ASGI application. It starts the engine, and stops it at shutdown.
 
     allow_origin: origins of other pages that may connect, such as https://example.org; "*" allows any
+    is_local:     whether only this machine can reach the server, which then refuses requests to other hosts
 
-    UserError without the extra `web`.
+    UserError without the extra `web`, or for an invalid origin.
     """
     require("starlette", "web")
+    check_origins(allow_origin)
     from starlette.applications import Starlette
     from starlette.responses import FileResponse, JSONResponse, PlainTextResponse
     from starlette.routing import Mount, Route, WebSocketRoute
@@ -79,12 +89,16 @@ def make_app(engine: Engine, limits: Limits = Limits(), allow_origin: Collection
 
     for ending, media_type in MEDIA_TYPES.items():
         mimetypes.add_type(media_type, ending)
-    models = [model_info(name, model) for name, model in engine.models.items()]
-    sessions: set[_Session] = set()
-    max_bytes = max_message_bytes(list(engine.models.values()))
+    known = outlines(engine.models)
+    models = [model_info(name, model) for name, model in known.items()]
+    max_bytes = max_message_bytes(list(known.values()))
+    seats = Seats(limits.viewers, limits.per_address, limits.make_room)
 
     def index(request: "Request") -> "Response":
         return FileResponse(PAGE / "index.html")
+
+    def points(request: "Request") -> "Response":
+        return FileResponse(PAGE / "points.html")
 
     def list_models(request: "Request") -> "Response":
         return JSONResponse(models)
@@ -105,12 +119,12 @@ def make_app(engine: Engine, limits: Limits = Limits(), allow_origin: Collection
         return PlainTextResponse(_metrics(engine), media_type="text/plain; version=0.0.4")
 
     async def connect(websocket: "WebSocket") -> None:
-        origin = websocket.headers.get("origin")
-        if not _is_allowed(origin, websocket.headers.get("host", ""), allow_origin):
-            log.warning("rejected a page from %s; to allow it, use --allow-origin %s", origin, origin)
+        origins, host = websocket.headers.getlist("origin"), websocket.headers.get("host", "")
+        if not all(is_allowed_origin(origin, host, allow_origin) for origin in origins):
+            log.warning("refused a page from %.200r; to allow it, use --allow-origin", ", ".join(origins))
             await websocket.close()  # before `accept`, this is a response with status 403
             return
-        await _Session(websocket, engine, limits, models, max_bytes, sessions).run()
+        await _Session(websocket, engine, seats, limits, models, max_bytes).run()
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -122,13 +136,35 @@ def make_app(engine: Engine, limits: Limits = Limits(), allow_origin: Collection
 
     routes = [
         Route("/", index),
+        Route("/points.html", points),
         Mount("/page", StaticFiles(directory=PAGE)),
         Route("/models.json", list_models),
         Route("/healthz", health),
         Route("/metrics", metrics),
         WebSocketRoute("/ws", connect),
     ]
-    return _with_headers(Starlette(routes=routes, lifespan=lifespan))
+    app: ASGIApp = Starlette(routes=routes, lifespan=lifespan)
+    return _with_headers(_refusing_other_hosts(app, allow_origin) if is_local else app)
+
+
+def _refusing_other_hosts(app: "ASGIApp", allow_origin: Collection[str]) -> "ASGIApp":
+    """The app with status 403 for requests to other hosts than this machine; see access.is_allowed_host."""
+    from starlette.datastructures import Headers
+    from starlette.responses import PlainTextResponse
+    from starlette.websockets import WebSocketClose
+
+    async def app_for_local_hosts(scope: "Scope", receive: "Receive", send: "Send") -> None:
+        hosts = [] if scope["type"] == "lifespan" else Headers(scope=scope).getlist("host")
+        if is_allowed_host(hosts, allow_origin):
+            await app(scope, receive, send)
+            return
+        log.warning("refused a request to the host %.200r; to allow it, use --allow-origin", ", ".join(hosts))
+        refusal = "This server answers requests to localhost only. To allow another host, use --allow-origin.\n"
+        is_socket = scope["type"] == "websocket"
+        response = WebSocketClose() if is_socket else PlainTextResponse(refusal, status_code=403)
+        await response(scope, receive, send)
+
+    return app_for_local_hosts
 
 
 def _with_headers(app: "ASGIApp") -> "ASGIApp":
@@ -145,11 +181,6 @@ def _with_headers(app: "ASGIApp") -> "ASGIApp":
         await app(scope, receive, send_with_headers)
 
     return app_with_headers
-
-
-def _is_allowed(origin: str | None, host: str, allowed: Collection[str]) -> bool:
-    """Whether a page of this origin may connect. Browsers always send an origin; other clients need not."""
-    return origin is None or urlsplit(origin).netloc == host or origin in allowed or "*" in allowed
 
 
 def _metrics(engine: Engine) -> str:
@@ -176,28 +207,20 @@ def _metrics(engine: Engine) -> str:
     return "\n".join(lines) + "\n"
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on host and port; port 0 is any free port. UserError if that is impossible."""
-    if not 0 <= port < 2**16:
-        raise UserError(f"port must be between 0 and {2**16 - 1}, not {port}")
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise UserError(f"cannot listen on host {host}, port {port} ({reason}); try another `host` or `port`") from None
-
-
-def make_server(engine: Engine, limits: Limits = Limits(), allow_origin: Collection[str] = ()) -> "uvicorn.Server":
-    """A server for the app: run(sockets=[…]) serves until Ctrl-C or SIGTERM. UserError without the extra `web`."""
+def make_server(
+    engine: Engine, limits: Limits = Limits(), allow_origin: Collection[str] = (), is_local: bool = False
+) -> "uvicorn.Server":
+    """A server for the app: run(sockets=[…]) serves until Ctrl-C or SIGTERM. Arguments and errors: see make_app."""
     require("uvicorn", "web")
     require("websockets", "web")
     import uvicorn
 
     config = uvicorn.Config(
-        make_app(engine, limits, allow_origin),
+        make_app(engine, limits, allow_origin, is_local),
+        http=timed_protocol(),
         log_level="warning",
-        ws_max_size=2 * max_message_bytes(list(engine.models.values())),  # above it, the connection closes with 1009
+        ws_max_size=2
+        * max_message_bytes(list(outlines(engine.models).values())),  # above it, the connection closes with 1009
         ws_per_message_deflate=False,  # compression would take longer than the network call
         timeout_graceful_shutdown=round(CLOSE_TIMEOUT),
     )
@@ -237,18 +260,18 @@ class _Session:
         self,
         websocket: "WebSocket",
         engine: Engine,
+        seats: Seats,
         limits: Limits,
         models: list[dict[str, object]],
         max_bytes: int,
-        sessions: "set[_Session]",
     ) -> None:
-        self.websocket, self.engine, self.limits = websocket, engine, limits
+        self.websocket, self.engine, self.seats, self.limits = websocket, engine, seats, limits
         self.models, self.max_bytes = models, max_bytes
-        self.sessions = sessions  # of all viewers, this one included while it is connected
+        self.address = client_of(websocket.client.host) if websocket.client else None
         self.counts_viewers = "viewers" in websocket.query_params  # older clients do not expect that message
-        self.viewers = 0  # the number of viewers that this one has been sent
         self.loop = asyncio.get_running_loop()
         self.updated = asyncio.Event()  # the engine has something to fetch, or the number of viewers has changed
+        self.displaced = asyncio.Event()  # another viewer has got this seat
         self.bucket = TokenBucket(limits.messages, 2 * limits.messages)
         self.last_activity = self.loop.time()  # when a message was last received or sent
 
@@ -270,24 +293,23 @@ class _Session:
 
     async def _serve(self) -> None:
         try:
-            viewer = self.engine.join(lambda: self.loop.call_soon_threadsafe(self.updated.set), self.limits.viewers)
-        except UserError as error:
-            raise _CloseError(1011 if self.engine.failure else 1013, str(error)) from None
+            self.seats.take(self)
+        except NoSeatError as error:
+            raise _CloseError(1013, str(error)) from None
         try:
-            self._count(joined=True)
-            self.viewers = len(self.sessions)
-            hello = {"type": "hello", "engine": "server", "version": __version__}
-            await self._send_json({**hello, "models": self.models, "viewers": self.viewers})
-            await _run_until_first_ends(self._receive(viewer), self._send_updates(viewer), self._close_when_idle())
+            await self._serve_viewer()
+        finally:
+            self.seats.leave(self)
+
+    async def _serve_viewer(self) -> None:
+        try:
+            viewer = self.engine.join(lambda: self.loop.call_soon_threadsafe(self.updated.set))
+        except UserError as error:
+            raise _CloseError(1011, str(error)) from None
+        try:
+            await _run_until_first_ends(self._receive(viewer), self._send(viewer), self._close_when_idle())
         finally:
             self.engine.leave(viewer)
-            self._count(joined=False)
-
-    def _count(self, joined: bool) -> None:
-        """Add this viewer to the sessions or remove it, and let all sessions send the new number."""
-        (self.sessions.add if joined else self.sessions.discard)(self)
-        for session in self.sessions:
-            session.updated.set()
 
     async def _receive(self, viewer: Viewer) -> None:
         """Handle messages, and answer invalid ones with an error, until the viewer disconnects."""
@@ -314,27 +336,50 @@ class _Session:
             return error_message(error, id)
         return None
 
-    async def _send_updates(self, viewer: Viewer) -> None:
-        """Send frames, traces and errors of the engine as they come, and the number of viewers when it changes."""
+    async def _send(self, viewer: Viewer) -> None:
+        """Send "hello", and then the number of viewers, frames, traces and errors as they come."""
+        viewers = len(self.seats)
+        hello = {"type": "hello", "engine": "server", "version": __version__}
+        await self._send_json({**hello, "models": self.models, "viewers": viewers})
         while True:
             await self.updated.wait()
             self.updated.clear()
-            if self.counts_viewers and self.viewers != len(self.sessions):
-                self.viewers = len(self.sessions)
-                await self._send_json({"type": "viewers", "viewers": self.viewers})
-            while (update := self.engine.fetch(viewer)) is not None:
-                if isinstance(update, bytes):
-                    await self.websocket.send_bytes(update)
-                elif self.engine.failure is not None:
-                    raise _CloseError(1011, update)
-                else:
-                    await self._send_json(error_message(update))
-                self.last_activity = self.loop.time()
+            if self.counts_viewers and viewers != (viewers := len(self.seats)):
+                await self._send_json({"type": "viewers", "viewers": viewers})
+            await self._send_updates(viewer)
+
+    async def _send_updates(self, viewer: Viewer) -> None:
+        """Send everything that the engine has finished for this viewer."""
+        while (update := self.engine.fetch(viewer)) is not None:
+            if isinstance(update, bytes):
+                await self.websocket.send_bytes(update)
+            elif self.engine.failure is not None:
+                raise _CloseError(1011, update)
+            else:
+                await self._send_json(error_message(update))
+            self.last_activity = self.loop.time()
 
     async def _close_when_idle(self) -> None:
         while (left := self.last_activity + self.limits.idle - self.loop.time()) > 0:
-            await asyncio.sleep(left)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.displaced.wait(), left)
+                raise _CloseError(4408, "idle, so another viewer got this place")
         raise _CloseError(4408, f"no activity for {self.limits.idle:g} seconds")
+
+    # for the seats
+
+    @property
+    def idle_time(self) -> float:
+        """Seconds since the last message or frame."""
+        return self.loop.time() - self.last_activity
+
+    def displace(self) -> None:
+        """Close the connection, because another viewer has got the seat."""
+        self.displaced.set()
+
+    def viewers_changed(self) -> None:
+        """Tell the page the number of viewers."""
+        self.updated.set()
 
     async def _send_json(self, message: dict[str, object]) -> None:
         await self.websocket.send_text(json.dumps(message, ensure_ascii=False, allow_nan=False))

@@ -22,9 +22,11 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..common.names import AnySamplerName
 from ..diffusion import masked
+from ..imaging.editing import MAX_EVERY, MAX_FRAME
 from ..models import zoo
 from ..models.model import Model
 from ..models.options import SampleOptions
+from .thumbnails import thumbnail
 
 MAX_STEPS = 50
 NUMS = (1, 4, 16)  # images per frame
@@ -38,7 +40,7 @@ MAX_TEXT_BYTES = 16_384  # of a message, without its image
 def _check_seed(seed: str) -> str:
     if not re.fullmatch("[0-9]{1,20}", seed) or int(seed) >= 2**64:
         raise ValueError("must be a string of digits, 0 to 2⁶⁴−1")
-    return seed
+    return str(int(seed))  # without leading zeros, so that equal seeds are equal strings
 
 
 def _check_num(num: int) -> int:
@@ -57,7 +59,7 @@ Label = Annotated[
     Discriminator(_kind_of_label),
 ]
 Id = Annotated[int, Field(ge=0, lt=2**32)]
-FrameNumber = Annotated[int, Field(ge=0, lt=2**27)]  # so that the number of its noise stays below 2³²
+FrameNumber = Annotated[int, Field(ge=0, le=MAX_FRAME)]
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 Eta = Annotated[float, Field(ge=0, le=1)]
 
@@ -73,7 +75,10 @@ class Settings(_Strict):
 
     seed        decimal digits, because JavaScript numbers are exact only up to 2⁵³
     num         images per frame
-    creativity  the timestep t to which each frame is noised; at 0 the picture stands still
+    creativity  the timestep t to which each frame is noised while pictures melt; at 0 the picture stands still
+    motion      how a frame becomes the next: "melt" adds noise to it and denoises it again; "drift" turns the noise
+                that it is sampled from. Clients that do not send this setting are older than drift, and melt
+    every       frames until the next sample of the seed is reached, with a new label if label is "any"; 0 for never
     fps         frames per second; 0 is as fast as possible
     """
 
@@ -87,6 +92,19 @@ class Settings(_Strict):
     creativity: Annotated[int, Field(ge=0)]
     label: Label
     fps: Annotated[float, Field(ge=0, le=60)]
+    motion: Literal["melt", "drift"] = "melt"
+    every: Annotated[int, Field(ge=0, le=MAX_EVERY)] = 0
+
+    def is_sample(self, frame: int) -> bool:
+        """Whether this frame starts from noise and not from the frame before it, unless a picture was uploaded."""
+        if frame == 0 or self.motion == "drift":
+            return True
+        return self.creativity > 0 and self.every > 0 and frame % self.every == 0
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether every frame shows the same picture, without a network call."""
+        return self.motion == "melt" and self.creativity == 0
 
     def options(self) -> SampleOptions:
         """These settings as options for sampling."""
@@ -95,12 +113,13 @@ class Settings(_Strict):
 
 
 class SetMessage(_Strict):
-    """New settings. An image (base64 of (num, H, W, C) bytes) becomes frame 0."""
+    """New settings. An image (base64 of (num, H, W, C) bytes) becomes frame 0. frame: where to start instead."""
 
     type: Literal["set"]
     id: Id
     settings: Settings
     image: str | None = None
+    frame: FrameNumber | None = None
 
 
 class ControlMessage(_Strict):
@@ -211,6 +230,8 @@ def check_settings(settings: Settings, model: Model) -> None:
     T = model.schedule.T
     if settings.creativity > T:
         raise UserError(f"creativity must be between 0 and T = {T}, not {settings.creativity}")
+    if settings.motion == "drift":
+        model.check_gaussian("drifting through noise", 'set motion to "melt"')
     model.denoiser_for(1, options)
     for name in options.label if isinstance(options.label, dict) else ():
         if name not in model.spec.labels:  # DataSpec.vector also accepts numbers; the page knows names only
@@ -269,6 +290,7 @@ def model_info(name: str, model: Model) -> dict[str, object]:
         "sampling": asdict(model.sampling),
         "creativity": _default_creativity(model),
         "turbo": model.sampling.steps <= MAX_TURBO_STEPS,
+        "thumbnail": thumbnail(name, spec),
         **process,
         **_checkpoint(name),
     }

@@ -1,31 +1,37 @@
 """The live page as a folder that any static host can serve; the models run in the viewer's browser.
 
     index.html, page/    the page
+    points.html          its view Points, which needs no model
     _headers, coi.js     the HTTP headers that the host should send, and a script that replaces them if it does not
     models.json          a list of the models, from settings.model_info
     models/              NAME.onnx; NAME.labels with labels of real images, (N, L) float32, from which "any" draws
-    runtime/             onnxruntime-web
+    runtime/             onnxruntime-web; its WebAssembly is compressed, because not every host does that
     site.json            marks the folder as a site: version and list of files
 
 The site sends no request to any other host.
 """
 
+import copy
+import gzip
+import importlib.util
 import io
 import json
 import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
+
 from .. import __version__
-from ..common.errors import UserError
+from ..common.errors import UserError, require
 from ..common.files import naming_disk_errors
 from ..common.values import as_path
-from ..export.onnx import to_onnx
+from ..export.onnx import OnnxNetwork, to_onnx
 from ..models import zoo
 from ..models.model import Model, find_checkpoint, load
 from .settings import model_info
@@ -38,6 +44,10 @@ RUNTIME_FILES = (
     # for GPUs; browsers without a GPU do not request these
     *("ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
 )
+NOTICES = "ThirdPartyNotices.txt"  # of what ONNX Runtime contains; npm's package lacks it, Python's has it
+# Allowed difference of a network's outputs with weights in half precision: in images in [−1, 1], a quarter of the step
+# between two grey levels. The weights of shipped models are stored in half precision, so there it is zero.
+HALF_TOLERANCE = 2e-3
 
 POLICY = {
     "default-src": "'none'",
@@ -94,43 +104,73 @@ by https or from localhost.
 Models:
 
 {models}
-Licences: LICENSE for the page, runtime/LICENSE for ONNX Runtime, which runs the models.
+Licences: LICENSE for the page, runtime/LICENSE for ONNX Runtime, which runs the models, and
+runtime/ThirdPartyNotices.txt for what it contains.
 """
 
 
-def build_site(out: str | Path, models: Sequence[str] = (), runtime: str | Path | None = None) -> None:
+def build_site(
+    out: str | Path,
+    models: Sequence[str] = (),
+    runtime: str | Path | None = None,
+    *,
+    progress: Callable[[str, int, int], object] = lambda task, done, total: None,
+) -> dict[str, int]:
     """Write the site to the folder `out`, completely or not at all. An earlier site in the folder is replaced.
 
-    models:  names of shipped models, run folders or checkpoints; by default, all shipped models
-    runtime: the tarball of RUNTIME; by default, npm downloads it
+    models:   names of shipped models, run folders or checkpoints; by default, all shipped models
+    runtime:  the tarball of RUNTIME; by default, npm downloads it
+    progress: called with the current task, the number of steps done and their total
 
-    UserError if the folder contains other files, a model or the runtime is missing or damaged, or the disk is full.
+    Returns the bytes of each file. UserError if the folder contains other files, a model or the runtime is missing or
+    damaged, or the disk is full.
     """
     out = as_path("out", out).resolve()
     runtime = None if runtime is None else as_path("runtime", runtime)
     _check_replaceable(out)
     runs = _name_models(models or zoo.names())
     loaded = {name: _load_model(run) for name, run in runs.items()}
+    progress("runtime", 0, 1)
     files = _page_files() | _runtime_files(runtime)
+    progress("runtime", 1, 1)
     with naming_disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = TemporaryDirectory(prefix=".", dir=out.parent)  # on the same disk, so that a rename can move it
+        temporary = TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)  # on the same disk: a rename can move it
     with temporary:
         new = Path(temporary.name) / "site"
         infos, descriptions = [], []
-        for name, run in runs.items():
+        for number, (name, run) in enumerate(runs.items()):
+            progress("models", number, len(runs))
             model = loaded[name]
             infos.append(model_info(name, model))
             trained_on = zoo.card(name).data if find_checkpoint(run) == zoo.path(name) else model.spec.name
             descriptions.append(f"- {name}: {infos[-1]['about']}; trained on {trained_on}\n")
-            to_onnx(model, new / "models" / f"{name}.onnx")
+            export_network(model, new / "models" / f"{name}.onnx")
             if model.labels is not None:
                 files[f"models/{name}.labels"] = model.labels.numpy().astype("<f4").tobytes()
+        progress("models", len(runs), len(runs))
         files["models.json"] = json.dumps(infos, ensure_ascii=False, allow_nan=False).encode()
         files["README.md"] = README.format(version=__version__, models="".join(descriptions)).encode()
         with naming_disk_errors(out):
-            _write(files, new)
+            sizes = _write(files, new)
             _replace(out, new)
+    return sizes
+
+
+def export_network(model: Model, path: Path) -> None:
+    """Write the network to an .onnx file, with weights in half precision unless this changes its outputs."""
+    to_onnx(model, path, precision="half")
+    if not _is_accurate(OnnxNetwork(path, 1), model):
+        to_onnx(model, path)
+
+
+def _is_accurate(network: OnnxNetwork, model: Model) -> bool:
+    """Whether an exported network gives the outputs of the model's own network, at all levels of noise."""
+    reference = copy.deepcopy(model.network).to("cpu", torch.float32)
+    t = torch.linspace(1, model.schedule.T, 16).round().long()
+    x = model.noise(len(t)).cpu()
+    with torch.inference_mode():
+        return bool((network(x, t) - reference(x, t)).abs().max() <= HALF_TOLERANCE)
 
 
 def _check_replaceable(out: Path) -> None:
@@ -175,16 +215,20 @@ def _page_files() -> dict[str, bytes]:
         f"page/{path.relative_to(PAGE).as_posix()}": path.read_bytes() for path in PAGE.rglob("*") if path.is_file()
     }
     html, isolation = files.pop("page/index.html").decode(), files.pop("page/coi.js")
-    policy = "; ".join(f"{k} {v}" for k, v in POLICY.items())  # also in the page, for hosts that send no headers
-    head = """\
+    points = files.pop("page/points.html").decode()
+    policy = "; ".join(f"{k} {v}" for k, v in POLICY.items())  # also in the pages, for hosts that send no headers
+    policy_tag = f'<meta http-equiv="Content-Security-Policy" content="{policy}" />'
+    head = f"""\
 <meta name="engine" content="browser" />
-    <meta http-equiv="Content-Security-Policy" content="{policy}" />
+    {policy_tag}
     <script src="coi.js"></script>"""
-    html, count = re.subn('<meta name="engine" content="server" */?>', head.format(policy=policy), html)
-    assert count == 1
+    html, count = re.subn('<meta name="engine" content="server" */?>', head, html)
+    points, count_points = re.subn('(<meta charset="utf-8" */?>)', rf"\1\n    {policy_tag}", points)
+    assert count == count_points == 1
     return {
         **files,
         "index.html": html.encode(),
+        "points.html": points.encode(),
         "coi.js": isolation,  # at the root, because a service worker controls its own folder and those below
         "_headers": "".join(["/*\n", *(f"  {name}: {value}\n" for name, value in HEADERS.items())]).encode(),
         "LICENSE": MIT.format(holder="2026 The ShapeDreamer authors").encode(),
@@ -203,13 +247,28 @@ def _runtime_files(tarball: Path | None) -> dict[str, bytes]:
     if (checksum := sha256(content).hexdigest()) != RUNTIME_SHA256:
         source = tarball or "the download from npm"
         raise UserError(f"{source} is not {RUNTIME}: its SHA-256 must be {RUNTIME_SHA256}, not {checksum}")
-    files = {"runtime/LICENSE": MIT.format(holder="Microsoft Corporation").encode()}
+    files = {
+        "runtime/LICENSE": MIT.format(holder="Microsoft Corporation").encode(),
+        f"runtime/{NOTICES}": _notices().read_bytes(),
+    }
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         for name in RUNTIME_FILES:
             member = archive.extractfile(f"package/dist/{name}")
             assert member is not None  # guaranteed by the checksum
-            files[f"runtime/{name}"] = member.read()
+            if name.endswith(".wasm"):
+                files[f"runtime/{name}.gz"] = gzip.compress(member.read(), mtime=0)
+            else:
+                files[f"runtime/{name}"] = member.read()
     return files
+
+
+def _notices() -> Path:
+    """The third-party notices of ONNX Runtime, in its Python package. UserError without the extra `export`."""
+    require("onnxruntime", "export")
+    package = importlib.util.find_spec("onnxruntime")
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).with_name(NOTICES)
 
 
 def _download_runtime(folder: Path) -> Path:
@@ -226,8 +285,8 @@ def _download_runtime(folder: Path) -> Path:
     return tarballs[0]
 
 
-def _write(files: Mapping[str, bytes], folder: Path) -> None:
-    """Write the files, and then site.json, which lists everything in the folder."""
+def _write(files: Mapping[str, bytes], folder: Path) -> dict[str, int]:
+    """Write the files, and then site.json, which lists everything in the folder. Returns the bytes of each file."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -236,6 +295,7 @@ def _write(files: Mapping[str, bytes], folder: Path) -> None:
     sizes = {name: (folder / name).stat().st_size for name in sorted(names)}  # for the progress of downloads
     description = {"version": __version__, "runtime": RUNTIME, "files": sorted([*names, "site.json"]), "sizes": sizes}
     (folder / "site.json").write_text(json.dumps(description, indent=1))
+    return {name: (folder / name).stat().st_size for name in description["files"]}
 
 
 def _replace(out: Path, new: Path) -> None:

@@ -174,6 +174,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
     )
 
 
+def read_outline(path: Path) -> tuple[RunConfig, bool]:
+    """The configuration in a checkpoint, and whether it has labels, without reading its weights.
+
+    UserError if the file is missing or not a checkpoint. Only load_checkpoint verifies the digest.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            config, has_labels = (file.metadata() or {})["config"], "labels" in file.keys()
+    except (SafetensorError, OSError, KeyError) as error:
+        raise UserError(f"checkpoint {path} is missing or damaged ({error}); use another one") from None
+    return RunConfig.from_json(config, path), has_labels
+
+
 def _step(text: str, path: Path) -> int:
     if not re.fullmatch("[0-9]{1,19}", text) or int(text) > MAX_STEP:
         raise UserError(f"checkpoint {path} is damaged: its step is {shown(text)}, not a number of steps")

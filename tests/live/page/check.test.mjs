@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { PAGE } from "./golden.mjs";
 
-const { checkBytes, checkId, checkSampler, checkSettings } = await import(new URL("engine/check.js", PAGE));
+const { checkBytes, checkId, checkSampler, checkSettings, checkStart } = await import(new URL("engine/check.js", PAGE));
 
 const labelled = { name: "labelled", labels: ["a", "toString"], T: 40 };
 const unlabelled = { name: "unlabelled", labels: [], T: 100 };
@@ -20,6 +20,8 @@ const GOOD = {
   creativity: 40,
   label: "any",
   fps: 0,
+  motion: "drift",
+  every: 60,
 };
 const check = (change) => checkSettings({ ...GOOD, ...change }, [labelled, unlabelled]);
 
@@ -32,6 +34,9 @@ test("valid settings are accepted", () => {
 });
 
 const WRONG = [
+  [{ motion: "fly" }, /motion must be one of drift, melt, not fly/],
+  [{ every: 1001 }, /every must be a whole number 0…1000, not 1001/],
+  [{ every: 0.5 }, /every/],
   [{ model: "other" }, /model must be one of labelled, unlabelled, not other/],
   [{ model: 0 }, /model must be/],
   [{ seed: 5 }, /seed must be a string of digits/],
@@ -100,4 +105,17 @@ test("sampler options, ids and bytes", () => {
   assert.throws(() => checkBytes("mask", "AP+A", 4), /mask must be 4 bytes long, not 3 bytes/);
   assert.throws(() => checkBytes("mask", "§", 4), /mask must be base64, not §/);
   assert.throws(() => checkBytes("mask", {}, 4), /mask must be/);
+});
+
+test("a dream starts at a frame that is a sample, or from an image that can melt", () => {
+  const melting = { ...GOOD, motion: "melt" };
+  for (const frame of [0, 7, 60]) checkStart(GOOD, false, frame);
+  for (const frame of [0, 60, 180]) checkStart(melting, false, frame);
+  checkStart(melting, true, 0);
+  assert.throws(() => checkStart(melting, false, 61), /cannot start at frame 61/);
+  assert.throws(() => checkStart({ ...melting, creativity: 0 }, false, 60), /cannot start at frame 60/);
+  assert.throws(() => checkStart({ ...melting, every: 0 }, false, 60), /cannot start at frame 60/);
+  assert.throws(() => checkStart(melting, true, 60), /cannot start at frame 60/);
+  assert.throws(() => checkStart(GOOD, true, 0), /a picture cannot drift/);
+  assert.throws(() => checkStart(GOOD, false, 0.5), /frame must be a whole number/);
 });

@@ -10,7 +10,7 @@ const { asCommand, asPython } = await import(new URL("views/copy.js", PAGE));
 const { defaults } = await import(new URL("engine/state.js", PAGE));
 
 const snapshot = (change = {}, frame = 0, image = null, model = sprites) => {
-  return { settings: { ...defaults(model), seed: "5", ...change }, frame, image, paused: true };
+  return { settings: { ...defaults(model), seed: "5", every: 0, ...change }, frame, image, paused: true };
 };
 const picture = new Uint8Array(12);
 
@@ -39,6 +39,26 @@ test("a later frame is the last one of an animation from frame 0", () => {
   assert.equal(asCommand(snapshot({ num: 4 }, 7), sprites).code, ""); // the command varies a single picture
 });
 
+test("a frame of a drift, and of a dream with a new sample now and then", () => {
+  const drift = snapshot({ motion: "drift", every: 60, num: 4 }, 77);
+  const { code } = asPython(drift, sprites);
+  assert.match(code, /^from shapedreamer.imaging.editing import drift_frame$/m);
+  assert.match(code, /^images = drift_frame\(model, 77, num=4, options=options, every=60\)$/m);
+  assert.equal(
+    asCommand(drift, sprites).code,
+    "shapedreamer explore sprites drift --frames 78 --every 60 --num 4 --precision float32 --sampler ddim --steps 24 " +
+      "--eta 1 --seed 5 --out dream.webp",
+  );
+  assert.match(asPython(snapshot({ motion: "drift" }), sprites).code, /^images = model\.sample\(1, options\)$/m);
+  assert.match(asCommand({ ...drift, frame: 0 }, sprites).code, /^shapedreamer sample sprites --num 4 /);
+  assert.match(asCommand({ ...drift, frame: 10_000 }, sprites).note, /no command .* more than 10000 frames/);
+
+  const melting = snapshot({ every: 5 }, 7);
+  assert.match(asPython(melting, sprites).code, /melt\(model, images, .*, frames=8, .*, every=5\)\[7\]/);
+  assert.match(asCommand(melting, sprites).code, / vary --frames 8 --num 1 --creativity 350 --every 5 /);
+  assert.match(asPython({ ...melting, frame: 10 }, sprites).code, /drift_frame\(model, 10, num=1, .*, every=5\)/);
+});
+
 test("with creativity 0, every frame equals frame 0", () => {
   assert.doesNotMatch(asPython(snapshot({ creativity: 0 }, 7), sprites).code, /melt/);
   assert.match(asCommand(snapshot({ creativity: 0 }, 7), sprites).code, /^shapedreamer sample/);
@@ -58,8 +78,11 @@ test("the command for such a picture, if there is one", () => {
   assert.match(code, /^shapedreamer explore sprites vary --image dream-start\.png --frames 60 .* --label none/);
   assert.equal(needsFile, true);
   assert.match(asCommand(snapshot({}, 0, new Uint8Array(4), plain), plain).code, /--image/);
+  const repainted = asCommand(snapshot({}, 0, picture), sprites); // with label "any"
+  assert.match(repainted.code, /^shapedreamer explore sprites vary --image dream-start\.png --frames 60 /);
+  assert.doesNotMatch(repainted.code, /--label/);
+  assert.match(repainted.note, /without a class label/);
   for (const unsupported of [
-    snapshot({}, 0, picture),
     snapshot({ label: "none", creativity: 0 }, 0, picture),
     snapshot({ num: 4 }, 0, picture),
   ]) {

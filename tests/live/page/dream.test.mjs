@@ -8,7 +8,7 @@ import { assertClose, golden, PAGE, standIn } from "./golden.mjs";
 const { Dream } = await import(new URL("engine/dream.js", PAGE));
 const { Model } = await import(new URL("engine/model.js", PAGE));
 const { toImages, toPixels } = await import(new URL("engine/pack.js", PAGE));
-const { dreams, pixels } = golden();
+const { dreams, pixels, wandering } = golden();
 
 const modelOf = ({ info, table }) => new Model(info, standIn(info), new Float32Array(table));
 const dreamOf = (model) => new Dream(async () => model);
@@ -95,6 +95,36 @@ test("frames without sampling steps cannot be traced", async () => {
   dream.set(2, { ...settings, creativity: 0 }, null);
   assert.throws(() => dream.traceable(2), /creativity 0/);
 });
+
+for (const golden of wandering) {
+  const { sampler, label } = golden.settings;
+
+  for (const motion of ["melt", "drift"]) {
+    test(`${motion} with a new sample every 3 frames: ${sampler}, label ${JSON.stringify(label)}`, async () => {
+      const dream = dreamOf(modelOf(golden));
+      const settings = { ...golden.settings, motion, every: 3 };
+      dream.set(1, settings, null);
+      for (const [k, expected] of golden[motion].entries()) {
+        const frame = await dream.nextFrame();
+        assert.deepEqual([frame.k, frame.pure], [k, true]);
+        assertClose(frame.x, expected, 2e-5, `frame ${k}`);
+      }
+      const { size } = modelOf(golden);
+      for (const k of [5, 6]) { // the newest frame and the next one; frame 6 is a sample in both
+        const { steps } = await dream.trace(settings, dream.traceable(k));
+        const isSample = motion === "drift" || k === 6;
+        assert.equal(steps[0].t, isSample ? golden.info.T : 0);
+        const x = k === 5 ? golden[motion][5] : (await dream.nextFrame()).x;
+        const last = steps.at(-1).next.map((value) => Math.min(Math.max(value, -1), 1));
+        assertClose(last, x.slice(0, size), 2e-5, `steps of frame ${k}`);
+      }
+      dream.set(2, settings, null, 3); // the fourth frame does not need the three before it
+      const frame = await dream.nextFrame();
+      assert.deepEqual([frame.k, frame.pure], [3, true]);
+      assertClose(frame.x, golden[motion][3], 2e-5, "started at frame 3");
+    });
+  }
+}
 
 // changes
 

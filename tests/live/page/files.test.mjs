@@ -2,10 +2,11 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { inflateSync } from "node:zlib";
+import { gzipSync, inflateSync } from "node:zlib";
 
 import { PAGE } from "./golden.mjs";
 
+const { gunzip } = await import(new URL("files/bytes.js", PAGE));
 const { crc32, encodePng } = await import(new URL("files/png.js", PAGE));
 const { GifWriter, palette } = await import(new URL("files/gif.js", PAGE));
 const { gridLayout, joinPictures, toRgb } = await import(new URL("views/canvas.js", PAGE));
@@ -152,4 +153,11 @@ test("grey, RGB and RGBA pixels become RGB, on a white background", () => {
   assert.deepEqual([...toRgb(Uint8Array.from([5, 9]), 1)], [5, 5, 5, 9, 9, 9]);
   assert.deepEqual([...toRgb(Uint8Array.from([1, 2, 3]), 3)], [1, 2, 3]);
   assert.deepEqual([...toRgb(Uint8Array.from([1, 2, 3, 255, 1, 2, 3, 0]), 4)], [1, 2, 3, 255, 255, 255]);
+});
+
+test("a compressed file is decompressed, and one that the browser has decompressed stays as it is", async () => {
+  const wasm = Uint8Array.of(0, 0x61, 0x73, 0x6d, ...noise(10_000, 256));
+  assert.deepEqual(await gunzip(new Uint8Array(gzipSync(wasm))), wasm);
+  assert.deepEqual(await gunzip(wasm), wasm);
+  await assert.rejects(gunzip(new Uint8Array(gzipSync(wasm)).subarray(0, 5000)));
 });

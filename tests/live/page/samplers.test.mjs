@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { assertClose, golden, PAGE } from "./golden.mjs";
 
-const { sampleInCalls, SAMPLERS } = await import(new URL("engine/samplers.js", PAGE));
+const { callsOfSteps, sampleInCalls, SAMPLERS } = await import(new URL("engine/samplers.js", PAGE));
 const { noiseOf } = await import(new URL("engine/noise.js", PAGE));
 
 /** oracle.gaussian */
@@ -39,5 +39,19 @@ test("a sampler does not modify its input", async () => {
       assert.ok(step.next instanceof Float32Array);
     }
     assert.deepEqual([...x], [1, 2]);
+  }
+});
+
+test("a sampler makes as many network calls in a number of steps as the page says", async () => {
+  const { alpha_bar, mean, std } = golden().trajectories[0];
+  for (const [name, sampler] of Object.entries(SAMPLERS)) {
+    for (const times of [[9, 0], [40, 17, 0], [60, 41, 23, 8, 0]]) {
+      let calls = 0;
+      const denoise = gaussian(alpha_bar, mean, std);
+      const counted = (...inputs) => (calls++, denoise(...inputs));
+      const randomness = { eta: 0, noise: noiseOf(1n, 0, 1) };
+      for await (const _ of sampler(counted, alpha_bar, Float64Array.of(0.1, -0.4), times, randomness));
+      assert.equal(calls, callsOfSteps(name, times.length - 1));
+    }
   }
 });

@@ -246,7 +246,7 @@ test("after a reconnect while paused, it steps to the same frame again", () => {
 });
 
 test("a reconnect at a high frame number starts from the image, and plays on if it played", () => {
-  const { sayHello, sent, session, show, events } = openSession();
+  const { sayHello, sent, session, show, events } = openSession({ ...START, settings: { ...START.settings, every: 0 } });
   show(301, { fill: 6 });
   sayHello();
   assert.deepEqual([...fromBase64(sent.at(-3).image)], Array(12).fill(6));
@@ -357,4 +357,44 @@ test("invalid frames are rejected", async () => {
     changed(12, 2),
   ];
   for (const bad of BAD) assert.throws(() => parse(bad), /frame/);
+});
+
+test("a drift starts at the frame of a link, and a melting dream at the last sample before it", () => {
+  const drift = { ...START.settings, motion: "drift", every: 60, fps: 30 };
+  const { sent, session, show } = openSession({ ...START, settings: drift, frame: 500, paused: true });
+  assert.deepEqual([sent[0].frame, session.snapshot().frame], [500, 500]); // the link holds before the frame arrives
+  show(500);
+  assert.equal(session.targetFrame, null);
+  assert.deepEqual(types(sent), ["set", "pause"]);
+  assert.equal(session.snapshot().frame, 500);
+  assert.equal(session.limitReplay(session.snapshot()).image, null); // no frame before it is needed
+  session.change({ guidance: 2 });
+  session.sendPending();
+  assert.ok(!("frame" in sent.findLast(({ type }) => type === "set")));
+
+  const melting = openSession({ ...START, settings: { ...START.settings, every: 24 }, frame: 50, paused: true });
+  assert.deepEqual([melting.sent[0].frame, melting.session.targetFrame], [48, 50]);
+  for (const frame of [48, 49]) melting.show(frame);
+  assert.deepEqual(types(melting.sent), ["set", "pause", "step", "step"]);
+});
+
+test("a drawing and a repainted picture melt on, and are not replaced", () => {
+  const drift = { ...START.settings, motion: "drift", every: 60, fps: 30 };
+  for (const act of [(session) => session.startFrom(new Uint8Array(12)), (session) => session.repaint(new Uint8Array(4))]) {
+    const { sent, session, show } = openSession({ ...START, settings: drift });
+    show(0);
+    act(session);
+    const { motion, every, fps } = sent.findLast(({ type }) => type === "set").settings;
+    assert.deepEqual([motion, every, fps], ["melt", 0, 12]);
+  }
+});
+
+test("another model keeps the speed, unless its motion differs", () => {
+  const { session } = openSession();
+  session.change({ fps: 5 });
+  session.changeModel("runs/plain");
+  assert.equal(session.settings.fps, 5);
+  session.change({ motion: "drift", every: 60, fps: 30 });
+  session.changeModel("sprites");
+  assert.deepEqual([session.settings.motion, session.settings.fps], ["melt", 12]);
 });

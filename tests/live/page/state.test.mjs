@@ -6,9 +6,10 @@ import { test } from "node:test";
 import { PAGE } from "./golden.mjs";
 import { MODELS, plain, sprites } from "./models.mjs";
 
-const { defaults, fromUrlHash, MAX_IMAGE_TEXT, MAX_SEED, normalize, problem, toUrlHash } = await import(
+const { defaults, fromUrlHash, MAX_FRAME, MAX_IMAGE_TEXT, MAX_SEED, normalize, problem, toUrlHash } = await import(
   new URL("engine/state.js", PAGE)
 );
+const { isSample, startFor } = await import(new URL("engine/state.js", PAGE));
 const { inflate, deflate, reduceBits, restoreBits, toBase64Url } = await import(new URL("files/bytes.js", PAGE));
 
 const home = {
@@ -19,9 +20,9 @@ const home = {
   view: "dream",
   scale: 0,
   scope: null,
+  tour: null,
   epoch: null,
   calls: null,
-  tour: null,
 };
 const picture = Uint8Array.from({ length: 4 * 12 }, (_, i) => (i * 37) % 256);
 
@@ -40,9 +41,11 @@ const PLACES = {
       creativity: 40,
       label: "none",
       fps: 60,
+      motion: "drift",
+      every: 1000,
     },
     paused: true,
-    frame: 4294967295,
+    frame: MAX_FRAME,
     view: "microscope",
     scale: 7,
     scope: {
@@ -57,7 +60,7 @@ const PLACES = {
   "the steps of a frame": {
     ...home,
     view: "microscope",
-    scope: { frame: 134217727, step: 0, samplers: [{ sampler: "ddim", steps: 1, eta: 1 }] },
+    scope: { frame: MAX_FRAME, step: 0, samplers: [{ sampler: "ddim", steps: 1, eta: 1 }] },
   },
   "an epoch": { ...home, view: "training", epoch: 31 },
   "a race": { ...home, view: "race", calls: 50 },
@@ -83,9 +86,9 @@ test("a picture that would make the link long is stored with fewer bits", async 
   const noisy = (size, seed = 1) => Uint8Array.from({ length: size }, () => (seed = (seed * 48271) % 2147483647) >> 8);
   const model = { ...sprites, height: 12, width: 12, channels: 3 };
   const CASES = [
-    [2, "8"],
-    [3, "6"],
-    [4, "5"],
+    [5, "8"],
+    [6, "6"],
+    [8, "5"],
     [12, "4"],
   ];
   for (const [height, bits] of CASES) {
@@ -140,7 +143,42 @@ test("missing settings come from the fallbacks, then from the model's defaults",
   assert.deepEqual(problems, []);
 });
 
+test("links that are older than drift melt as they did, and the defaults apply to a page without a hash", async () => {
+  const turbo = { ...sprites, turbo: true };
+  const settingsOf = async (hash) => (await fromUrlHash(hash, [turbo])).place.settings;
+  const old = "#model=sprites&seed=4&num=1&sampler=ddim&steps=24&eta=1&guidance=1&creativity=350&label=any&fps=12&frame=9";
+  for (const hash of [old, "#seed=4", "#paused=1"]) {
+    const { motion, every, fps } = await settingsOf(hash);
+    assert.deepEqual([motion, every, fps], ["melt", 0, 12], hash);
+  }
+  assert.equal((await fromUrlHash(old, [turbo])).place.frame, 9);
+  for (const hash of ["", "#", "#motion=drift"]) {
+    const { motion, every, fps } = await settingsOf(hash);
+    assert.deepEqual([motion, every, fps], ["drift", 60, 30], hash);
+  }
+  assert.equal((await settingsOf("#motion=melt&every=7")).every, 7);
+  assert.equal(defaults(sprites).motion, "melt");
+  assert.equal(defaults({ ...turbo, process: "masked" }).motion, "melt");
+});
+
+test("a picture melts, even if a link says drift", async () => {
+  const place = { ...home, settings: { ...home.settings, motion: "drift" }, image: picture.subarray(0, 12) };
+  assert.equal((await fromUrlHash(await toUrlHash(place), MODELS)).place.settings.motion, "melt");
+});
+
+test("which frames are samples, and where to start for a frame", () => {
+  const [drift, melt] = ["drift", "melt"].map((motion) => ({ ...home.settings, motion, every: 24 }));
+  assert.deepEqual([0, 1, 24].map((frame) => isSample(drift, frame)), [true, true, true]);
+  assert.deepEqual([0, 1, 24, 25, 48].map((frame) => isSample(melt, frame)), [true, false, true, false, true]);
+  assert.deepEqual([startFor(drift, 77), startFor(melt, 77), startFor(melt, 72)], [77, 72, 72]);
+  for (const change of [{ every: 0 }, { creativity: 0 }]) {
+    assert.deepEqual([startFor({ ...melt, ...change }, 77), isSample({ ...melt, ...change }, 24)], [0, false]);
+  }
+});
+
 const WRONG = {
+  "motion=fly": /motion must be one of drift, melt, not fly/,
+  "every=1001": /every must be a whole number from 0 to 1000/,
   "model=nobody": /unknown model nobody, using sprites/,
   "seed=18446744073709551616": /seed must be .* not 18446744073709551616/,
   "seed=-1": /seed/,
@@ -167,7 +205,7 @@ const WRONG = {
 };
 for (const [hash, message] of Object.entries(WRONG)) {
   test(`${hash} is reported and replaced with its default`, async () => {
-    const { place, problems } = await fromUrlHash(hash, MODELS);
+    const { place, problems } = await fromUrlHash(`${hash}&motion=melt`, MODELS);
     assert.equal(problems.length, 1);
     assert.match(problems[0], message);
     assert.deepEqual(place, home);
@@ -209,4 +247,20 @@ test("a masked model has its own samplers, and one of them has an eta", () => {
   assert.match(problem("sampler", "masked_random", plain), /must be one of ddpm, ddim, heun, dpmpp_2m/);
   assert.equal(normalize(defaults(masked), masked).eta, 0.1);
   assert.equal(normalize({ ...defaults(masked), sampler: "masked_random" }, masked).eta, 0);
+});
+
+test("leading zeros of a seed are dropped, because Python would refuse them", async () => {
+  const { place, problems } = await fromUrlHash("#seed=007&steps=007&creativity=00", MODELS);
+  assert.deepEqual(problems, []);
+  const { seed, steps, creativity } = place.settings;
+  assert.deepEqual([seed, steps, creativity], ["7", 7, 0]);
+  assert.equal(normalize({ ...home.settings, seed: `0${MAX_SEED}` }, sprites).seed, `${MAX_SEED}`);
+});
+
+test("tiny numbers survive the round trip", async () => {
+  const settings = { ...home.settings, sampler: "ddim", eta: 1e-7, guidance: -1.5e-9, label: { food: 5e-324 } };
+  const scope = { frame: null, step: 0, samplers: [{ sampler: "ddim", steps: 3, eta: 2e-8 }] };
+  const place = { ...home, settings, view: "microscope", scope };
+  const read = await fromUrlHash(await toUrlHash(place), MODELS);
+  assert.deepEqual(read, { place, problems: [] });
 });

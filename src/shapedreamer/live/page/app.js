@@ -19,8 +19,9 @@
 import { draw, fitScale, setScale } from "./views/canvas.js";
 import { Controls } from "./views/controls.js";
 import { Drawing } from "./views/drawing.js";
-import { choose, get, grouped, onChoice, range, setIcon, slide } from "./views/dom.js";
 import { explainControls } from "./views/explain.js";
+import { Favicon } from "./views/favicon.js";
+import { choose, get, grouped, onChoice, range, setIcon, slide } from "./views/dom.js";
 import { History } from "./views/history.js";
 import { listen, table } from "./views/keyboard.js";
 import { Microscope } from "./views/microscope.js";
@@ -32,8 +33,8 @@ import { Session } from "./engine/session.js";
 import { Share } from "./views/share.js";
 import { fromUrlHash, isMasked, toUrlHash } from "./engine/state.js";
 import { Status } from "./views/status.js";
-import { TrainingView } from "./views/training-view.js";
 import { expandScene, Tour } from "./views/tour.js";
+import { TrainingView } from "./views/training-view.js";
 import { bindTheme, storedPreference } from "./views/theme.js";
 import { Waiting, waitOf } from "./views/waiting.js";
 
@@ -47,6 +48,7 @@ const NO_MICROSCOPE = "the microscope explains models that remove noise, not thi
 const canvas = get("canvas", HTMLCanvasElement);
 const easel = get("easel", HTMLDivElement);
 const ring = new Ring();
+const favicon = new Favicon();
 /** @type {ViewName} */
 let view = "dream";
 let scale = 0; // screen pixels per image pixel; 0 fits the window
@@ -57,7 +59,7 @@ const arrivals = [];
 let lastArrival = -Infinity;
 /** @type {Progress | null} of the current download */
 let progress = null;
-const waiting = new Waiting(() => get(view in lenses ? view : "stage", HTMLElement));
+const waiting = new Waiting(() => get(view in lenses ? "lenses" : "stage", HTMLElement));
 
 const controls = new Controls({
   onChange: (patch) => session.change(patch),
@@ -76,8 +78,8 @@ const session = new Session(await makeEngine(), {
     [lastArrival, progress] = [performance.now(), null];
     if (!undrawn) requestAnimationFrame(showFrame);
     undrawn = frame;
-    lenses[view]?.update();
     showWait();
+    lenses[view]?.update();
     share.refresh();
   },
   settings(settings) {
@@ -168,7 +170,7 @@ async function linkTo(snapshot, linkedView) {
   const isExplained = linkedView === "microscope" || linkedView === "schedule"; // the frame on screen
   let start = snapshot.paused || isExplained ? session.limitReplay(snapshot) : { ...snapshot, frame: 0 };
   if (linkedView === "microscope") start = microscope.startOf(start);
-  return `#${await toUrlHash({ ...start, view: linkedView, scale, ...lens, tour: tour.state })}`;
+  return `#${await toUrlHash({ ...start, view: linkedView, scale, tour: tour.state, ...lens })}`;
 }
 
 /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -180,7 +182,7 @@ function updateUrlSoon() {
   urlTimer = setTimeout(async () => {
     const [shown, { visit }] = [view, past];
     const link = await linkTo(visible().snapshot, shown);
-    if (shown === view && visit === past.visit) past.replace(link, shown, lenses[shown]?.place());
+    if (shown === view && visit === past.visit) past.replace(link, shown, lenses[shown]?.place() ?? {});
   }, 300);
 }
 
@@ -203,6 +205,7 @@ function showFrame() {
   if (view === "draw") drawing.load(frame);
   else draw(canvas, frame);
   if (canvas.width !== width || canvas.height !== height) updateCanvasSize();
+  favicon.show(frame);
   get("frame-number", HTMLOutputElement).value = grouped(frame.frame);
   const { model } = session.settings;
   const label = `${session.isPlaying ? "Live frames" : `Frame ${frame.frame}`} from the model ${model}`;
@@ -305,12 +308,14 @@ function randomize() {
 }
 
 function playOrPause() {
-  if (lenses[view]) lenses[view].toggle();
+  const lens = lenses[view];
+  if (lens) lens.toggle();
   else if (view === "dream") session.play(!session.isPlaying);
 }
 
 /** @param {number} by  fraction of T */
 function moveCreativity(by) {
+  if (session.settings.motion === "drift" && view === "dream") return; // samples have no creativity
   const { T } = session.model;
   session.change({ creativity: Math.min(Math.max(session.settings.creativity + Math.round(by * T), 0), T) });
 }
@@ -400,10 +405,15 @@ range("scale").addEventListener("input", () => {
 const shortcut = (key, description, run, label = key.toUpperCase()) => ({ key, label, description, run });
 const KEYS = [
   shortcut(" ", "play or pause", playOrPause, "space"),
-  shortcut(".", "next frame or step", () => (lenses[view] ? lenses[view].move(1) : session.step())),
+  shortcut(".", "next frame or step", () => {
+    const lens = lenses[view];
+    if (lens) lens.move(1);
+    else session.step();
+  }),
   shortcut(",", "previous step (microscope)", () => lenses[view]?.move(-1)),
   shortcut("0", "first frame or step", () => {
-    if (lenses[view]) lenses[view].go(0);
+    const lens = lenses[view];
+    if (lens) lens.go(0);
     else session.restart();
   }),
   shortcut("r", "new random seed", randomize),

@@ -7,8 +7,9 @@
 
 import { fromBase64 } from "../files/bytes.js";
 import { SAMPLERS, WITH_ETA } from "./samplers.js";
+import { isSample, MAX_EVERY, MAX_FRAME, MOTIONS } from "./state.js";
 
-const FIELDS = ["model", "seed", "num", "sampler", "steps", "eta", "guidance", "creativity", "label", "fps"];
+const FIELDS = ["model", "seed", "num", "sampler", "steps", "eta", "guidance", "creativity", "label", "fps", "motion", "every"];
 const [MAX_STEPS, MAX_GUIDANCE, MAX_AMOUNT, MAX_FPS] = [50, 10, 9, 60];
 
 /**
@@ -25,7 +26,7 @@ export function checkSettings(settings, models) {
   }
   const names = models.map((model) => model.name);
   const info = models[names.indexOf(settings.model)] ?? fail("model", settings.model, `one of ${names.join(", ")}`);
-  const { seed, num, creativity, fps } = settings;
+  const { seed, num, creativity, fps, motion, every } = settings;
   if (typeof seed !== "string" || !/^\d{1,20}$/.test(seed) || BigInt(seed) >= 1n << 64n) {
     fail("seed", seed, "a string of digits, 0…2⁶⁴−1");
   }
@@ -33,6 +34,8 @@ export function checkSettings(settings, models) {
   checkSampler(settings, info);
   if (!isWithin(creativity, 0, info.T) || creativity % 1) fail("creativity", creativity, `a timestep 0…${info.T}`);
   if (!isWithin(fps, 0, MAX_FPS)) fail("fps", fps, `0…${MAX_FPS}`);
+  if (!MOTIONS.includes(motion)) fail("motion", motion, `one of ${MOTIONS.join(", ")}`);
+  if (!isWithin(every, 0, MAX_EVERY) || every % 1) fail("every", every, `a whole number 0…${MAX_EVERY}`);
   checkLabel(settings, info);
   return info;
 }
@@ -68,6 +71,23 @@ function checkLabel({ label, guidance }, info) {
   }
 }
 
+/**
+ * Check where a dream starts: from an image, or at a frame that is a sample.
+ *
+ * @param {Settings} settings
+ * @param {boolean} hasImage
+ * @param {number} frame
+ */
+export function checkStart(settings, hasImage, frame) {
+  if (!isWithin(frame, 0, MAX_FRAME) || frame % 1) fail("frame", frame, `a whole number 0…${MAX_FRAME}`);
+  if (hasImage && settings.motion === "drift") {
+    throw new Error('a picture cannot drift: set motion to "melt", or leave the image out');
+  }
+  if ((hasImage && frame) || !isSample(settings, frame)) {
+    throw new Error(`a dream with these settings cannot start at frame ${frame}; start it at frame 0`);
+  }
+}
+
 /** @param {unknown} id */
 export function checkId(id) {
   if (!isWithin(id, 0, 2 ** 32 - 1) || id % 1) fail("id", id, "a whole number 0…2³²−1");
@@ -75,7 +95,7 @@ export function checkId(id) {
 
 /** Check the number of the frame to trace. @param {unknown} frame */
 export function checkFrame(frame) {
-  if (frame !== null && (!isWithin(frame, 0, 2 ** 27 - 1) || frame % 1)) fail("frame", frame, "a whole number 0…2²⁷−1");
+  if (frame !== null && (!isWithin(frame, 0, MAX_FRAME) || frame % 1)) fail("frame", frame, `a whole number 0…${MAX_FRAME}`);
 }
 
 /**

@@ -5,6 +5,8 @@
  * @import { Network } from "./model.js"
  */
 
+import { gunzip } from "../files/bytes.js";
+
 const CALLS = 5; // timed calls per network; the fastest counts, because the first ones compile shaders
 const TOLERANCE = 2e-3; // allowed difference of outputs in [−1, 1]: the two add in a different order
 
@@ -19,7 +21,10 @@ export async function openGraphics(runtime, file, allowSoftware = false) {
   const adapter = await /** @type {any} */ (globalThis.navigator)?.gpu?.requestAdapter();
   if (!adapter || (adapter.info.isFallbackAdapter && !allowSoftware)) return null;
   const ort = await import(new URL("ort.webgpu.min.mjs", runtime).href);
-  Object.assign(ort.env.wasm, { wasmPaths: runtime, numThreads: 1 });
+  const response = await fetch(new URL("ort-wasm-simd-threaded.asyncify.wasm.gz", runtime));
+  if (!response.ok) throw new Error(`the runtime for GPUs: ${response.status} ${response.statusText}`);
+  const wasmBinary = await gunzip(new Uint8Array(await response.arrayBuffer()));
+  Object.assign(ort.env.wasm, { wasmPaths: runtime, wasmBinary, numThreads: 1 });
   const options = { executionProviders: ["webgpu"], logSeverityLevel: 3 }; // no warnings about nodes left to the CPU
   return { ort, session: await ort.InferenceSession.create(file, options) };
 }

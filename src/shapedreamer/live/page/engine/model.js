@@ -1,8 +1,8 @@
 /**
- * Sampling with any network: src/shapedreamer/models/model.py in JavaScript, with `vary` and `inpaint` of
- * src/shapedreamer/imaging/editing.py.
+ * Sampling with any network: src/shapedreamer/models/model.py in JavaScript, with `drift_frame`, `vary` and `inpaint`
+ * of src/shapedreamer/imaging/editing.py.
  *
- * @import { Floats } from "./noise.js"
+ * @import { Floats, Noise } from "./noise.js"
  * @import { Label, ModelInfo } from "./protocol.js"
  * @import { Denoise, Step } from "./samplers.js"
  *
@@ -15,10 +15,11 @@
  * @property {number} eta
  * @property {bigint} seed
  * @property {Label} label
+ * @property {Float32Array} [vectors]  label vectors (num, L) to use instead of `label`
  * @property {number} guidance  classifier-free guidance scale; 1 is conditional, 0 unconditional
  */
 
-import { bits, fold, noiseOf } from "./noise.js";
+import { bits, fold, noiseBetween, noiseOf } from "./noise.js";
 import { makesTwoCalls, sampleInCalls, SAMPLERS, sum } from "./samplers.js";
 import { cubicTimes, logSnrTimes, stepTimes } from "./schedule.js";
 
@@ -49,18 +50,19 @@ export class Model {
   }
 
   /**
-   * The label vectors (num, L) of the first `num` images of a seed; null for unconditional.
+   * The label vectors (num, L) of images first…first + num − 1 of a seed; null for unconditional.
    *
    * @param {Label} label
    * @param {number} num
    * @param {bigint} seed
+   * @param {number} first
    */
-  labelVectors(label, num, seed) {
+  labelVectors(label, num, seed, first = 0) {
     const { labels } = this.info;
     if (label === "none" || (label === "any" && !labels.length)) return null;
     const vectors = new Float32Array(num * labels.length);
     for (let i = 0; i < num; i++) {
-      const vector = label === "any" ? this.#randomLabel(seed, i) : labels.map((name) => label[name] ?? 0);
+      const vector = label === "any" ? this.#randomLabel(seed, first + i) : labels.map((name) => label[name] ?? 0);
       vectors.set(vector, i * labels.length);
     }
     return vectors;
@@ -81,9 +83,10 @@ export class Model {
    * @param {SampleOptions} options
    * @returns {Denoise}
    */
-  denoiser(num, { label, guidance, seed }) {
+  denoiser(num, options) {
+    const { label, guidance, seed } = options;
     const { alpha_bar, prediction } = this.info;
-    const vectors = this.labelVectors(label, num, seed);
+    const vectors = options.vectors ?? this.labelVectors(label, num, seed);
     if (vectors === null && guidance !== 1) {
       throw new Error(`guidance must be 1 without a class label, not ${guidance}`);
     }
@@ -131,9 +134,20 @@ export class Model {
    * @param {SampleOptions} options
    */
   stream(num, options) {
+    return this.#streamFrom(num, options, noiseOf(options.seed, 0, num));
+  }
+
+  /**
+   * Every sampling step with this noise: x_T is its noise at step 0.
+   *
+   * @param {number} num
+   * @param {SampleOptions} options
+   * @param {Noise} noise
+   */
+  #streamFrom(num, options, noise) {
     const { alpha_bar } = this.info;
-    const [denoise, x] = [this.denoiser(num, options), this.noise(num, options.seed)];
-    const randomness = { eta: options.eta, noise: noiseOf(options.seed, 0, num) };
+    const [denoise, x] = [this.denoiser(num, options), noise(0, new Float32Array(num * this.size))];
+    const randomness = { eta: options.eta, noise };
     const { sampler } = options;
     if (makesTwoCalls(sampler)) return sampleInCalls(sampler, denoise, alpha_bar, x, options.steps, randomness);
     return SAMPLERS[sampler](denoise, alpha_bar, x, this.times(options.steps), randomness);
@@ -142,6 +156,48 @@ export class Model {
   /** The first `num` images of the seed. @param {number} num @param {SampleOptions} options */
   async sample(num, options) {
     return lastImages(this.stream(num, options));
+  }
+
+  /** Frame `frame` of a drift. @param {number} frame @param {number} num @param {SampleOptions} options @param {number} every */
+  async driftFrame(frame, num, options, every) {
+    return lastImages(this.driftSteps(frame, num, options, every));
+  }
+
+  /**
+   * Every sampling step of frame `frame` of a drift. Frame j·every shows the images j·num…j·num + num − 1 of the seed; in
+   * between, all noise turns along the circle, and labels drawn by "any" change in proportion. See start_of in editing.py.
+   *
+   * @param {number} frame
+   * @param {number} num
+   * @param {SampleOptions} options
+   * @param {number} every  0 stays at the first images
+   * @param {number} count  sample only the first `count` images of the frame
+   */
+  driftSteps(frame, num, options, every, count = num) {
+    const first = every ? Math.floor(frame / every) * num : 0;
+    const fraction = every ? (frame % every) / every : 0;
+    const { seed } = options;
+    let noise = noiseOf(seed, first, count);
+    let { vectors } = this.withLabelsOf(count, options, first);
+    if (fraction > 0) {
+      noise = noiseBetween(noise, noiseOf(seed, first + num, count), fraction, count);
+      const { vectors: following } = this.withLabelsOf(count, options, first + num);
+      if (vectors && following) vectors = sum(1 - fraction, vectors, fraction, following);
+    }
+    return this.#streamFrom(count, { ...options, vectors }, noise);
+  }
+
+  /**
+   * The options with the labels of images first…first + num − 1, if labels are drawn by "any".
+   *
+   * @param {number} num
+   * @param {SampleOptions} options
+   * @param {number} first
+   * @returns {SampleOptions}
+   */
+  withLabelsOf(num, options, first) {
+    if (options.label !== "any") return options;
+    return { ...options, vectors: this.labelVectors("any", num, options.seed, first) ?? undefined };
   }
 
   /**

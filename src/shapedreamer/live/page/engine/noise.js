@@ -105,6 +105,49 @@ export function noiseOf(seed, first, num) {
   };
 }
 
+/**
+ * Noise on the great circle from one noise (fraction 0) to another (fraction 1), at every step: `InterpolatedNoise` in
+ * src/shapedreamer/imaging/editing.py.
+ *
+ * @param {Noise} start
+ * @param {Noise} to
+ * @param {number} fraction
+ * @param {number} num
+ * @returns {Noise}
+ */
+export function noiseBetween(start, to, fraction, num) {
+  return (step, like) => {
+    const [a, b] = [start(step, like), to(step, like)];
+    const pixels = a.length / num;
+    for (let i = 0; i < a.length; i += pixels) {
+      a.set(slerp(a.subarray(i, i + pixels), b.subarray(i, i + pixels), fraction), i);
+    }
+    return a;
+  };
+}
+
+/**
+ * From a (fraction 0) to b (fraction 1) along the great circle through both (Shoemake 1985), or along the straight line
+ * where they point the same way or opposite ways.
+ *
+ * @template {Floats} A
+ * @param {A} a  one image
+ * @param {Floats} b
+ * @param {number} fraction
+ */
+function slerp(a, b, fraction) {
+  let [dot, aa, bb] = [0, 0, 0];
+  for (let i = 0; i < a.length; i++) {
+    dot += a[i] * b[i];
+    aa += a[i] ** 2;
+    bb += b[i] ** 2;
+  }
+  const angle = Math.acos(Math.min(Math.max(dot / Math.sqrt(aa * bb), -1), 1));
+  const sine = Math.sin(angle);
+  const [fromA, fromB] = [1 - fraction, fraction].map((part) => (sine > 1e-3 ? Math.sin(part * angle) / sine : part));
+  return a.map((value, i) => fromA * value + fromB * b[i]);
+}
+
 /** @param {bigint} seed @returns {Pair} */
 function keyOf(seed) {
   if (seed < 0n || seed >= 1n << 64n) throw new RangeError(`seed must be between 0 and 2⁶⁴−1, not ${seed}`);

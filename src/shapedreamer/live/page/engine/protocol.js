@@ -13,10 +13,15 @@
  * @property {string} seed        0…2⁶⁴−1 in decimal, because a Number is exact only up to 2⁵³
  * @property {number} num         pictures per frame: 1, 4 or 16
  * @property {SamplerName} sampler
- * @property {number} steps       network calls per frame without guidance, 1…50
+ * @property {number} steps       network calls per frame without guidance, 1…50; samplers with two calls a step make as many calls
+ *                                for frame 0, and take as many steps for later frames
  * @property {number} eta         share of fresh noise in each step, 0…1; only for samplers in WITH_ETA
  * @property {number} guidance    classifier-free guidance scale, −10…10
- * @property {number} creativity  the timestep 0…T to which each frame is noised; at 0 the picture stands still
+ * @property {number} creativity  the timestep 0…T to which each frame is noised while it melts; 0: it stands still
+ * @property {"melt" | "drift"} motion  each frame noises the one before it and denoises it; or is a sample of its own,
+ *                                      whose noise has turned a little
+ * @property {number} every       frames until the next sample of the seed is reached, with a new label if label is "any";
+ *                                up to 1000, 0 for never
  * @property {Label} label
  * @property {number} fps         frames per second, up to 60; 0 is as fast as possible
  */
@@ -37,6 +42,7 @@
  * @property {{sampler: SamplerName, steps: number, eta: number, spacing: string}} sampling
  * @property {number} creativity   default timestep for Settings.creativity
  * @property {boolean} turbo       whether it is a few-step model
+ * @property {string | null} [thumbnail]  samples of a shipped model, as a data URL
  * @property {Checkpoint} [checkpoint]  for a model that is one of several checkpoints of a training run
  *
  * @typedef {object} Checkpoint
@@ -50,12 +56,12 @@
  * @typedef {{type: "error", id: number | null, message: string}} EngineError
  * @typedef {{type: "note", message: string}} Note
  * @typedef {{type: "progress", message: string, loaded: number, total: number}} Progress  bytes; total 0: unknown
- * @typedef {{type: "viewers", viewers: number}} Viewers   the number of viewers has changed
+ * @typedef {{type: "viewers", viewers: number}} Viewers  to those who connect to ws?viewers
  * @typedef {Hello | EngineError | Note | Progress | Viewers} FromEngine
  */
 
 /**
- * @typedef {{type: "set", id: number, settings: Settings, image?: string}
+ * @typedef {{type: "set", id: number, settings: Settings, image?: string, frame?: number}
  *   | {type: "play"} | {type: "pause"} | {type: "step"} | {type: "restart"}
  *   | {type: "repaint", mask: string}
  *   | {type: "trace", id: number, sampler: SamplerName, steps: number, eta: number, frame: number | null}

@@ -113,6 +113,11 @@ export function makesTwoCalls(name) {
   return Object.hasOwn(TWO_CALLS, name);
 }
 
+/** How many network calls a sampler makes in `steps` steps. @param {string} name @param {number} steps */
+export function callsOfSteps(name, steps) {
+  return makesTwoCalls(name) ? 2 * steps - (name === "midpoint" ? 0 : 1) : steps;
+}
+
 /**
  * How a sampler with two calls a step makes `calls` calls: its number of steps, and whether the first makes only one.
  *

@@ -69,3 +69,24 @@ export function roundToEven(x) {
   if (x - down !== 0.5) return Math.round(x);
   return down % 2 === 0 ? down : down + 1;
 }
+
+/**
+ * The schedules of schedule.py that need no model: ᾱ₀ … ᾱ_T.
+ *
+ * @type {Record<"linear" | "cosine" | "flow", (T: number) => number[]>}
+ */
+export const SCHEDULES = {
+  linear: (T) => fromBeta(Array.from({ length: T }, (_, i) => 1e-4 + ((0.02 - 1e-4) * i) / (T - 1))),
+  cosine(T) {
+    const f = Array.from({ length: T + 1 }, (_, t) => Math.cos(((t / T + 0.008) / 1.008) * (Math.PI / 2)) ** 2);
+    return fromBeta(f.slice(1).map((value, i) => Math.min(1 - value / f[i], 0.999)));
+  },
+  flow: (T) => Array.from({ length: T + 1 }, (_, t) => (T - t) ** 2 / ((T - t) ** 2 + t ** 2)),
+};
+
+/** ᾱ_t = (1−β₁) ⋯ (1−β_t). @param {number[]} beta  β₁ … β_T */
+function fromBeta(beta) {
+  const alphaBar = [1];
+  for (const [i, value] of beta.entries()) alphaBar.push(alphaBar[i] * (1 - value));
+  return alphaBar;
+}

@@ -2,12 +2,13 @@
  * The page's connection to an engine: the requested settings, the messages sent so far, the last frame, and whether
  * the settings alone reproduce that frame. It does not touch the page's elements.
  *
- * @import { Engine, EngineState, Frame, FromEngine, Hello, ModelInfo, Progress, SamplerName, Settings, ToEngine, Trace } from "./protocol.js"
+ * @import { Engine, EngineState, Frame, FromEngine, Hello, ModelInfo, Progress, SamplerName, Settings } from "./protocol.js"
+ * @import { ToEngine, Trace } from "./protocol.js"
  */
 
 import { toBase64 } from "../files/bytes.js";
 import { parse } from "./protocol.js";
-import { defaults, normalize } from "./state.js";
+import { defaults, normalize, startFor, withoutDrift } from "./state.js";
 
 /**
  * Callbacks of a session.
@@ -77,6 +78,8 @@ export class Session {
     /** @type {Set<keyof Settings>} changed, but not sent yet */
     this.pending = new Set();
     this.imagePending = false; // startImage is not sent yet
+    /** Number of the frame to start at, until it is sent. */
+    this.startFrame = 0;
     this.lastSent = { playing: false, at: -Infinity };
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
@@ -109,8 +112,9 @@ export class Session {
 
   /** Start a dream: at frame 0, at a later frame of these settings, or from an image. @param {Snapshot} snapshot */
   open({ settings, frame, image, paused }) {
-    this.requested = normalize(settings, this.findModel(settings.model));
+    this.requested = normalize(image ? withoutDrift(settings) : settings, this.findModel(settings.model));
     [this.accepted, this.shown, this.startImage] = [null, null, image];
+    this.startFrame = startFor(this.requested, frame);
     this.targetFrame = frame > 0 ? frame : null;
     this.isPlaying = !paused;
     this.sendAll(/** @type {(keyof Settings)[]} */ (Object.keys(settings)));
@@ -135,17 +139,18 @@ export class Session {
     const { settings, shown, startImage } = this;
     const paused = !this.isPlaying;
     if (!shown || shown.id < this.firstId) return { settings, frame: this.targetFrame ?? 0, image: startImage, paused };
-    if (!this.isReproducible()) return { settings, frame: 0, image: shown.pixels, paused };
+    if (!this.isReproducible()) return { settings: withoutDrift(settings), frame: 0, image: shown.pixels, paused };
     return { settings, frame: this.targetFrame ?? shown.frame, image: null, paused };
   }
 
   /**
-   * The snapshot, with the image in place of a frame number above MAX_REPLAY.
+   * The snapshot, with the image in place of a frame number that takes more than MAX_REPLAY frames to reach.
    * @param {Snapshot} snapshot
    * @returns {Snapshot}
    */
   limitReplay(snapshot) {
-    return snapshot.frame > MAX_REPLAY && this.shown ? { ...snapshot, frame: 0, image: this.shown.pixels } : snapshot;
+    const replay = snapshot.frame - startFor(snapshot.settings, snapshot.frame);
+    return replay > MAX_REPLAY && this.shown ? { ...snapshot, frame: 0, image: this.shown.pixels } : snapshot;
   }
 
   /** Whether the requested settings and the frame number reproduce the frame shown. */
@@ -154,7 +159,9 @@ export class Session {
     const record = shown && this.sent.get(shown.id);
     if (!record || !shown.pure || record.hasImage) return false;
     const { fps, ...current } = this.settings;
-    const used = { ...record.settings, ...(shown.frame === 0 ? { creativity: current.creativity } : {}) };
+    const { creativity, motion, every } = current; // frame 0 does not depend on these, nor a drift on creativity
+    const used = { ...record.settings, ...(shown.frame === 0 ? { creativity, motion, every } : {}) };
+    if (motion === "drift") used.creativity = creativity;
     return isEqual(used, { ...current, fps: used.fps });
   }
 
@@ -168,6 +175,7 @@ export class Session {
     if (fields.length === 0) return;
     this.requested = after;
     for (const field of fields) this.pending.add(field);
+    if (fields.some((field) => field === "motion" || field === "every")) this.setTarget(null); // it is another frame now
     if (fields.some((field) => RESTART_FIELDS.includes(field))) {
       this.startImage = null;
       this.setTarget(null);
@@ -178,14 +186,16 @@ export class Session {
     this.sendSettingsSoon();
   }
 
-  /** Switch to another model with its default settings; seed, num and fps stay. @param {string} name */
+  /** Switch to another model with its default settings; seed and num stay, and fps with the motion. @param {string} name */
   changeModel(name) {
-    const { seed, num, fps } = this.settings;
-    this.change({ ...defaults(this.findModel(name)), seed, num, fps });
+    const { seed, num, fps, motion } = this.settings;
+    const usual = defaults(this.findModel(name));
+    this.change({ ...usual, seed, num, fps: usual.motion === motion ? fps : usual.fps });
   }
 
   /** Restart the dream from this image. @param {Uint8Array} pixels  (num, H, W, C) */
   startFrom(pixels) {
+    this.keepPicture();
     this.startImage = pixels.slice();
     this.imagePending = true;
     this.setTarget(null);
@@ -196,9 +206,15 @@ export class Session {
 
   /** Inpaint a part of the first picture. @param {Uint8Array} mask  (H, W), 255 where to repaint */
   repaint(mask) {
+    this.keepPicture();
     this.sendPending();
     this.awaited = "repaint";
     this.engine.send({ type: "repaint", mask: toBase64(mask) });
+  }
+
+  /** Let this picture melt on from here: a drift or the next sample would replace it. */
+  keepPicture() {
+    this.change({ ...withoutDrift(this.settings), every: 0 });
   }
 
   /** @param {boolean} isPlaying */
@@ -286,9 +302,10 @@ export class Session {
     const hasImage = startImage !== null;
     this.sent.set(id, { settings, fields: [...this.pending], hasImage, previousFirstId: this.shown?.id ?? 0 });
     const image = this.imagePending && startImage ? { image: toBase64(startImage) } : {};
-    this.engine.send({ type: "set", id, settings, ...image });
+    const frame = this.startFrame > 0 ? { frame: this.startFrame } : {};
+    this.engine.send({ type: "set", id, settings, ...image, ...frame });
     this.pending.clear();
-    this.imagePending = false;
+    [this.imagePending, this.startFrame] = [false, 0];
     this.lastSent.at = performance.now();
   }
 

@@ -29,9 +29,9 @@ import { WITH_ETA } from "./samplers.js";
  * @property {ViewName} view
  * @property {number} scale              screen pixels per image pixel; 0 fits the window
  * @property {Scope | null} scope        null: the microscope uses the settings' own sampler
+ * @property {TourState | null} tour     null: no tour
  * @property {number | null} epoch       shown in the view "training"; null for its default
  * @property {number | null} calls       network calls in the view "race"; null for its default
- * @property {TourState | null} tour     null: no tour
  */
 
 /** @type {Record<SamplerName, string>} */
@@ -55,12 +55,21 @@ export const MAX_STEPS = 50;
 export const MAX_SEED = 2n ** 64n - 1n;
 export const MAX_SCALE = 64;
 export const MAX_AMOUNT = 9;
-export const MAX_IMAGE_TEXT = 2000; // characters of a picture in a link; many programs cut longer links
+export const MAX_IMAGE_TEXT = 4000; // characters of a picture in a link; many programs cut longer links
 const IMAGE_BITS = [8, 6, 5, 4]; // bits per value of a picture in a link: the first that fits, or the last
 export const DEFAULT_FPS = 12; // fast enough to look continuous, slow enough to follow
+export const MAX_EVERY = 1000;
+export const MAX_FRAME = 10_000_000;
+export const MOTIONS = /** @type {const} */ (["drift", "melt"]);
+/** Settings that fit a motion. @type {Record<Settings["motion"], Pick<Settings, "motion" | "every" | "fps">>} */
+export const MOTION_DEFAULTS = {
+  drift: { motion: "drift", every: 60, fps: 30 },
+  melt: { motion: "melt", every: 16, fps: DEFAULT_FPS },
+};
+/** What links mean that are older than drift. @type {Partial<Settings>} */
+const OLD_LINK = { motion: "melt", every: 0, fps: DEFAULT_FPS };
 /** @type {ViewName[]} */
 export const VIEWS = ["dream", "microscope", "schedule", "training", "race", "draw"];
-export const MAX_FRAME = 2 ** 27 - 1; // that the engine can trace
 export const MAX_EPOCH = 9999;
 
 /** @param {ModelInfo} model */
@@ -85,8 +94,28 @@ export function defaults(model) {
     guidance: 1,
     creativity: model.creativity,
     label: "any",
-    fps: DEFAULT_FPS,
+    ...MOTION_DEFAULTS[model.turbo && !isMasked(model) ? "drift" : "melt"],
   };
+}
+
+/**
+ * Whether a frame starts from noise and not from the frame before it, unless the dream starts from an image.
+ * @param {Settings} settings
+ * @param {number} frame
+ */
+export function isSample({ motion, every, creativity }, frame) {
+  return frame === 0 || motion === "drift" || (creativity > 0 && every > 0 && frame % every === 0);
+}
+
+/** The frame to start at in order to reach `frame`: the last sample up to it. @param {Settings} settings @param {number} frame */
+export function startFor(settings, frame) {
+  if (isSample(settings, frame)) return frame;
+  return settings.creativity > 0 && settings.every > 0 ? frame - (frame % settings.every) : 0;
+}
+
+/** Settings for a dream that starts from an image, which cannot drift. @param {Settings} settings @returns {Settings} */
+export function withoutDrift(settings) {
+  return settings.motion === "drift" ? { ...settings, motion: "melt", every: 0, fps: DEFAULT_FPS } : settings;
 }
 
 /**
@@ -99,7 +128,8 @@ export function isConditional(settings, model) {
 }
 
 /**
- * Reset settings that have no effect: eta of a sampler without one, and guidance without a class label.
+ * Write the seed without leading zeros, which Python would refuse, and reset settings that have no effect: eta of a
+ * sampler without one, and guidance without a class label.
  * @param {Settings} settings
  * @param {ModelInfo} model
  * @returns {Settings}
@@ -107,6 +137,7 @@ export function isConditional(settings, model) {
 export function normalize(settings, model) {
   return {
     ...settings,
+    seed: `${BigInt(settings.seed)}`,
     eta: HAS_ETA.includes(settings.sampler) ? settings.eta : 0,
     guidance: isConditional(settings, model) ? settings.guidance : 1,
   };
@@ -146,6 +177,11 @@ export function problem(field, value, model) {
       return between(0, model.T, true);
     case "fps":
       return between(0, 60, false);
+    case "motion":
+      if (isMasked(model) && value === "drift") return "a masked model cannot drift, because it starts without noise";
+      return MOTIONS.some((name) => name === value) ? "" : `motion must be one of ${MOTIONS.join(", ")}`;
+    case "every":
+      return between(0, MAX_EVERY, true);
     case "label":
       if (value === "any" || value === "none") return "";
       if (typeof value !== "object" || value === null) return "label must be any, none or mix";
@@ -158,7 +194,7 @@ export function problem(field, value, model) {
 }
 
 /** The part of the URL after #. @param {Place} place @returns {Promise<string>} */
-export async function toUrlHash({ settings, frame, image, paused, view, scale, scope, epoch, calls, tour }) {
+export async function toUrlHash({ settings, frame, image, paused, view, scale, scope, tour, epoch, calls }) {
   const params = new URLSearchParams();
   for (const [name, value] of Object.entries(settings)) {
     if (name === "label" && typeof value === "object") {
@@ -175,9 +211,9 @@ export async function toUrlHash({ settings, frame, image, paused, view, scale, s
     params.set("of", scope.frame === null ? "noise" : `${scope.frame}`);
     params.set("look", scope.samplers.map(({ sampler, steps, eta }) => `${sampler}-${steps}-${eta}`).join(" "));
   }
+  if (tour) params.set("tour", tour.guess === null ? `${tour.scene}` : `${tour.scene}.${tour.guess}`);
   if (epoch !== null) params.set("epoch", `${epoch}`);
   if (calls !== null) params.set("calls", `${calls}`);
-  if (tour) params.set("tour", tour.guess === null ? `${tour.scene}` : `${tour.scene}.${tour.guess}`);
   if (paused) params.set("paused", "1");
   if (image) await setImage(params, image);
   else if (frame > 0) params.set("frame", `${frame}`);
@@ -197,7 +233,8 @@ export async function fromUrlHash(hash, models, fallbacks = {}) {
   const name = params.get("model");
   const model = models.find((candidate) => candidate.name === name) ?? models[0];
   if (name !== null && name !== model.name) problems.push(`unknown model ${name}, using ${model.name} instead`);
-  const settings = { ...defaults(model), ...fallbacks, model: model.name };
+  const isOld = `${params}` !== "" && !params.has("motion");
+  const settings = { ...defaults(model), ...(isOld ? OLD_LINK : {}), ...fallbacks, model: model.name };
   for (const field of /** @type {(keyof Settings)[]} */ (Object.keys(settings))) {
     const text = params.get(field);
     if (text === null || field === "model") continue;
@@ -209,7 +246,7 @@ export async function fromUrlHash(hash, models, fallbacks = {}) {
   }
   const view = VIEWS.find((candidate) => candidate === params.get("view")) ?? "dream";
   const scale = parseWhole(params.get("scale"), MAX_SCALE);
-  const frame = parseWhole(params.get("frame"), 2 ** 32 - 1);
+  const frame = parseWhole(params.get("frame"), MAX_FRAME);
   const size = settings.num * model.height * model.width * model.channels;
   const image = await parseImage(params.get("image"), params.get("bits") ?? "8", size);
   if (image === undefined) problems.push("the picture in the URL is damaged, using a generated one instead");
@@ -218,16 +255,16 @@ export async function fromUrlHash(hash, models, fallbacks = {}) {
   if (scope === undefined) problems.push("the microscope settings in the URL are invalid, using the defaults instead");
   return {
     place: {
-      settings: normalize(settings, model),
+      settings: normalize(image ? withoutDrift(settings) : settings, model),
       frame: image ? 0 : frame,
       image: image ?? null,
       paused,
       view,
       scale,
       scope: scope ?? null,
+      tour: parseTour(params.get("tour")),
       epoch: params.has("epoch") ? parseWhole(params.get("epoch"), MAX_EPOCH) : null,
       calls: params.has("calls") ? parseWhole(params.get("calls"), MAX_STEPS) || 1 : null,
-      tour: parseTour(params.get("tour")),
     },
     problems,
   };
@@ -249,9 +286,9 @@ function parseMix(params) {
   return Object.fromEntries(amounts.map(([name, amount]) => [name.slice("label.".length), parseNumber(amount)]));
 }
 
-/** NaN for anything but plain decimal digits. @param {string} text */
+/** NaN for anything but decimal digits, perhaps with the exponent of a small number. @param {string} text */
 function parseNumber(text) {
-  return /^-?\d{1,6}(\.\d{1,17})?$/.test(text) ? Number(text) : NaN;
+  return /^-?\d{1,6}(\.\d{1,20})?(e-\d{1,3})?$/.test(text) ? Number(text) : NaN;
 }
 
 /** A whole number 0…max; 0 if the text is missing or invalid. @param {string | null} text @param {number} max */
@@ -274,9 +311,9 @@ function parseScope(params, model) {
   const look = params.get("look");
   if (look === null) return null;
   const samplers = look.split(" ").map((part) => {
-    const [sampler, steps, eta] = part.split("-");
+    const [sampler, steps, ...eta] = part.split("-"); // a tiny eta has an exponent with another hyphen
     const name = /** @type {SamplerName} */ (sampler);
-    return { sampler: name, steps: parseNumber(steps ?? ""), eta: parseNumber(eta ?? "") };
+    return { sampler: name, steps: parseNumber(steps ?? ""), eta: parseNumber(eta.join("-")) };
   });
   const fields = /** @type {(keyof SamplerOptions)[]} */ (["sampler", "steps", "eta"]);
   const isValid =

@@ -8,7 +8,8 @@
  * @import { Network } from "./model.js"
  */
 
-import { checkBytes, checkFrame, checkId, checkSampler, checkSettings } from "./check.js";
+import { gunzip } from "../files/bytes.js";
+import { checkBytes, checkFrame, checkId, checkSampler, checkSettings, checkStart } from "./check.js";
 import { Dream } from "./dream.js";
 import { isBetter, openGraphics } from "./graphics.js";
 import { Model } from "./model.js";
@@ -17,6 +18,7 @@ import { packFrame, packTrace, toImages } from "./pack.js";
 const MAX_THREADS = 4; // networks this small gain nothing from more
 const MAX_TRACES = 8; // traces and samples that can wait, as on the server
 const PROGRESS_MS = 100; // milliseconds between two reports of a download
+const MAX_SLEEP = 60_000; // milliseconds
 const IDLE_FPS = 60; // frame rate limit while frames need no network call (creativity 0)
 
 let url = ""; // URL of models.json; the folders models/ and runtime/ are next to it
@@ -60,10 +62,12 @@ function handle(message) {
   const handlers = {
     set() {
       checkId(message.id);
-      const { channels, height, width } = checkSettings(message.settings, models);
-      const bytes = message.settings.num * channels * height * width;
+      const settings = complete(message.settings);
+      const { channels, height, width } = checkSettings(settings, models);
+      const bytes = settings.num * channels * height * width;
       const image = message.image === undefined ? null : checkBytes("image", message.image, bytes);
-      dream.set(message.id, message.settings, image && toImages(image, { channels, height, width }));
+      checkStart(settings, image !== null, message.frame ?? 0);
+      dream.set(message.id, settings, image && toImages(image, { channels, height, width }), message.frame ?? null);
     },
     play() {
       [isPlaying, singleSteps] = [true, 0];
@@ -93,8 +97,9 @@ function handle(message) {
     },
     sample() {
       checkId(message.id);
-      checkSettings(message.settings, models);
-      request(message.id, () => makeSample(message.id, message.settings));
+      const settings = complete(message.settings);
+      checkSettings(settings, models);
+      request(message.id, () => makeSample(message.id, settings));
     },
     taken: () => (isTaken = true),
   };
@@ -103,6 +108,11 @@ function handle(message) {
   }
   handlers[/** @type {keyof typeof handlers} */ (message.type)]();
   if (message.type !== "taken") hasFailed = false;
+}
+
+/** The settings of a message; those of older clients, without a motion, melt. @param {any} settings @returns {Settings} */
+function complete(settings) {
+  return { motion: "melt", every: 0, ...settings };
 }
 
 /** @param {number} id @param {() => Promise<ArrayBuffer>} make */
@@ -147,7 +157,7 @@ async function open(modelsUrl) {
 async function startRuntime(threads) {
   const ort = await import(new URL("ort.wasm.min.mjs", runtimeUrl()).href);
   ort.env.wasm.wasmPaths = runtimeUrl();
-  ort.env.wasm.wasmBinary = await download("runtime/ort-wasm-simd-threaded.wasm");
+  ort.env.wasm.wasmBinary = await gunzip(await download("runtime/ort-wasm-simd-threaded.wasm.gz"));
   ort.env.wasm.numThreads = threads;
   return ort;
 }
@@ -275,12 +285,12 @@ function makeNetwork(ort, session, { channels, height, width, labels }) {
 
 let wake = () => {};
 
-/** Resolves at the next message, or after `ms` milliseconds. @param {number} ms */
+/** Resolves at the next message, or after `ms` milliseconds, but at the latest after MAX_SLEEP. @param {number} ms */
 function sleep(ms = Infinity) {
   return /** @type {Promise<void>} */ (
     new Promise((resolve) => {
       wake = resolve;
-      if (ms < Infinity) setTimeout(resolve, ms);
+      if (ms < Infinity) setTimeout(resolve, Math.min(ms, MAX_SLEEP)); // a larger number would mean "now"
     })
   );
 }

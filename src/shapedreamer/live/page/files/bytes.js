@@ -66,3 +66,14 @@ export function restoreBits(values, bits) {
   if (values.some((value) => value > max)) throw new Error(`a value is larger than ${max}`);
   return values.map((value) => Math.round((value * 255) / max));
 }
+
+/**
+ * Decompress a file in the gzip format. A file that is not compressed stays as it is: some hosts say what they send, and
+ * then the browser has decompressed it already.
+ * @param {Uint8Array} bytes
+ */
+export async function gunzip(bytes) {
+  if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes;
+  const stream = new Blob([/** @type {Uint8Array<ArrayBuffer>} */ (bytes)]).stream();
+  return new Uint8Array(await new Response(stream.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer());
+}

@@ -9,7 +9,18 @@
  */
 
 import { choose, get, make, onChoice, range, slide } from "./dom.js";
-import { defaults, HAS_ETA, isConditional, isMasked, MAX_STEPS, problem, samplersOf } from "../engine/state.js";
+import { callsOfSteps, makesTwoCalls } from "../engine/samplers.js";
+import { modelOptions, showThumbnail } from "./model-list.js";
+import {
+  defaults,
+  HAS_ETA,
+  isConditional,
+  isMasked,
+  MAX_STEPS,
+  MOTION_DEFAULTS,
+  problem,
+  samplersOf,
+} from "../engine/state.js";
 
 const UNLIMITED_FPS = 61; // position of the speed slider for fps = 0, as fast as possible
 const ONE_COLUMN_LABELS = 13; // more labels than this take two columns
@@ -20,10 +31,17 @@ const USUAL_AMOUNT = 2; // maximum of the label sliders, unless a link has a lar
  * @type {[keyof Settings, (value: number) => string][]}
  */
 const SLIDERS = [
+  ["every", (value) => (value ? `every ${value} frames` : "never")],
   ["steps", (value) => `${value}`],
   ["eta", (value) => value.toFixed(2)],
   ["guidance", (value) => value.toFixed(2).replace("-", "−")],
 ];
+
+/** The steps and the calls of a melting frame; a sample makes `steps` calls. @param {Settings} settings */
+function countCalls({ sampler, steps, creativity, motion }) {
+  if (motion === "drift") return `${steps} calls`;
+  return `${steps} · ${callsOfSteps(sampler, Math.min(steps, creativity))} calls`;
+}
 
 export class Controls {
   /** @param {Callbacks} callbacks */
@@ -47,6 +65,7 @@ export class Controls {
       slider.addEventListener("input", () => this.request({ [field]: Number(slider.value) }));
     }
     range("fps").addEventListener("input", () => this.request({ fps: Number(range("fps").value) % UNLIMITED_FPS }));
+    onChoice("motion", (value) => this.request(MOTION_DEFAULTS[/** @type {Settings["motion"]} */ (value)]));
     onChoice("num", (value) => this.request({ num: Number(value) }));
     onChoice("label", (value) => {
       this.request({ label: value === "mix" ? this.lastMix() : /** @type {Label} */ (value) });
@@ -59,8 +78,8 @@ export class Controls {
     this.seed.addEventListener("change", () => this.request({ seed: this.seed.value.trim() }));
     get("as-made", HTMLButtonElement).addEventListener("click", () => {
       if (!this.model) return;
-      const { sampler, steps, eta, guidance, creativity } = defaults(this.model);
-      onChange({ sampler, steps, eta, guidance, creativity });
+      const { seed, num, label, ...usual } = defaults(this.model);
+      onChange(usual);
     });
   }
 
@@ -76,12 +95,9 @@ export class Controls {
     this.callbacks.onChange(patch);
   }
 
-  /** Fill the list of models; checkpoints of a training run are in the view "training". @param {ModelInfo[]} models */
+  /** Fill the list of models. @param {ModelInfo[]} models */
   setModels(models) {
-    const listed = models.filter(({ checkpoint }) => !checkpoint);
-    this.modelSelect.replaceChildren(
-      ...listed.map(({ name, turbo }) => make("option", { value: name }, turbo ? `${name} · few-step model` : name)),
-    );
+    this.modelSelect.replaceChildren(...modelOptions(models));
   }
 
   /** Select a model; one that is not in the list joins it. @param {string} name */
@@ -98,11 +114,15 @@ export class Controls {
     slide(range("creativity"), creativity);
     const noise = `${Math.round(100 * (1 - model.alpha_bar[creativity]))}% ${isMasked(model) ? "hidden" : "noise"}`;
     this.write("creativity", `t = ${creativity} of ${model.T} · ${noise}`);
+    choose("motion", settings.motion);
+    document.body.dataset.motion = settings.motion;
     for (const [field, text] of SLIDERS) {
       const value = Number(settings[field]);
+      if (field === "every" && value > Number(range(field).max)) range(field).max = `${value}`;
       slide(range(field), value);
       this.write(field, text(value));
     }
+    if (makesTwoCalls(settings.sampler)) this.write("steps", countCalls(settings));
     slide(range("fps"), fps === 0 ? UNLIMITED_FPS : fps);
     this.write("fps", fps === 0 ? "max" : `${fps} fps`);
     range("eta").disabled = !HAS_ETA.includes(settings.sampler);
@@ -128,7 +148,9 @@ export class Controls {
   setModel(model) {
     this.model = model;
     this.mix = null;
+    showThumbnail(model);
     range("creativity").max = `${model.T}`;
+    get("drift", HTMLInputElement).disabled = isMasked(model);
     const samplers = Object.entries(samplersOf(model));
     this.samplerSelect.replaceChildren(...samplers.map(([value, title]) => make("option", { value }, title)));
     range("steps").max = `${Math.min(MAX_STEPS, model.T)}`;

@@ -5,9 +5,10 @@
  * @import { Snapshot } from "../engine/session.js"
  */
 
-import { HAS_ETA } from "../engine/state.js";
+import { HAS_ETA, isSample } from "../engine/state.js";
 
 export const PICTURE = "dream-start.png"; // file name of a start picture that no seed reproduces
+const MAX_FRAMES = 10_000; // of an animation that the command writes
 const FRAMES = 60; // length of the animation that continues from such a picture
 
 /**
@@ -19,7 +20,7 @@ const FRAMES = 60; // length of the animation that continues from such a picture
 
 /** @param {Snapshot} snapshot @param {ModelInfo} model @returns {Code} */
 export function asPython({ settings, frame, image }, model) {
-  const { num, creativity } = settings;
+  const { num, creativity, every } = settings;
   const makeOptions = `options = SampleOptions(${sampleArguments(settings)
     .map(([name, value]) => `${name}=${value}`)
     .join(", ")})`;
@@ -27,8 +28,19 @@ export function asPython({ settings, frame, image }, model) {
   const melts = creativity > 0 && (frame > 0 || image !== null);
   /** @param {string} first @param {number} frames */
   const melt = (first, frames) => {
-    return `melt(model, ${first}, t=${creativity}, frames=${frames}, num=${num}, options=options)`;
+    const replaced = every ? `, every=${every}` : "";
+    return `melt(model, ${first}, t=${creativity}, frames=${frames}, num=${num}, options=options${replaced})`;
   };
+  if (image === null && frame > 0 && isSample(settings, frame)) {
+    const lines = [
+      ...imports([], ["drift_frame"]),
+      load,
+      makeOptions,
+      `images = drift_frame(model, ${frame}, num=${num}, options=options, every=${every})`,
+      'render.save_picture(render.grid(images), Path("dream.png"))',
+    ];
+    return { code: text(lines), note: "The seed, the settings and the frame number reproduce this picture.", picture: false };
+  }
   if (image === null) {
     const lines = [
       ...imports([], melts ? ["melt"] : []),
@@ -73,7 +85,7 @@ export function asPython({ settings, frame, image }, model) {
 
 /** @param {Snapshot} snapshot @param {ModelInfo} model @returns {Code} */
 export function asCommand({ settings, frame, image }, model) {
-  const { num, creativity, label } = settings;
+  const { num, creativity, label, motion, every } = settings;
   const name = shell(settings.model);
   const options = sampleOptions(settings, model);
   const none = (/** @type {string} */ reason) => ({
@@ -82,26 +94,30 @@ export function asCommand({ settings, frame, image }, model) {
     picture: false,
   });
   if (options === null) return none("a label name contains a comma or an equals sign");
-  const melts = creativity > 0 && (frame > 0 || image !== null);
-  if (image === null && !melts) {
+  const moves = image === null ? frame > 0 && (creativity > 0 || motion === "drift") : creativity > 0;
+  if (image === null && !moves) {
     return {
       code: `shapedreamer sample ${name} --num ${num}${options} --out dream.png`,
       note: "The seed and the settings reproduce this picture.",
       picture: false,
     };
   }
+  const note = "This picture is the last frame of the animation.";
+  if (image === null && frame >= MAX_FRAMES) return none(`it would make an animation of more than ${MAX_FRAMES} frames`);
+  if (image === null && motion === "drift") {
+    const code = `shapedreamer explore ${name} drift --frames ${frame + 1} --every ${every} --num ${num}${options}`;
+    return { code: `${code} --out dream.webp`, note, picture: false };
+  }
   if (num > 1) return none("the command varies one picture, not several");
-  const melt = `--num 1 --creativity ${creativity}${options} --out dream.webp`;
+  const melt = `--num 1 --creativity ${creativity}${every ? ` --every ${every}` : ""}${options} --out dream.webp`;
   if (image === null) {
-    const note = "This picture is the last frame of the animation.";
     return { code: `shapedreamer explore ${name} vary --frames ${frame + 1} ${melt}`, note, picture: false };
   }
-  if (!melts) return none("with creativity 0 the start picture does not change");
-  if (label === "any" && model.labels.length > 0) return none("a picture file has no class label");
-  const note = `No seed reproduces this picture, so save it as ${PICTURE} first. The command continues from it.`;
+  if (!moves) return none("with creativity 0 the start picture does not change");
+  const without = label === "any" && model.labels.length > 0 ? ", without a class label, which a file does not have" : "";
   return {
     code: `shapedreamer explore ${name} vary --image ${PICTURE} --frames ${FRAMES} ${melt}`,
-    note,
+    note: `No seed reproduces this picture, so save it as ${PICTURE} first. The command continues from it${without}.`,
     picture: true,
   };
 }

@@ -10,6 +10,8 @@ import { LABS } from "./labs.js";
 
 /** @type {Record<string, Explanation>} */
 export const EXPLANATIONS = {
+  motion: { text: "Drift: every frame is a sample, and its noise turns slowly. Melt: each frame is made from the last one.", lab: 9 },
+  every: { text: "Frames from one sample of the seed to the next, with a new label if the label is any.", lab: 0 },
   creativity: { text: "How far each frame goes back towards noise before the network denoises it again.", lab: 9 },
   model: { text: "The network that removes the noise. It can only draw what it was trained on.", lab: 2 },
   label: { text: "The class that the picture should belong to: the network's second input.", lab: 3 },
@@ -22,13 +24,15 @@ export const EXPLANATIONS = {
   eta: { text: "η: how much fresh noise each step adds. 0 adds none; with 1, DDIM becomes DDPM.", lab: 4 },
   masked_eta: { text: "η: how many visible pixels each step hides again, to correct mistakes.", lab: 13 },
   guidance: { text: "How strongly the label counts. 1 is plain, 0 ignores it; above 1 exaggerates it.", lab: 3 },
-  frame: { text: "How many times the first picture has been noised and denoised again." },
+  frame: { text: "The number of this frame. Frame 0 is the first sample of the seed, or your drawing." },
   rate: { text: "Frames that arrived in the last second." },
   calls: { text: "How often the network was called for this frame; guidance doubles it.", lab: 4 },
   ms: { text: "Milliseconds from the start of this frame to its end." },
   x_t: { text: "x_t: the picture at timestep t, part signal and part noise. The network's input.", lab: 0 },
   x0: { text: "x̂₀: the clean picture that the network predicts; early on, an average of many.", lab: 8 },
   eps: { text: "ε̂: the noise that the network finds in x_t, which is what remains without x̂₀.", lab: 1 },
+  x_s: { text: "x_s: the picture at the next, smaller timestep s, with more signal and less noise.", lab: 1 },
+  z: { text: "z: fresh noise, which DDPM and other samplers with η above 0 add in each step.", lab: 1 },
   change: { text: "What this step adds to x_t to get to x_s.", lab: 1 },
   timesteps: { text: "t → s: from this timestep to the next one. T is pure noise and 0 is the picture.", lab: 1 },
   signal: { text: "√ᾱ_t: how much of the clean picture is in x_t, from 1 at t = 0 to almost 0 at T.", lab: 0 },
@@ -59,6 +63,8 @@ const SAMPLER_TEXTS = {
 
 /** The controls whose label or title becomes a term: a selector, and a key of EXPLANATIONS. */
 const CONTROLS = [
+  ["#motion-title", "motion"],
+  ['label[for="every"]', "every"],
   ['label[for="creativity"]', "creativity"],
   ['label[for="model"]', "model"],
   ["#labels-title", "label"],

@@ -27,7 +27,7 @@ export class History {
     history.replaceState(this.entry(view), "");
   }
 
-  /** Write a hash into the current entry. @param {string} hash @param {ViewName} view @param {Partial<Place>} [place] */
+  /** Write a hash into the current entry. @param {string} hash @param {ViewName} view @param {Partial<Place>} place */
   replace(hash, view, place) {
     history.replaceState(this.entry(view, place), "", hash);
   }
@@ -38,7 +38,7 @@ export class History {
     history.pushState(this.entry(view), "");
   }
 
-  /** @param {ViewName} view @param {Partial<Place>} [place] @returns {Entry} */
+  /** @param {ViewName} view @param {Partial<Place>} place  what a lens shows @returns {Entry} */
   entry(view, place = {}) {
     return { visit: this.visit, view, place };
   }

@@ -1,7 +1,7 @@
 /**
  * The microscope: every sampling step of a picture, with the network's input, its prediction and the sampler's update.
- * It explains the frame on screen, which starts from the frame before it, or the sample that the seed begins with, which
- * starts from noise. It can compare two samplers that start from the same image.
+ * It explains the frame on screen, which starts from the frame before it if it melts, and from noise if it drifts or is
+ * a new sample; or the sample that the seed begins with. It can compare two samplers that start from the same image.
  *
  * @import { SamplerName, Settings, TraceStep } from "../engine/protocol.js"
  * @import { Session, Snapshot } from "../engine/session.js"
@@ -10,6 +10,7 @@
 
 import { choose, get, onChoice, range, setIcon, slide } from "./dom.js";
 import { toPixels } from "../engine/pack.js";
+import { isSample } from "../engine/state.js";
 import { TraceView } from "./trace-view.js";
 
 const STEP_MS = 250; // per step of the animation
@@ -86,7 +87,8 @@ export class Microscope {
    * @returns {Snapshot}
    */
   startOf(snapshot) {
-    const { shown, model } = this.session;
+    const { shown, model, settings } = this.session;
+    if (this.isSample()) return { ...snapshot, settings, frame: this.tracedFrame() ?? 0, image: null };
     const previous = this.isOfFrame ? this.views[0].trace?.previous : null;
     if (!snapshot.image || !previous || !shown) return snapshot;
     const image = shown.pixels.slice();
@@ -101,6 +103,16 @@ export class Microscope {
     const frame = targetFrame ?? shown?.frame ?? 0;
     const next = startImage && frame === 0 ? 1 : 0; // a picture from the page has no steps, but its successor has
     return this.linkedFrame ?? frame + next;
+  }
+
+  /** Whether the steps start from pure noise, and not from the frame before. */
+  isSample() {
+    const { shown, accepted, settings, startImage } = this.session;
+    const frame = this.tracedFrame();
+    if (frame === null) return true;
+    if (frame === 0) return startImage === null;
+    const { motion, every } = frame === shown?.frame && accepted ? accepted : settings; // it moved as it was made
+    return isSample({ ...settings, motion, every }, frame);
   }
 
   close() {
@@ -136,7 +148,7 @@ export class Microscope {
     const noise = Math.round(100 * (1 - model.alpha_bar[settings.creativity]));
     get("depth-text", HTMLOutputElement).value = `${settings.creativity} · ${noise}%`;
     this.depth.setAttribute("aria-valuetext", `t = ${settings.creativity} of ${model.T}, ${noise}% noise`);
-    get("depth-field", HTMLElement).hidden = !this.isOfFrame || this.tracedFrame() === 0;
+    get("depth-field", HTMLElement).hidden = this.isSample();
     get("next-frame", HTMLButtonElement).hidden = !this.isOfFrame;
   }
 

@@ -119,7 +119,10 @@ export class Handle {
   constructor(plot, label, onInput) {
     this.plot = plot;
     this.onInput = onInput;
-    [this.value, this.low, this.high, this.page] = [0, 0, 1, 1];
+    this.value = 0;
+    this.low = 0;
+    this.high = 1;
+    this.page = 1; // change by Page Up and Page Down
     this.line = svg("line", {});
     this.knob = svg("circle", { r: 8 });
     this.element = svg("g", { class: "handle", role: "slider", tabindex: 0, "aria-label": label }, this.line, this.knob);

@@ -106,8 +106,9 @@ export class RaceView {
   /** The settings of a sampler's pictures. @param {SamplerName} sampler @returns {Settings} */
   settingsOf(sampler) {
     const { model, seed, num, label, guidance } = this.session.settings;
-    const { creativity } = this.session.model; // has no effect
-    return { model, seed, num, label, guidance, creativity, sampler, steps: this.calls, eta: 0, fps: 0 };
+    const { creativity } = this.session.model;
+    const unused = { creativity, motion: /** @type {const} */ ("melt"), every: 0, fps: 0 };
+    return { model, seed, num, label, guidance, sampler, steps: this.calls, eta: 0, ...unused };
   }
 
   /** The settings or the number of calls have changed. */

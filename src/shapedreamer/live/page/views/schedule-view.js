@@ -26,7 +26,7 @@ const FIGURES = [
   ["x_t", "their sum: what the network sees"],
 ];
 const FACTS = [
-  ["t", "timestep, the creativity"],
+  ["t", "timestep; the creativity of pictures that melt"],
   ["√{ᾱ_t}", "signal level: the factor of the picture"],
   ["√{1−ᾱ_t}", "noise level: the factor of the noise"],
   ["SNR", "signal-to-noise ratio, ᾱ_t / (1−ᾱ_t)"],

@@ -13,7 +13,10 @@ export class Scrubber {
    * @param {(index: number) => void} onInput  the stage has changed
    */
   constructor(label, interval, onInput) {
-    [this.interval, this.onInput, this.index, this.last] = [interval, onInput, 0, 0];
+    this.interval = interval;
+    this.onInput = onInput;
+    this.index = 0;
+    this.last = 0;
     /** @type {ReturnType<typeof setInterval> | undefined} */
     this.playing = undefined;
     this.slider = make("input", { type: "range", min: "0" });

@@ -24,13 +24,13 @@ import { LABS } from "./labs.js";
 export const SCENES = [
   {
     title: "One seed, one picture",
-    hash: "model=shapes-turbo&seed=7&num=4&paused=1",
+    hash: "model=shapes-turbo&seed=7&num=4&motion=drift&every=60&fps=30&paused=1",
     text: "These four pictures began as random noise, which follows from the number 7 alone: the seed.",
     question: "If you go back to frame 0, which pictures will you see?",
     choices: ["The same ones", "Similar ones", "Four others"],
     answer: 0,
     why: "The noise follows from the seed, and the rest from the noise. That is why a link can reproduce a picture.",
-    vary: "Press Back to frame 0 to check. Then press New random seed (R): now everything differs.",
+    vary: "Check with Back to frame 0. Then press Play: the noise turns slowly, so the pictures drift. Set Renew to 10.",
     lab: 0,
   },
   {
@@ -46,13 +46,13 @@ export const SCENES = [
   },
   {
     title: "A little noise changes little",
-    hash: "model=sprites&seed=5&num=4&steps=12&creativity=150&fps=4",
+    hash: "model=sprites&seed=5&num=4&steps=12&motion=melt&every=0&creativity=150&fps=4",
     text: "Each frame adds noise to the picture and removes it again. Creativity says how much; here it is low.",
     question: "What happens to a figure over many frames?",
     choices: ["It stays recognisable for long", "It is another one in every frame", "It turns grey"],
     answer: 0,
     why: "A little noise covers only fine details, and the network fills in details that fit what is left.",
-    vary: "Move creativity up to 95% noise: almost nothing of the old picture is left, so each frame is a new one.",
+    vary: "Move creativity up to 95% noise: each frame is almost a new picture. Or set Renew, and a new sample starts in time.",
     lab: 9,
   },
   {

@@ -8,7 +8,7 @@
 import { drawNumbers, fitScale, setScale } from "./canvas.js";
 import { make, slide } from "./dom.js";
 import { makeTerm } from "./explain.js";
-import { WITH_ETA } from "../engine/samplers.js";
+import { makesTwoCalls, WITH_ETA } from "../engine/samplers.js";
 import { MAX_STEPS, SAMPLERS } from "../engine/state.js";
 import { number, showEquations, typeset } from "./typeset.js";
 import { analyze, extrapolation, images, noiseGivenD, terms } from "./update.js";
@@ -19,8 +19,8 @@ const CAPTION_HEIGHT = 52; // of a figure, in CSS pixels
 const FIGURE_GAP = 14;
 const MIN_ROOM = 150; // height for the figures, in CSS pixels, where the page itself scrolls or has no room left
 
-/** Terms in explain.js of the pictures, by symbol. @type {Record<string, string>} */
-const FIGURE_TERMS = { x_t: "x_t", "x̂_0": "x0", "ε̂": "eps", "x_s − x_t": "change" };
+/** Terms in explain.js, by symbol. @type {Record<string, string>} */
+const TERMS = { x_t: "x_t", "x̂_0": "x0", "ε̂": "eps", "x_s": "x_s", z: "z", "x_s − x_t": "change" };
 const FACTS = [
   ["t → s", "timesteps"],
   ["√{ᾱ_t}", "signal"],
@@ -128,7 +128,7 @@ export class TraceView {
     slide(this.steps, steps);
     slide(this.eta, eta);
     this.eta.disabled = !WITH_ETA.includes(sampler);
-    this.stepsText.value = `${steps}`;
+    this.stepsText.value = makesTwoCalls(sampler) ? `${steps} calls` : `${steps}`;
     this.etaText.value = eta.toFixed(2);
   }
 
@@ -143,6 +143,7 @@ export class TraceView {
     [this.trace, this.traced, this.alphaBar] = [trace, options, model.alpha_bar];
     this.index = -1;
     this.element.classList.add("traced");
+    if (trace.previous) this.stepsText.value = `${options.steps}`; // of two calls each, with Heun and Midpoint
   }
 
   /** Drop the trace, and ignore replies that are still on their way. */
@@ -308,8 +309,9 @@ class Figure {
 
   /** @param {string} symbol @param {string} caption */
   name(symbol, caption) {
-    const term = FIGURE_TERMS[symbol];
-    const formula = symbol ? [make("b", {}, term ? makeTerm([typeset(symbol)], term) : typeset(symbol))] : [];
+    const term = TERMS[symbol];
+    const name = term ? makeTerm([typeset(symbol)], term) : typeset(symbol);
+    const formula = symbol ? [make("b", {}, name)] : [];
     this.caption.replaceChildren(...formula, ` ${caption} `, this.note);
     this.canvas.setAttribute("aria-label", caption);
   }

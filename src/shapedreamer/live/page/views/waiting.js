@@ -80,7 +80,7 @@ export function waitOf(session, download, idle) {
   }
   if (awaited === "restart") return { text: `waiting for the first picture of ${requested.model}`, isStale: true };
   if (awaited === "repaint") return { text: "repainting the masked area" };
-  if (session.traces.size > 0) return { text: "sampling every step", isStale: true };
+  if (session.replies.size > 0) return { text: "sampling every step", isStale: true };
   const isDue = session.lastSent.playing && idle > Math.max(SLOW_MS, 2000 / (requested.fps || Infinity));
   return awaited === "step" || isDue ? { text: "generating the next frame" } : null;
 }

@@ -1,0 +1,97 @@
+"""Measure whether a dream without end stays as good as its first frame: python -m benchmarks.wandering [MODEL …]
+
+Two numbers, for several frames of each motion of the live page:
+
+    brightness  mean of all pixels, from 0 (black) to 1 (white); for shapes, the share of white area
+    spread      variance of a pixel over the images, averaged over the pixels; it falls if images become alike
+
+Melt: a stretch of frames from a sample on, each a variation of the one before. On the page, a new sample starts a new
+stretch after EVERY frames, so the frames of the first stretch stand for those of every other, however long the dream.
+The last row of a model is a dream that never starts anew.
+
+Drift: frames between two samples of a seed. Here, too, one stretch stands for all.
+
+The change is relative to frame 0. Its standard error is over the images, which are the same in both frames (melt), or
+over independent images (drift).
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import tyro
+from torch import Tensor
+from tyro.conf import Positional
+
+from shapedreamer.common.errors import exit_on_user_error
+from shapedreamer.imaging.editing import DRIFT_EVERY, drift_frame, melt
+from shapedreamer.live.settings import model_info
+from shapedreamer.models import zoo
+from shapedreamer.models.model import Model, load
+from shapedreamer.models.options import SampleOptions
+
+from .throughput import machine
+
+EVERY = 16  # frames between two samples of a dream that melts, as on the page (MOTION_DEFAULTS in state.js)
+PHASES = (0.25, 0.5, 0.75)  # of the way from one sample of a drift to the next
+HEAD = ("model", "motion", "frame", "brightness", "change", "spread")
+
+
+class Row(NamedTuple):
+    """Measurements of one frame. change: of the brightness since frame 0, as a share; error: its standard error."""
+
+    motion: str
+    frame: int
+    brightness: float
+    change: float
+    error: float
+    spread: float
+
+
+def measure(motion: str, frame: int, images: Tensor, first: Tensor, paired: bool) -> Row:
+    """The row of images (num, C, H, W), compared with those of frame 0."""
+    now, before = (((x + 1) / 2).flatten(1).mean(1) for x in (images, first))
+    errors = (now - before).std() if paired else (now.var() + before.var()).sqrt()
+    change, error = (now - before).mean() / before.mean(), errors / len(now) ** 0.5 / before.mean()
+    return Row(motion, frame, now.mean().item(), change.item(), error.item(), images.var(0).mean().item())
+
+
+def measure_motions(model: Model, num: int, frames: int, seed: int) -> Iterator[Row]:
+    """The rows of a model."""
+    options = SampleOptions(seed=seed)
+    info: dict[str, Any] = model_info("", model)
+    melting = melt(model, model.sample(num, options), info["creativity"], max(frames, EVERY), num, options)
+    samples = melting[0]
+    for frame in (0, EVERY // 2, EVERY - 1):
+        yield measure("melt", frame, melting[frame], samples, paired=True)
+    if not model.is_masked:
+        for phase in PHASES:
+            frame = int(phase * DRIFT_EVERY)
+            images = drift_frame(model, frame, num, options)
+            yield measure("drift", frame, images, samples, paired=False)
+    if frames > EVERY:
+        yield measure("melt, never anew", frames - 1, melting[-1], samples, paired=True)
+
+
+def main(models: Positional[tuple[str, ...]] = (), num: int = 64, frames: int = 64, seed: int = 11) -> None:
+    """Print a table in Markdown.
+
+    Args:
+        models: Shipped models, runs or checkpoints; all shipped models by default.
+        num: Number of images in each row.
+        frames: Length of the dream that never starts anew; at most 16 leaves it out.
+        seed: Determines the noise and the labels.
+    """
+    print(f"{machine()}; {num} images, seed {seed}.\n", flush=True)
+    print("| " + " | ".join(HEAD) + " |\n" + "|---" * len(HEAD) + "|", flush=True)
+    for name in models or zoo.names():
+        with torch.inference_mode():
+            for row in measure_motions(load(name), num, frames, seed):
+                change = f"{row.change:+.1%} ± {row.error:.1%}" if row.frame else ""
+                cells = (name, row.motion, str(row.frame), f"{row.brightness:.4f}", change, f"{row.spread:.4f}")
+                print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        tyro.cli(main, description=__doc__)
