@@ -528,9 +528,10 @@ def test_the_microscope_shows_each_step(visit: Open, engine: FakeEngine) -> None
         assert facts(page)[:3] == [f"{t} → {step.t}", f"{signal:.3f}", f"{noise:.3f}"]
         eps = (x - signal * step.x0) / noise
         max_change = (step.x - x).abs().max().item()
-        images = ((x, 1.0), (step.x0, 1.0), (eps, 3.0), (step.x - x, max_change))  # each with the value of white
-        for number, (image, high) in enumerate(images, 1):
-            canvas = pixels(page, f"figure:nth-of-type({number}) canvas")[..., :3].astype(int)
+        # each image with the value of white
+        images = {"x_t": (x, 1.0), "x̂_0": (step.x0, 1.0), "ε̂": (eps, 3.0), "x_s": (step.x, 1.0)}
+        for symbol, (image, high) in {**images, "x_s − x_t": (step.x - x, max_change)}.items():
+            canvas = pixels(page, f'figure[data-image="{symbol}"] canvas')[..., :3].astype(int)
             expected = (127.5 * (1 + image[0] / high)).clamp(0, 255).permute(1, 2, 0).numpy()
             assert np.abs(canvas - expected).max() <= 1
         t, x = step.t, step.x
@@ -547,10 +548,10 @@ def test_two_samplers_start_from_the_same_noise(visit: Open, engine: FakeEngine)
         engine.wait(lambda message, trace=trace: trace.items() <= message.items())  # type: ignore[misc]
     expect(page.locator(".look").nth(1).locator(".facts dd").first).to_have_text(re.compile("→"))
     set_slider(page, "#scrub", 0)
-    first, second = (pixels(page, f".look:nth-of-type({i}) figure:nth-of-type(1) canvas") for i in (1, 2))
+    first, second = (pixels(page, f".look:nth-of-type({i}) .figures figure:nth-of-type(1) canvas") for i in (1, 2))
     assert (first == second).all()
     set_slider(page, "#scrub", 5)
-    first, second = (pixels(page, f".look:nth-of-type({i}) figure:nth-of-type(1) canvas") for i in (1, 2))
+    first, second = (pixels(page, f".look:nth-of-type({i}) .figures figure:nth-of-type(1) canvas") for i in (1, 2))
     assert (first != second).any()
     assert facts(page, 0)[0] == facts(page, 1)[0]
     page.wait_for_url(re.compile("step=5"))

@@ -35,6 +35,7 @@ from tests.watching import settings, small_model
 CONDITIONAL, UNCONDITIONAL = small_model(), small_model(labels=(), channels=3)
 SETTINGS: dict[str, Any] = settings().model_dump()
 MAX_BYTES = 100_000
+NEWER = ("motion", "every")  # optional: clients that are older than drift do not send them
 
 
 def message(**changes: Any) -> dict[str, Any]:
@@ -168,7 +169,7 @@ def test_errors_name_the_setting_its_value_and_the_valid_range(field: str, value
     assert error.id == 7
 
 
-@pytest.mark.parametrize("field", [*sorted({*SETTINGS} - {"motion", "every"}), "id", "settings", "type"])
+@pytest.mark.parametrize("field", [*(name for name in SETTINGS if name not in NEWER), "id", "settings", "type"])
 def test_every_field_is_required(field: str) -> None:
     data = message()
     (data["settings"] if field in SETTINGS else data).pop(field)
@@ -178,12 +179,22 @@ def test_every_field_is_required(field: str) -> None:
     assert error.id == (None if field == "id" else 7)
 
 
-def test_settings_of_clients_that_are_older_than_drift_melt() -> None:
-    data = message(motion="drift", every=60)
-    del data["settings"]["motion"], data["settings"]["every"]
-    parsed = parse(json.dumps(data), MAX_BYTES)
-    assert isinstance(parsed, SetMessage)
-    assert (parsed.settings.motion, parsed.settings.every) == ("melt", 0)
+def test_clients_that_are_older_than_drift_melt_as_they_did() -> None:
+    data = message()
+    for field in NEWER:
+        del data["settings"][field]
+    found = parse(json.dumps(data), MAX_BYTES)
+    assert isinstance(found, SetMessage)
+    assert (found.settings.motion, found.settings.every) == ("melt", 0)
+
+
+@pytest.mark.parametrize(
+    ("motion", "every", "creativity", "samples"),
+    [("drift", 4, 9, [0, 1, 4, 6]), ("melt", 4, 9, [0, 4]), ("melt", 4, 0, [0]), ("melt", 0, 9, [0])],
+)
+def test_which_frames_are_samples(motion: Any, every: int, creativity: int, samples: list[int]) -> None:
+    chosen = settings(motion=motion, every=every, creativity=creativity)
+    assert [frame for frame in (0, 1, 4, 6) if chosen.is_sample(frame)] == samples
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -313,6 +313,18 @@ function playOrPause() {
   else if (view === "dream") session.play(!session.isPlaying);
 }
 
+function stepOn() {
+  const lens = lenses[view];
+  if (lens) lens.move(1);
+  else session.step();
+}
+
+function goToStart() {
+  const lens = lenses[view];
+  if (lens) lens.go(0);
+  else session.restart();
+}
+
 /** @param {number} by  fraction of T */
 function moveCreativity(by) {
   if (session.settings.motion === "drift" && view === "dream") return; // samples have no creativity
@@ -405,17 +417,9 @@ range("scale").addEventListener("input", () => {
 const shortcut = (key, description, run, label = key.toUpperCase()) => ({ key, label, description, run });
 const KEYS = [
   shortcut(" ", "play or pause", playOrPause, "space"),
-  shortcut(".", "next frame or step", () => {
-    const lens = lenses[view];
-    if (lens) lens.move(1);
-    else session.step();
-  }),
+  shortcut(".", "next frame or step", stepOn),
   shortcut(",", "previous step (microscope)", () => lenses[view]?.move(-1)),
-  shortcut("0", "first frame or step", () => {
-    const lens = lenses[view];
-    if (lens) lens.go(0);
-    else session.restart();
-  }),
+  shortcut("0", "first frame or step", goToStart),
   shortcut("r", "new random seed", randomize),
   shortcut("[", "less creativity", () => moveCreativity(-0.02)),
   shortcut("]", "more creativity", () => moveCreativity(0.02)),

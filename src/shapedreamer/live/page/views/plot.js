@@ -122,7 +122,7 @@ export class Handle {
     this.value = 0;
     this.low = 0;
     this.high = 1;
-    this.page = 1; // change by Page Up and Page Down
+    this.page = 1; // the keys Page Up and Page Down move by it
     this.line = svg("line", {});
     this.knob = svg("circle", { r: 8 });
     this.element = svg("g", { class: "handle", role: "slider", tabindex: 0, "aria-label": label }, this.line, this.knob);

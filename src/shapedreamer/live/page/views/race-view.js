@@ -51,7 +51,7 @@ export class RaceView {
     this.quality = null;
     /** Pictures by their settings. @type {Map<string, Frame>} */
     this.pictures = new Map();
-    this.requests = 0; // only the latest round of requests counts
+    this.isRequesting = false;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
     this.isOpen = false;
@@ -68,7 +68,6 @@ export class RaceView {
 
   close() {
     [this.isOpen, this.element.hidden] = [false, true];
-    this.requests++;
     clearTimeout(this.timer);
     this.scrubber.stop();
   }
@@ -111,6 +110,13 @@ export class RaceView {
     return { model, seed, num, label, guidance, sampler, steps: this.calls, eta: 0, ...unused };
   }
 
+  /** The settings of the first picture that is missing. */
+  missing() {
+    return RACERS.map((sampler) => this.settingsOf(sampler)).find(
+      (settings) => !this.pictures.has(JSON.stringify(settings)),
+    );
+  }
+
   /** The settings or the number of calls have changed. */
   update() {
     if (!this.isOpen) return;
@@ -118,30 +124,27 @@ export class RaceView {
     this.calls = Math.min(this.calls, max);
     this.scrubber.setLast(max - 1);
     this.show();
-    if (RACERS.every((sampler) => this.pictures.has(JSON.stringify(this.settingsOf(sampler))))) return;
+    this.element.setAttribute("aria-busy", `${this.missing() !== undefined}`);
     clearTimeout(this.timer);
-    const round = ++this.requests;
-    this.timer = setTimeout(() => this.request(round), REQUEST_DELAY_MS);
+    this.timer = setTimeout(() => this.request(), REQUEST_DELAY_MS);
   }
 
-  /** Request the missing pictures, one after the other. @param {number} round */
-  async request(round) {
-    this.element.setAttribute("aria-busy", "true");
+  /** Request the missing pictures, one after the other, until there are those of the settings that are current then. */
+  async request() {
+    if (this.isRequesting) return;
+    this.isRequesting = true;
     try {
-      for (const sampler of RACERS) {
-        const settings = this.settingsOf(sampler);
-        const key = JSON.stringify(settings);
-        if (this.pictures.has(key)) continue;
-        this.pictures.set(key, await this.session.sample(settings));
+      for (let next = this.missing(); next && this.isOpen; next = this.missing()) {
+        this.pictures.set(JSON.stringify(next), await this.session.sample(next));
         if (this.pictures.size > MAX_CACHED) this.pictures.delete([...this.pictures.keys()][0]);
-        if (round !== this.requests) return;
         this.show();
       }
       this.message.textContent = "";
     } catch (error) {
-      if (round === this.requests) this.message.textContent = error instanceof Error ? error.message : `${error}`;
+      this.message.textContent = error instanceof Error ? error.message : `${error}`;
     }
-    if (round === this.requests) this.element.setAttribute("aria-busy", "false");
+    this.isRequesting = false;
+    this.element.setAttribute("aria-busy", "false");
   }
 
   show() {

@@ -44,7 +44,6 @@ export class TrainingView {
     /** Pictures by name of the model, for the seed `seed`. @type {Map<string, Frame>} */
     this.pictures = new Map();
     this.seed = "";
-    this.requests = 0; // only the latest round of requests counts
     this.isRequesting = false;
     this.isOpen = false;
     new ResizeObserver(() => this.isOpen && this.show()).observe(this.element);
@@ -68,8 +67,6 @@ export class TrainingView {
 
   close() {
     [this.isOpen, this.element.hidden] = [false, true];
-    this.requests++;
-    this.setRequesting(false);
     this.scrubber.stop();
   }
 
@@ -102,39 +99,38 @@ export class TrainingView {
     return this.stages.reduce((best, _, i) => (distance(i) < distance(best) ? i : best), 0);
   }
 
-  /** Request the pictures of all stages, if the seed has changed or they are missing. */
+  /** The seed may have changed. */
   update() {
+    if (!this.isOpen || !this.stages.length) return;
     const { seed } = this.session.settings;
-    const isKnown = seed === this.seed && (this.isRequesting || this.stages.every(({ name }) => this.pictures.has(name)));
-    if (!this.isOpen || !this.stages.length || isKnown) return;
     if (seed !== this.seed) this.pictures.clear();
     this.seed = seed;
-    void this.request(++this.requests);
+    void this.request();
   }
 
-  /** Request pictures one after the other, those of the stage shown first. @param {number} round */
-  async request(round) {
-    const { seed } = this;
-    this.setRequesting(true);
+  /** The first stage without pictures; the one that is shown comes first. */
+  missing() {
+    return [this.stages[this.index], ...this.stages].find(({ name }) => !this.pictures.has(name));
+  }
+
+  /** Request the missing pictures, one stage after the other. */
+  async request() {
+    if (this.isRequesting) return;
+    this.isRequesting = true;
+    this.element.setAttribute("aria-busy", "true");
     try {
-      for (const stage of [this.stages[this.index], ...this.stages]) {
-        if (this.pictures.has(stage.name)) continue;
+      for (let stage = this.missing(); stage && this.isOpen; stage = this.missing()) {
+        const { seed } = this;
         const picture = await this.session.sample({ ...defaults(stage), seed, num: NUM });
-        if (round !== this.requests) return;
-        this.pictures.set(stage.name, picture);
+        if (seed === this.seed) this.pictures.set(stage.name, picture);
         this.show();
       }
       this.message.textContent = "";
     } catch (error) {
-      if (round === this.requests) this.message.textContent = error instanceof Error ? error.message : `${error}`;
+      this.message.textContent = error instanceof Error ? error.message : `${error}`;
     }
-    if (round === this.requests) this.setRequesting(false);
-  }
-
-  /** @param {boolean} isRequesting */
-  setRequesting(isRequesting) {
-    this.isRequesting = isRequesting;
-    this.element.setAttribute("aria-busy", `${isRequesting}`);
+    this.isRequesting = false;
+    this.element.setAttribute("aria-busy", "false");
   }
 
   show() {
