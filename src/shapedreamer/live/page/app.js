@@ -96,7 +96,7 @@ const session = new Session(await makeEngine(), {
     const button = get("play", HTMLButtonElement);
     setIcon(button, session.isPlaying ? "pause" : "play");
     button.setAttribute("aria-label", session.isPlaying ? "Pause" : "Play");
-    status.setTarget(session.targetFrame);
+    status.setTarget(session.replay?.to ?? null);
     updateUrlSoon();
   },
   state: (state, seconds) => status.setState(state, seconds),

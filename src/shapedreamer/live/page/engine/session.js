@@ -246,6 +246,13 @@ export class Session {
     if (this.requested) this.syncPlayback();
   }
 
+  /** The frames to generate until the one that the page waits for, unless it is a sample, which needs no other frame. */
+  get replay() {
+    if (this.targetFrame === null) return null;
+    const from = startFor(this.settings, this.targetFrame);
+    return from < this.targetFrame ? { from, to: this.targetFrame } : null;
+  }
+
   /** Whether the frame shown belongs to the current dream, and is the one to stay. */
   get isSettled() {
     return this.shown !== null && this.shown.id >= this.firstId && this.targetFrame === null;

@@ -67,16 +67,16 @@ export function megabytes(loaded, total) {
  * @returns {Wait | null}
  */
 export function waitOf(session, download, idle) {
-  const { requested, targetFrame, awaited, shown } = session;
+  const { requested, awaited, shown, replay } = session;
   if (download) {
     const { message, loaded, total } = download;
     const detail = megabytes(loaded, total);
     return { text: message, detail, fraction: total ? Math.min(loaded / total, 1) : undefined, isStale: true };
   }
   if (!requested) return { text: "connecting…" };
-  if (targetFrame !== null) {
-    const detail = shown ? `now at ${shown.frame}` : "";
-    return { text: `generating up to frame ${targetFrame}`, detail, fraction: (shown?.frame ?? 0) / targetFrame };
+  if (replay) {
+    const [detail, done] = shown ? [`now at ${shown.frame}`, shown.frame - replay.from] : ["", 0];
+    return { text: `generating up to frame ${replay.to}`, detail, fraction: done / (replay.to - replay.from) };
   }
   if (awaited === "restart") return { text: `waiting for the first picture of ${requested.model}`, isStale: true };
   if (awaited === "repaint") return { text: "repainting the masked area" };
