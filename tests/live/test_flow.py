@@ -313,7 +313,7 @@ def test_an_explanation_opens_with_a_tap_and_links_to_its_lab(visit: Open) -> No
     assert len(titles) == len(labs)
     assert [title.split(".")[0] for title in titles] == [f"Lab {number}" for number in range(len(labs))]
     page.locator("#counter .explain").first.tap()
-    expect(tip).to_contain_text("noised and denoised")
+    expect(tip).to_contain_text("number of this frame")
     page.locator("h1").tap()
     expect(tip).to_be_hidden()
 

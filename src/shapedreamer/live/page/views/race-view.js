@@ -215,7 +215,7 @@ class Lane {
 
   /** @param {Frame | null} picture @param {Point | null} point */
   show(picture, point) {
-    this.element.classList.toggle("waiting", picture === null);
+    this.element.classList.toggle("pending", picture === null);
     this.canvas.setAttribute("aria-label", `${SAMPLERS[this.sampler]}${picture ? "" : ": not generated yet"}`);
     if (picture) draw(this.canvas, picture);
     this.quality.textContent = point
