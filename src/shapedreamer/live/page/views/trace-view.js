@@ -55,7 +55,7 @@ export class TraceView {
     this.eta = make("input", { type: "range", min: "0", max: "1", step: "0.05" });
     this.stepsText = make("output");
     this.etaText = make("output");
-    this.strip = make("canvas", { className: "strip" });
+    this.strip = make("canvas", { className: "strip", width: 0, height: 0 });
     this.mark = make("div", { className: "mark" });
     this.film = make("div", { className: "film" }, this.strip, this.mark);
     this.start = new Figure("", "");
@@ -298,7 +298,7 @@ export class TraceView {
 class Figure {
   /** @param {string} symbol @param {string} caption */
   constructor(symbol, caption) {
-    this.canvas = make("canvas");
+    this.canvas = make("canvas", { width: 0, height: 0 }); // no room before the first trace
     this.canvas.setAttribute("role", "img");
     this.note = make("span");
     this.caption = make("figcaption");
