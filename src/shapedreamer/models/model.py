@@ -156,20 +156,31 @@ class Model:
         for first in range(0, num, batch_size):
             count = min(batch_size, num - first)
             label = options.label[first : first + count] if isinstance(options.label, Tensor) else options.label
-            for step in self._stream(count, replace(options, label=label), first, num):
+            for step in self.stream(count, options, first=first, total=num, label=label):
                 x = step.x
             batches.append(x.cpu())
         return torch.cat(batches)
 
     def stream(
-        self, num: int = 1, options: SampleOptions = SampleOptions(), *, first: int = 0, **changes: Any
+        self,
+        num: int = 1,
+        options: SampleOptions = SampleOptions(),
+        *,
+        first: int = 0,
+        total: int | None = None,
+        **changes: Any,
     ) -> Iterator[Step]:
         """Every Step(t, x, x0) from noise to image, for images first…first + num − 1 of the seed, as one batch.
 
+        total:   number of images that are sampled in several batches, which decides the precision; by default num
         changes: fields of SampleOptions that differ from `options`
         """
+        options = replace(options, **changes)
         num, first = self.check_num(num), _check_first(first)
-        return self._stream(num, replace(options, **changes), first, num)
+        denoise = self.denoiser_for(num, options, first, total=total)
+        x_T = self.noise(num, options.seed, first)
+        sampler = self.bind_sampler(options, Noise(options.seed, first))  # such as diffusion.samplers.ddim
+        return sampler(denoise, x_T=x_T)
 
     def _in_precision_for(self, num: int) -> "Model":
         """The model, in float32 if that is faster for so many images."""
@@ -178,12 +189,6 @@ class Model:
         model = copy.copy(self)
         model.precision = "float32"
         return model
-
-    def _stream(self, num: int, options: SampleOptions, first: int, total: int) -> Iterator[Step]:
-        denoise = self.denoiser_for(num, options, first, total=total)
-        x_T = self.noise(num, options.seed, first)
-        sampler = self.bind_sampler(options, Noise(options.seed, first))  # such as diffusion.samplers.ddim
-        return sampler(denoise, x_T=x_T)
 
     def bind_sampler(self, options: SampleOptions, noise: Noise, times: Sequence[int] | None = None) -> Sampler:
         """The sampler that `options` names, ready to call as sampler(denoise, x_T=x). See diffusion/samplers.py.
@@ -271,7 +276,7 @@ class Model:
         """The denoiser of images first…first + num − 1 of this seed, conditioned on their labels and guided.
 
         times: as in bind_sampler; cfg_pp needs them
-        total: number of images of the whole request, which decides the precision; by default num
+        total: as in stream
         """
         model = self._in_precision_for(total or num)
         vectors = self.label_vectors(options.label, num, options.seed, first)
