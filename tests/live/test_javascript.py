@@ -23,6 +23,7 @@ from shapedreamer.common.names import TWO_CALLS, WITH_ETA, Prediction, SamplerNa
 from shapedreamer.common.noise import Noise
 from shapedreamer.data.spec import DataSpec
 from shapedreamer.diffusion import oracle, process
+from shapedreamer.diffusion.denoiser import Denoise
 from shapedreamer.diffusion.samplers import SAMPLERS, Step
 from shapedreamer.diffusion.schedule import (
     SCHEDULES,
@@ -245,11 +246,11 @@ def points() -> dict[str, Any]:
     x = 2 * torch.randn(6, 1, 1, 2, generator=generator, dtype=torch.float64)
     schedules = {name: SCHEDULES[name](1000) for name in ("linear", "cosine", "flow")}
 
-    def mixture(blur: float, schedule: Schedule) -> oracle.Denoise:
+    def mixture(blur: float, schedule: Schedule) -> Denoise:
         stds, weights = torch.full((5,), blur, dtype=torch.float64), torch.full((5,), 0.2, dtype=torch.float64)
         return oracle.gaussian_mixture(means, stds, weights, schedule)
 
-    def denoised(denoise: oracle.Denoise, t: int) -> list[float]:
+    def denoised(denoise: Denoise, t: int) -> list[float]:
         return flat(denoise(x, torch.full((6,), t)))
 
     def sample(name: str, sampler: SamplerName, calls: int) -> list[float]:
