@@ -372,7 +372,12 @@ def test_the_page_and_its_files_have_the_right_media_types(client: TestClient) -
     assert '<meta name="engine" content="server"' in index.text
     links = set(re.findall(r'(?:src|href)="([^"#]+)', index.text))
     assert links
-    types = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+    types = {
+        ".js": "text/javascript; charset=utf-8",
+        ".css": "text/css; charset=utf-8",
+        ".svg": "image/svg+xml",
+        ".html": "text/html; charset=utf-8",
+    }
     for link in links:
         response = client.get(f"/{link}")
         assert response.status_code == 200

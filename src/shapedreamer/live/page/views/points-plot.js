@@ -55,7 +55,7 @@ export function drawPlot(canvas, scene) {
   if (scene.path && !scene.isDrawing) drawSamples(tools, scene, scene.path);
   if (scene.mixture.points.length === 0) {
     context.fillStyle = palette.text;
-    context.font = `${Math.max(18 * tools.unit, 14)}px system-ui, sans-serif`;
+    context.font = `${16 * devicePixelRatio}px system-ui, sans-serif`;
     context.textAlign = "center";
     context.fillText("Draw here", side / 2, side / 2);
   }
