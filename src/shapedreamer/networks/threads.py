@@ -9,15 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 MIN_IMAGES = 16  # in a share; with fewer, the fixed costs of each operation outweigh the gain
-
-T = TypeVar("T")
 
 
 class InShares(nn.Module):
@@ -52,7 +50,7 @@ def number_of_shares(images: int, max_threads: int) -> int:
     return max(n for n in range(1, max_threads + 1) if n == 1 or (images % n == 0 and images // n >= MIN_IMAGES))
 
 
-def in_threads(function: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
+def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """[function(item) for item in items], each in a thread of its own. They divide torch's threads.
 
     The threads have the caller's gradient mode and autocast, which PyTorch keeps for each thread.
@@ -61,7 +59,7 @@ def in_threads(function: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
     inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
     enabled, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
-    def call(item: Any) -> T:
+    def call(item: Any) -> Any:
         with torch.inference_mode(inference), torch.set_grad_enabled(grad), torch.autocast("cpu", dtype, enabled):
             return function(item)
 
