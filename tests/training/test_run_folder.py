@@ -16,9 +16,9 @@ from shapedreamer.common.errors import UserError
 from shapedreamer.common.lock import NAME, lock_folder
 from shapedreamer.imaging import render
 from shapedreamer.models.checkpoint import RunConfig, load_checkpoint, read_config
+from shapedreamer.networks.threads import torch_threads
 from shapedreamer.training.board import Board
 from shapedreamer.training.loop import train
-from shapedreamer.training.run import threads
 from tests.tiny import TINY
 
 ONE_EPOCH = replace(TINY, epochs=1, timesteps=8)
@@ -135,7 +135,7 @@ def test_a_run_that_did_not_record_its_threads_still_resumes(tmp_path: Path, mon
 
 def test_threads_are_restored() -> None:
     before = torch.get_num_threads()
-    with threads(before + 1):
+    with torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 

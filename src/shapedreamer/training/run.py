@@ -33,6 +33,7 @@ from ..models.checkpoint import (
 from ..models.model import Model
 from ..models.recipes import RECIPES, Recipe
 from ..models.weights import load_state
+from ..networks.threads import torch_threads
 from .ema import EMA
 from .log import RunLog, SilentLog
 from .states import load_states
@@ -117,7 +118,7 @@ class Run(ABC):
         Ctrl-C, SIGTERM or max_minutes end the steps early, after a save.
         """
         group, first = self.group, self.group.is_first
-        with self._naming_lost_processes(), threads(self._threads()), ExitStack() as stack:
+        with self._naming_lost_processes(), torch_threads(self._threads()), ExitStack() as stack:
             group.first(lambda: self._open_folder(stack))
             self._check_same_images()
             start = self.resume() if resume else group.first(lambda: self.begin(save_every))
@@ -147,10 +148,10 @@ class Run(ABC):
                 raise
             raise lost_process(error, f"Continue from the last checkpoint with: {self.resume_command}") from None
 
-    def _threads(self) -> int | None:
+    def _threads(self) -> int:
         """The number of CPU threads of this process: no more than its share of the machine's cores."""
         number = self.recipe.threads
-        return number if number is None else min(number, self.group.max_threads)
+        return torch.get_num_threads() if number is None else min(number, self.group.max_threads)
 
     def _check_same_images(self) -> None:
         """UserError if another machine has other images than process 0."""
@@ -285,20 +286,6 @@ def with_resume(resume: bool, out: Path, group: Group) -> bool:
     """Whether to resume the run in `out`: on request, or if torchrun restarts a run that has a checkpoint."""
     latest = out / "checkpoints" / "latest.safetensors"
     return resume or group.first(lambda: is_restart() and latest.exists())
-
-
-@contextmanager
-def threads(number: int | None) -> Iterator[None]:
-    """Let torch compute with this number of CPU threads in the `with` block; None changes nothing."""
-    before = torch.get_num_threads()
-    if number in (None, before):
-        yield
-        return
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager
