@@ -52,6 +52,7 @@ export class Status {
   setState(state, seconds = 0) {
     [this.state, this.seconds] = [state, seconds];
     if (state === "open") this.reason = "";
+    if (state === "closed") this.closeProblems(); // the status line gives the reason, and what to press
     this.show();
   }
 
