@@ -197,7 +197,7 @@ def test_frames_equal_those_of_python(built: Path, browser: "Browser", handler: 
             notes[1] = "running on one thread: WebAssembly threads need the COOP and COEP headers"
         assert message_texts(page, "note") == notes
         sizes = json.loads((built / "host" / "a path" / "site.json").read_text())["sizes"]
-        files = [sizes["runtime/ort-wasm-simd-threaded.wasm"], *(sizes[f"models/{name}.onnx"] for name in models)]
+        files = [sizes["runtime/ort-wasm-simd-threaded.wasm.gz"], *(sizes[f"models/{name}.onnx"] for name in models)]
         reports = page.evaluate("received.messages.filter((message) => message.type === 'progress')")
         assert reports
         for report in reports:  # sums over the downloads that run at the same time
