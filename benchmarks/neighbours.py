@@ -40,7 +40,7 @@ def neighbours(count: int) -> Iterator[None]:
 
 
 def images_per_second(shared: str, images: str, seconds: str) -> float:
-    """The training speed of `shapes` on the CPU in steps of so many images; shared: "operations" or "batches"."""
+    """The training speed of `shapes` on the CPU, with `images` in a step; shared: "operations" or "batches"."""
     recipe, device = shapes(), torch.device("cpu")
     network: Any = recipe.make_network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     predict = partial(in_shares, network) if shared == "batches" else network

@@ -7,7 +7,7 @@ Two numbers, for several frames of each motion of the live page:
 
 Melt: a stretch of frames from a sample on, each a variation of the one before. On the page, a new sample starts a new
 stretch after EVERY frames, so the frames of the first stretch stand for those of every other, however long the dream.
-The last row of a model is a dream that never starts anew.
+The last row of a model is a dream that never starts a new sample.
 
 Drift: frames between two samples of a seed. Here, too, one stretch stands for all.
 
@@ -70,7 +70,7 @@ def measure_motions(model: Model, num: int, frames: int, seed: int) -> Iterator[
             images = drift_frame(model, frame, num, options)
             yield measure("drift", frame, images, samples, paired=False)
     if frames > EVERY:
-        yield measure("melt, never anew", frames - 1, melting[-1], samples, paired=True)
+        yield measure("melt, not renewed", frames - 1, melting[-1], samples, paired=True)
 
 
 def main(models: Positional[tuple[str, ...]] = (), num: int = 64, frames: int = 64, seed: int = 11) -> None:
@@ -79,7 +79,7 @@ def main(models: Positional[tuple[str, ...]] = (), num: int = 64, frames: int = 
     Args:
         models: Shipped models, runs or checkpoints; all shipped models by default.
         num: Number of images in each row.
-        frames: Length of the dream that never starts anew; at most 16 leaves it out.
+        frames: Length of the dream that is not renewed; 16 or less leaves it out.
         seed: Determines the noise and the labels.
     """
     print(f"{machine()}; {num} images, seed {seed}.\n", flush=True)

@@ -197,7 +197,7 @@ def test_a_drift_out_of_range_is_rejected(arguments: dict[str, Any], message: st
         drift(GAUSSIAN, **{"frames": 2, **arguments})
 
 
-def test_melting_starts_anew_from_every_sample_of_the_seed() -> None:
+def test_melting_continues_from_every_sample_of_the_seed() -> None:
     options = SampleOptions("ddim", steps=4, eta=1.0, seed=3)
     images = melt(MEMORISED, MEMORISED.sample(2, options), 60, 6, 2, options, every=2)
     assert torch.equal(images[4], drift_frame(MEMORISED, 4, 2, options, every=2))

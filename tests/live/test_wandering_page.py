@@ -73,7 +73,7 @@ def test_a_drift_starts_at_any_frame_and_python_makes_the_same_picture(visit: Op
     assert "image=" not in page.url
 
 
-def test_old_links_melt_as_they_did_and_new_ones_start_anew(visit: Open, engine: FakeEngine) -> None:
+def test_old_links_melt_without_renewal_and_new_ones_are_renewed(visit: Open, engine: FakeEngine) -> None:
     model = engine.models["sprites"]
     sample = model.sample(4, OPTIONS)
     old = visit(LINK + "&frame=4")

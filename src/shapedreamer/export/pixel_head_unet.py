@@ -29,7 +29,7 @@ class PixelHead(nn.Module):
 
 
 class PixelHeadUNet(ModelMixin, ConfigMixin):
-    """Called like a UNet2DModel, with images of the full size whatever the patch.
+    """Called like a UNet2DModel, with images at full resolution for any patch.
 
     sample_size:      height and width, or one number if they are equal
     in_channels, out_channels:

@@ -151,7 +151,7 @@ class TraceMessage(_Strict):
 
 
 class SampleMessage(_Strict):
-    """Send frame 0 of these settings; the dream stays as it is."""
+    """Send frame 0 of these settings. The dream does not change."""
 
     type: Literal["sample"]
     id: Id

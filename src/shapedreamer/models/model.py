@@ -183,7 +183,7 @@ class Model:
         return sampler(denoise, x_T=x_T)
 
     def _in_precision_for(self, num: int) -> "Model":
-        """The model, in float32 if that is faster for so many images."""
+        """The model, in float32 if that is faster for this number of images."""
         if self.precision == "float32" or self.device.type != "cpu" or num > MAX_FLOAT32_IMAGES:
             return self
         model = copy.copy(self)

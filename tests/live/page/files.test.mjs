@@ -155,7 +155,7 @@ test("grey, RGB and RGBA pixels become RGB, on a white background", () => {
   assert.deepEqual([...toRgb(Uint8Array.from([1, 2, 3, 255, 1, 2, 3, 0]), 4)], [1, 2, 3, 255, 255, 255]);
 });
 
-test("a compressed file is decompressed, and one that the browser has decompressed stays as it is", async () => {
+test("a compressed file is decompressed, and one that the browser has decompressed is unchanged", async () => {
   const wasm = Uint8Array.of(0, 0x61, 0x73, 0x6d, ...noise(10_000, 256));
   assert.deepEqual(await gunzip(new Uint8Array(gzipSync(wasm))), wasm);
   assert.deepEqual(await gunzip(wasm), wasm);

@@ -173,7 +173,7 @@ export class Dream {
   }
 
   /**
-   * Frame 0 of any settings; the dream stays as it is.
+   * Frame 0 of any settings. The dream does not change.
    *
    * @param {number} id
    * @param {Settings} settings

@@ -68,8 +68,8 @@ export function restoreBits(values, bits) {
 }
 
 /**
- * Decompress a file in the gzip format. A file that is not compressed stays as it is: some hosts say what they send, and
- * then the browser has decompressed it already.
+ * Decompress a file in the gzip format. Any other file is returned unchanged: if the host declares the compression, the
+ * browser has decompressed the file already.
  * @param {Uint8Array} bytes
  */
 export async function gunzip(bytes) {
