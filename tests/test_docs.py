@@ -199,6 +199,7 @@ def test_every_command_runs(
     monkeypatch.setattr("shapedreamer.live.network.onnx_network", eager_network)  # tests/live exports networks
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)  # would serve until Ctrl-C
     monkeypatch.setattr("shapedreamer.live.site._runtime_files", lambda tarball: {})  # would download with npm
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of my_module.py, which is no file of the command
     monkeypatch.setattr(sys, "argv", shortened(command))
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     assert exit_status() == 0, capsys.readouterr().err
