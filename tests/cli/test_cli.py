@@ -218,7 +218,7 @@ def test_train_resumes_with_the_stored_recipe(monkeypatch: pytest.MonkeyPatch) -
         (["sample", "CONDITIONAL", "--label", "circle=two"], "write NAME or NAME=AMOUNT"),
         (["sample", "CONDITIONAL", "--sweep", "label", "--out", "a.npy"], "must end in .png"),
         (["train", "shapes", "--data", "."], "the recipe shapes draws its own images; --data works with: sprites"),
-        (["train", "shapes", "--network", "context_unet"], "has no network context_unet; --network can be unet or dit"),
+        (["train", "shapes", "--network", "context_unet"], "--network can be unet, wide_unet or dit"),
         (
             ["train", "shapes", "--resume", "--network", "dit", "--out", "RUN"],
             "was started with network = 'unet', not 'dit'",

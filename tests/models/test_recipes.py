@@ -166,13 +166,17 @@ def test_a_network_can_be_named_or_given_and_a_stored_one_stays() -> None:
     assert isinstance(shapes(network="dit").network, DiTConfig)
     assert isinstance(shapes(network="dit", textbook=True).network, DiTConfig)
     assert (shapes(network="dit").optimizer, shapes(network="dit", optimizer="muon").optimizer) == ("adamw", "muon")
+    wide = shapes(network="wide_unet")
+    assert wide.network == UNetConfig(channels=(128, 128, 192), patch=2, head=32, scale_shift=True)
+    assert replace(wide, network=shapes().network) == shapes()
+    assert with_overrides(wide, network="wide_unet") == with_overrides(wide, network="unet") == wide
     stored = shapes(network=DiTConfig(width=64))
     assert with_overrides(stored, network="dit") == stored
-    with pytest.raises(UserError, match="the recipe shapes has no network context_unet; `network` can be unet or dit"):
+    with pytest.raises(UserError, match="shapes has no network context_unet; `network` can be unet, wide_unet or dit"):
         shapes(network="context_unet")
     with pytest.raises(UserError, match="the recipe sprites has no network unet; `network` can be context_unet or dit"):
         sprites(network="unet")
-    with pytest.raises(UserError, match="unknown network 'vit'; choose one of unet, context_unet, dit"):
+    with pytest.raises(UserError, match="unknown network 'vit'; choose one of unet, wide_unet, context_unet, dit"):
         shapes(network="vit")
 
 

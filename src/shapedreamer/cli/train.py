@@ -18,7 +18,7 @@ def run(
     recipe: Positional[RecipeName],
     images: OmitArgPrefixes[Images] = Images(),
     textbook: bool = False,
-    network: Annotated[NetworkName | None, _recipe("{unet,context_unet,dit}")] = None,
+    network: Annotated[NetworkName | None, _recipe("{unet,wide_unet,context_unet,dit}")] = None,
     epochs: Annotated[int | None, _recipe("INT")] = None,
     samples: Annotated[int | None, _recipe("INT")] = None,
     batch_size: Annotated[int | None, _recipe("INT")] = None,
@@ -49,7 +49,8 @@ def run(
     Args:
         recipe: What to train.
         textbook: Use the settings of the DDPM paper.
-        network: The recipe's own network, or dit: a small diffusion transformer, for every recipe.
+        network: The recipe's own network; wide_unet, a larger one with a head at full resolution, for recipes with a
+            unet; or dit, a small diffusion transformer, for every recipe.
         epochs: Passes over the images.
         samples: Images per epoch.
         batch_size: Images per step.

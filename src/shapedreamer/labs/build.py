@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from ..common.errors import UserError, require
@@ -45,6 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
         labs = [lab for lab in read_labs() if not options.labs or lab.name in options.labs]
         for path, text in exercise_files(labs).items():
             write_if_changed(path, text)
+        if not options.exercises_only:
+            # Matplotlib lists the fonts on its first import, and warns in labs that do it at the same time
+            import_module("matplotlib.font_manager")
         with ThreadPoolExecutor(PROCESSES) as pool:
             for _ in pool.map(_write_solved, [] if options.exercises_only else labs):
                 pass  # an error of a lab is raised here

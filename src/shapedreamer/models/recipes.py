@@ -397,6 +397,8 @@ _BLACK_AND_WHITE = NoiseLevels(
 # sides of the patches of a recipe's transformer where 4 is not best
 _PATCHES = {"patterns": 8, "sprites": 2}
 _SHADES = NoiseLevels(mean=-1.0, std=2.2, uniform=0.1)
+# the best of the trials at equal images, for long trainings
+_WIDE: dict[str, Any] = {"channels": (128, 128, 192), "head": 32, "scale_shift": True}
 
 
 def shapes(*, textbook: bool = False, **changes: Any) -> Recipe:
@@ -524,7 +526,8 @@ def with_overrides(
 ) -> Recipe:
     """The recipe with `samples` images per epoch and other fields replaced; None leaves a field unchanged.
 
-    network: a configuration, or the name of one: the recipe's own, or "dit" for its transformer, which AdamW trains
+    network: a configuration, or the name of one: the recipe's own; "wide_unet", for recipes with a UNet; or "dit" for
+             its transformer, which AdamW trains
 
     UserError for a value out of range, or a network that the recipe does not have.
     """
@@ -549,12 +552,14 @@ def _masked(recipe: Recipe) -> Recipe:
 
 
 def _with_network(recipe: Recipe, name: str) -> Recipe:
-    """The recipe with a transformer, or unchanged if it has a network of this kind, so that a stored one stays."""
+    """The recipe with another network, or unchanged if it has one of this kind, so that a stored one stays."""
     as_choice("network", name, get_args(NetworkName))
     if name == recipe.network.kind:
         return recipe
+    if name == "wide_unet" and isinstance(recipe.network, UNetConfig):
+        return replace(recipe, network=replace(recipe.network, **_WIDE))
     if name != "dit":
-        choices = " or ".join(dict.fromkeys((recipe.network.kind, "dit")))
+        choices = {"unet": "unet, wide_unet or dit", "dit": "dit"}.get(recipe.network.kind, "context_unet or dit")
         raise UserError(f"the recipe {recipe.name} has no network {name}; `network` can be {choices}")
     network = DiTConfig(patch=_PATCHES.get(recipe.name, 4))
     # Muon's steps take a third longer and were no better after equal minutes (benchmarks/EXPERIMENTS.md)
