@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from shapedreamer.networks import threads
+from shapedreamer.networks import kernels, threads
 from shapedreamer.networks.threads import InShares, in_shares, in_threads, number_of_shares, torch_threads
 from shapedreamer.networks.unet import UNet
 
 
 @pytest.fixture(autouse=True)
 def small_shares(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "MIN_IMAGES", 2)
+    monkeypatch.setattr(kernels, "MIN_IMAGES_PER_THREAD", 2)
 
 
 def tiny() -> UNet:
@@ -58,7 +58,7 @@ def test_every_share_has_a_thread_of_its_own_in_the_callers_modes() -> None:
 
     x = torch.arange(6.0)
     with torch_threads(6), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        threads.MIN_IMAGES, before = 2, torch.get_num_threads()
+        before = torch.get_num_threads()
         assert torch.equal(in_shares(Spy(), x, None), x)
         assert torch.get_num_threads() == before == 6
     assert len({thread for thread, *_ in seen}) == 3
@@ -100,5 +100,5 @@ def test_an_error_in_another_thread_is_raised_after_all_have_ended() -> None:
     [(64, 2, 2), (32, 4, 2), (31, 2, 1), (16, 8, 1), (96, 4, 4), (96, 5, 4), (0, 2, 1)],
 )
 def test_shares_are_equal_and_not_too_small(images: int, max_threads: int, number: int) -> None:
-    threads.MIN_IMAGES = 16
+    kernels.MIN_IMAGES_PER_THREAD = 16
     assert number_of_shares(images, max_threads) == number

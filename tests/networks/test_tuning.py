@@ -2,16 +2,27 @@
 
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from shapedreamer.cli import main
 from shapedreamer.common.device import machine
-from shapedreamer.networks import kernels, tuning
-from shapedreamer.networks.kernels import DEFAULTS, SETTINGS, group_norm_silu, machine_settings, settings_file
+from shapedreamer.networks import kernels, threads, tuning
+from shapedreamer.networks.kernels import (
+    DEFAULTS,
+    SETTINGS,
+    group_norm_silu,
+    machine_settings,
+    settings_file,
+    upsample_conv,
+)
+from shapedreamer.networks.threads import torch_threads
 
 
 @pytest.fixture(autouse=True)
@@ -33,12 +44,12 @@ def test_the_self_test_measures_every_value(monkeypatch: pytest.MonkeyPatch) -> 
         nonlocal now
         now += kernels.CHUNK_SIZE
 
-    monkeypatch.setattr(tuning, "_normalise", lambda: work)
-    monkeypatch.setattr(tuning, "_attend", lambda: work)
+    for workload in ("_normalise", "_attend", "_upsample", "_train"):
+        monkeypatch.setattr(tuning, workload, lambda: work)
     monkeypatch.setattr("time.perf_counter", lambda: now)
     seconds = tuning.self_test()
     assert seconds["CHUNK_SIZE"] == {value: value for value in SETTINGS["CHUNK_SIZE"]}
-    assert seconds["MAX_PLAIN_ATTENTION_TOKENS"].keys() == set(SETTINGS["MAX_PLAIN_ATTENTION_TOKENS"])
+    assert {name: tuple(times) for name, times in seconds.items()} == SETTINGS
 
 
 def test_the_workloads_use_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,13 +70,61 @@ def test_the_workloads_use_the_settings(monkeypatch: pytest.MonkeyPatch) -> None
     assert set(used) == {"norm", "attention"}
 
 
+@pytest.mark.parametrize("fused", [0, 1])
+def test_both_ways_to_upsample_are_measured_and_agree(fused: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    plain, transposed = F.interpolate, F.conv_transpose2d
+
+    def upsample(*arguments: Any, **options: Any) -> torch.Tensor:
+        calls.append(0)
+        return plain(*arguments, **options)
+
+    def convolve(*arguments: Any, **options: Any) -> torch.Tensor:
+        calls.append(1)
+        return transposed(*arguments, **options)
+
+    monkeypatch.setattr(F, "interpolate", upsample)
+    monkeypatch.setattr(F, "conv_transpose2d", convolve)
+    monkeypatch.setattr(kernels, "FUSED_UPSAMPLING", fused)
+    tuning._upsample()()
+    assert calls == [fused]
+    conv, x = nn.Conv2d(2, 3, 3, padding=1).double(), torch.randn(1, 2, 4, 4, dtype=torch.float64)
+    torch.testing.assert_close(upsample_conv(conv, x), conv(plain(x, scale_factor=2.0)))
+
+
+def test_the_training_of_the_self_test_depends_on_the_images_per_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tiny(nn.Conv2d):
+        def __init__(self, **options: object) -> None:
+            super().__init__(1, 1, 1)
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return super().forward(x)
+
+    monkeypatch.setattr(tuning, "UNet", Tiny)
+    shares = []
+    in_threads = threads.in_threads
+
+    def count(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        shares.append(len(items))
+        return in_threads(function, items)
+
+    monkeypatch.setattr(threads, "in_threads", count)
+    train = tuning._train()
+    for least, expected in ((8, [2] * 4), (32, [2] * 2), (64, [])):  # forward and backward pass of each batch
+        monkeypatch.setattr(kernels, "MIN_IMAGES_PER_THREAD", least)
+        shares.clear()
+        with torch_threads(2):
+            train()
+        assert shares == expected
+
+
 def test_settings_are_kept_for_each_machine() -> None:
     assert machine_settings() == DEFAULTS
     settings_file().parent.mkdir()
     settings_file().write_text(json.dumps({"another machine": {"CHUNK_SIZE": 2**18}}))
     assert machine_settings() == DEFAULTS
-    tuning.keep({"CHUNK_SIZE": 2**19, "MAX_PLAIN_ATTENTION_TOKENS": 64})
-    assert machine_settings() == {"CHUNK_SIZE": 2**19, "MAX_PLAIN_ATTENTION_TOKENS": 64}
+    tuning.keep({"CHUNK_SIZE": 2**19, "MAX_PLAIN_ATTENTION_TOKENS": 64})  # by a version with fewer settings
+    assert machine_settings() == DEFAULTS | {"CHUNK_SIZE": 2**19, "MAX_PLAIN_ATTENTION_TOKENS": 64}
     assert kernels.stored_settings()["another machine"] == {"CHUNK_SIZE": 2**18}
 
 

@@ -26,8 +26,13 @@ SETTINGS = {
     # float32, up to 1024 tokens (benchmarks/attention.py). The limit is lower because training keeps their (tokens x
     # tokens) matrices in memory: for 64 images, 8 MB per head at 256 tokens and 128 MB per head at 1024 tokens.
     "MAX_PLAIN_ATTENTION_TOKENS": (1, 64, 256),
+    # 1 to upsample by a transposed convolution (see upsample_conv), 0 to upsample first and convolve then
+    "FUSED_UPSAMPLING": (0, 1),
+    # Threads share a batch if each gets at least this many images. With fewer, the fixed costs of each operation
+    # outweigh the gain, and the threads share every operation instead (see threads.py)
+    "MIN_IMAGES_PER_THREAD": (8, 16, 32, 64),
 }
-DEFAULTS = {"CHUNK_SIZE": 2**20, "MAX_PLAIN_ATTENTION_TOKENS": 256}
+DEFAULTS = {"CHUNK_SIZE": 2**20, "MAX_PLAIN_ATTENTION_TOKENS": 256, "FUSED_UPSAMPLING": 1, "MIN_IMAGES_PER_THREAD": 16}
 
 
 def settings_file() -> Path:
@@ -51,7 +56,7 @@ def machine_settings() -> dict[str, int]:
     return {name: found[name] if found.get(name) in values else DEFAULTS[name] for name, values in SETTINGS.items()}
 
 
-CHUNK_SIZE, MAX_PLAIN_ATTENTION_TOKENS = machine_settings().values()
+CHUNK_SIZE, MAX_PLAIN_ATTENTION_TOKENS, FUSED_UPSAMPLING, MIN_IMAGES_PER_THREAD = machine_settings().values()
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -177,7 +182,7 @@ def _group_mean(x: Tensor, groups: int) -> Tensor:
 
 def upsample_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """conv(x upsampled 2x by nearest neighbour), for a 3 x 3 convolution with padding 1."""
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+    if FUSED_UPSAMPLING and x.device.type == "cpu" and not torch.compiler.is_compiling():
         kernel = _upsample_kernel if torch.is_grad_enabled() else _cached_upsample_kernel
         return F.conv_transpose2d(x, kernel(conv.weight), conv.bias, stride=2, padding=1)
     return conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))

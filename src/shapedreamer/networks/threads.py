@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-MIN_IMAGES = 16  # in a share; with fewer, the fixed costs of each operation outweigh the gain
+from . import kernels
 
 
 class InShares(nn.Module):
@@ -46,8 +46,9 @@ def in_shares(network: Callable[..., Tensor], x: Tensor, *inputs: Tensor | None)
 
 
 def number_of_shares(images: int, max_threads: int) -> int:
-    """The number of equal shares for a batch of this size: at most max_threads, with at least MIN_IMAGES in each."""
-    return max(n for n in range(1, max_threads + 1) if n == 1 or (images % n == 0 and images // n >= MIN_IMAGES))
+    """The number of equal shares for a batch: at most max_threads, each with MIN_IMAGES_PER_THREAD images or more."""
+    enough = kernels.MIN_IMAGES_PER_THREAD
+    return max(n for n in range(1, max_threads + 1) if n == 1 or (images % n == 0 and images // n >= enough))
 
 
 def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:

@@ -12,10 +12,12 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from ..common.device import has_fast_bf16, machine
+from ..common.device import autocast, has_fast_bf16, machine
 from ..common.files import write_atomic
 from . import kernels
-from .kernels import DEFAULTS, SETTINGS, attention, group_norm_silu, settings_file, stored_settings
+from .kernels import DEFAULTS, SETTINGS, attention, group_norm_silu, settings_file, stored_settings, upsample_conv
+from .threads import in_shares
+from .unet import UNet
 
 ROUNDS = 7  # the fastest one counts
 MIN_GAIN = 1.03  # speed, relative to the default, that makes a change worth it
@@ -24,7 +26,12 @@ Workload = Callable[[], object]
 
 def self_test() -> dict[str, dict[int, float]]:
     """The seconds that each value of each setting takes."""
-    workloads = {"CHUNK_SIZE": _normalise, "MAX_PLAIN_ATTENTION_TOKENS": _attend}
+    workloads = {
+        "CHUNK_SIZE": _normalise,
+        "MAX_PLAIN_ATTENTION_TOKENS": _attend,
+        "FUSED_UPSAMPLING": _upsample,
+        "MIN_IMAGES_PER_THREAD": _train,
+    }
     return {name: _measure(name, workloads[name]()) for name in SETTINGS}
 
 
@@ -49,7 +56,7 @@ def _normalise() -> Workload:
 
 def _attend() -> Workload:
     """Attention over 8 x 8 and 16 x 16 pixels in a training step, forward and backward."""
-    dtype = torch.bfloat16 if has_fast_bf16(torch.device("cpu")) else torch.float32
+    dtype = _dtype()
     inputs = [
         [torch.randn(16, 4, tokens, 32, dtype=dtype, requires_grad=True) for _ in range(3)] for tokens in (64, 256)
     ]
@@ -60,6 +67,36 @@ def _attend() -> Workload:
             mixed.backward(torch.ones_like(mixed))
 
     return work
+
+
+def _upsample() -> Workload:
+    """The upsampling of a training step, forward and backward."""
+    conv = nn.Conv2d(128, 128, 3, padding=1).to(_dtype())
+    x = torch.randn(32, 128, 8, 8, dtype=_dtype()).contiguous(memory_format=torch.channels_last).requires_grad_()
+
+    def work() -> None:
+        out = upsample_conv(conv, x)
+        out.backward(torch.ones_like(out))
+
+    return work
+
+
+def _train() -> Workload:
+    """Forward and backward passes of a small U-Net, with batches of 32 and of 64 images of 8 x 8 pixels."""
+    network = UNet(channels=(32, 64), attention=(1,))
+    inputs = [(torch.randn(n, 1, 8, 8), torch.randint(1, 1000, (n,))) for n in (32, 64)]
+
+    def work() -> None:
+        for x, t in inputs:
+            with autocast(torch.device("cpu")):
+                in_shares(network, x, t).float().square().mean().backward()
+
+    return work
+
+
+def _dtype() -> torch.dtype:
+    """The numbers that training on this CPU computes with."""
+    return torch.bfloat16 if has_fast_bf16(torch.device("cpu")) else torch.float32
 
 
 def fastest(seconds: dict[str, dict[int, float]]) -> dict[str, int]:
