@@ -386,7 +386,7 @@ def test_model_info() -> None:
 def test_the_default_creativity_of_a_few_step_model_is_a_timestep_it_was_trained_at() -> None:
     model = load("shapes-turbo")
     assert model.sampling.spacing == "cubic"
-    assert model_info("turbo", model)["creativity"] == 670  # trained at 1000, 670, 422, …; 80% noise would be at 703
+    assert model_info("turbo", model)["creativity"] == 422  # trained at 1000, 670, 422, …; 50% noise would be at 497
 
 
 def test_error_messages_are_truncated() -> None:

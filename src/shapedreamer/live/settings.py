@@ -32,6 +32,7 @@ MAX_STEPS = 50
 NUMS = (1, 4, 16)  # images per frame
 MAX_TURBO_STEPS = 8  # a model with at most this many default steps is called turbo
 DEFAULT_NOISE = 0.8  # fraction of noise in the variance of x_t, for the default creativity
+DEFAULT_TURBO_NOISE = 0.5  # with more, the digits of mnist-turbo lose 15% of their brightness in 16 frames
 DEFAULT_HIDDEN = 0.95  # fraction of hidden pixels: the default creativity of masked models
 MAX_ERROR_LENGTH = 400  # characters
 MAX_TEXT_BYTES = 16_384  # of a message, without its image
@@ -307,14 +308,13 @@ def _checkpoint(name: str) -> dict[str, object]:
 def _default_creativity(model: Model) -> int:
     """The first timestep where the fraction of noise reaches DEFAULT_NOISE, or that of hidden pixels DEFAULT_HIDDEN.
 
-    For few-step models, the next lower timestep they were trained at. In between, their predictions are too dark: after
-    a hundred frames, 1 picture in 13 would be black and stay so.
+    For few-step models, the last timestep they were trained at with at most DEFAULT_TURBO_NOISE. Between the timesteps
+    of their training, their predictions are too dark.
     """
-    level = DEFAULT_HIDDEN if model.is_masked else DEFAULT_NOISE
+    few_steps = model.sampling.spacing == "cubic"
+    level = DEFAULT_HIDDEN if model.is_masked else DEFAULT_TURBO_NOISE if few_steps else DEFAULT_NOISE
     t = int((model.schedule.alpha_bar[:-1] > 1 - level).sum())
-    if model.sampling.spacing != "cubic":
-        return t
-    return next(s for s in model.times(min(MAX_TURBO_STEPS, model.schedule.T)) if s <= t)
+    return next(s for s in model.times(min(MAX_TURBO_STEPS, model.schedule.T)) if s <= t) if few_steps else t
 
 
 def error_message(error: object, id: int | None = None) -> dict[str, object]:
