@@ -34,6 +34,7 @@ from shapedreamer.evaluation.validity import crispness
 from shapedreamer.imaging.render import grid
 from shapedreamer.models import zoo
 from shapedreamer.models.checkpoint import Checkpoint, load_checkpoint, read_metrics, save_checkpoint
+from shapedreamer.models.eight_bits import from_eight_bits, to_eight_bits
 from shapedreamer.models.model import Model, find_checkpoint
 from shapedreamer.models.options import SampleOptions
 from shapedreamer.models.recipes import DrawnData, FolderData, MnistData, Recipe, Sampling, TilesData, with_data_path
@@ -316,7 +317,7 @@ def test_weights_that_are_too_large_are_rejected(
     before = contents(weights)
     size = zoo.path("digits").stat().st_size
     with monkeypatch.context() as patch:
-        patch.setattr(cards, "MAX_BYTES", size - 1)
+        patch.setattr(cards, "MAX_BYTES", size // 2)  # 8-bit weights have scales and configuration too
         with pytest.raises(UserError, match=r"the weights of digits take 0\.\d MB; the maximum is 0 MB"):
             quick_pack(run, "digits")
     monkeypatch.setattr(cards, "MAX_TOTAL_BYTES", compressed_size(zoo.path("digits")) * 3 // 2)
@@ -324,6 +325,11 @@ def test_weights_that_are_too_large_are_rejected(
         quick_pack(run, "more")
     assert contents(weights) == before
     quick_pack(run, "digits")  # the model that is replaced does not count
+    monkeypatch.setattr(cards, "MAX_BYTES", size - 1)
+    quick_pack(run, "digits")
+    expected = from_eight_bits(to_eight_bits(load_checkpoint(find_checkpoint(run)).ema))
+    loaded = sd.load("digits").network.state_dict()
+    assert all(torch.equal(loaded[key], value.float()) for key, value in expected.items())
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -1,7 +1,7 @@
 """Add a model to the package: `python -m shapedreamer.evaluation.cards RUN NAME --about … --data … --commands … …`.
 
 It turns a run into the three files of a shipped model: weights, model card and a picture of samples. The quality on the
-card is measured with the half-precision weights that are shipped, not with the run.
+card is measured with the rounded weights that are shipped, not with the run.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import tyro
+from torch import Tensor
 from tyro.conf import Positional
 
 from ..common.errors import UserError
@@ -21,6 +22,7 @@ from ..common.files import naming_disk_errors, write_atomic
 from ..imaging.render import grid, save_picture
 from ..models import zoo
 from ..models.checkpoint import Checkpoint, RunConfig, load_checkpoint, read_metrics, save_checkpoint
+from ..models.eight_bits import to_eight_bits
 from ..models.model import find_checkpoint
 from ..models.recipes import DrawnData, MnistData
 from .table import describe
@@ -110,13 +112,19 @@ def pack(
 
 
 def _write_weights(checkpoint: Checkpoint, folder: Path, name: str) -> Path:
-    """Write a checkpoint with averaged weights only, in half precision. UserError if it is too large to ship."""
-    ema = {key: value.half() if value.is_floating_point() else value for key, value in checkpoint.ema.items()}
+    """Write a checkpoint with averaged weights only, in half precision, or if that is too large in 8 bits.
+
+    UserError if it is too large to ship in 8 bits too.
+    """
     config = _without_local_paths(checkpoint.config)
-    save_checkpoint(folder, name, config, checkpoint.step, {}, ema, checkpoint.best_loss, checkpoint.labels)
     weights = folder / f"{name}.safetensors"
-    size = weights.stat().st_size
-    if size > MAX_BYTES:
+    for compress in (_to_half, to_eight_bits):
+        ema = compress(checkpoint.ema)
+        save_checkpoint(folder, name, config, checkpoint.step, {}, ema, checkpoint.best_loss, checkpoint.labels)
+        size = weights.stat().st_size
+        if size <= MAX_BYTES:
+            break
+    else:
         raise UserError(f"the weights of {name} take {size / 1e6:.1f} MB; the maximum is {MAX_BYTES / 1e6:.0f} MB")
     total = sum(
         compressed_size(path) for path in [weights, *(zoo.path(other) for other in zoo.names() if other != name)]
@@ -127,6 +135,10 @@ def _write_weights(checkpoint: Checkpoint, folder: Path, name: str) -> Path:
             f"the maximum is {MAX_TOTAL_BYTES / 1e6:.0f} MB"
         )
     return weights
+
+
+def _to_half(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
 
 
 def compressed_size(path: Path) -> int:

@@ -30,6 +30,7 @@ from ..common.errors import UserError
 from ..common.files import naming_disk_errors, write_atomic
 from ..common.values import shown
 from ..data.spec import DataSpec
+from .eight_bits import from_eight_bits
 from .limits import MAX_PARAMETERS
 from .metrics import read_metrics as read_metrics
 from .recipes import Recipe
@@ -164,8 +165,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(
         config=RunConfig.from_json(metadata["config"], path),
         step=_step(metadata["step"], path),
-        network=states["network"],
-        ema=states["ema"],
+        network=from_eight_bits(states["network"]),
+        ema=from_eight_bits(states["ema"]),
         labels=labels,
         best_loss=_best_loss(metadata["best_loss"], path),
         optimizer_file=optimizer_file,

@@ -1,8 +1,8 @@
 """The shipped models: `shapedreamer.load("shapes")` needs no training and no network.
 
-Each has three files in weights/: NAME.safetensors (a checkpoint with averaged weights only, in half precision),
-NAME.json (its model card: how it was trained and how good it is) and NAME.png (samples). evaluation/cards.py makes all
-three from a run.
+Each has three files in weights/: NAME.safetensors (a checkpoint with averaged weights only, in half precision, or in
+8 bits if it is large), NAME.json (its model card: how it was trained and how good it is) and NAME.png (samples).
+evaluation/cards.py makes all three from a run.
 """
 
 from collections.abc import Mapping
