@@ -238,7 +238,8 @@ def attention(layer, x):
 
 # %% tags=["check"] name="attention"
 if check.lab11.attention(attention):
-    layer, x = net.middle[0].attend, torch.randn(1, 128, 4, 4)
+    layer = net.middle[0].attend
+    x = torch.randn(1, layer.norm.num_channels, 4, 4)
     order = torch.randperm(16)
 
     def shuffled(image):
@@ -366,6 +367,8 @@ predict(
 # 4. every layer of `net.middle`
 # 5. every layer of `net.up`; a residual block first gets the latest unused skip: `torch.cat([h, skip], dim=1)`
 # 6. `net.norm_out`, SiLU, `net.conv_out`, and `F.pixel_shuffle(h, net.patch)` unfolds the pixels
+# 7. if `net.head` is not None, the output is `net.head(x, h, time)`: three more convolutions, which see the noisy image
+#    and the prediction at full resolution and add what the coarse levels missed
 #
 # A layer that has an attribute `res` is a residual block (`layer.res`) followed by `layer.attend`, which is attention
 # if it has `heads`, and otherwise nothing. A layer without `res` is a Downsample or an Upsample: call it, `layer(h)`.
@@ -402,11 +405,13 @@ if check.lab11.exam(exam):
             hooks.append(layer.register_forward_pre_hook(zero_skip))
             channels = layer.res.conv2.out_channels
     x_t, t = noisy(50), torch.full((16,), 50)
+    head, net.head = net.head, None  # it sees x_t, and would restore what the skips carry
     without = net(x_t, t)
     for hook in hooks:
         hook.remove()
     with_skips = net(x_t, t)
-    sd.show(torch.cat([x_t[:8], with_skips[:8], without[:8]]), titles=["x_t", "network", "no skips"], columns=8)
+    net.head = head
+    sd.show(torch.cat([x_t[:8], with_skips[:8], without[:8]]), titles=["x_t", "U-Net", "no skips"], columns=8)
     error, worse = ((x0 - shapes).square().mean().item() for x0 in (with_skips, without))
     predict.measured(
         "lab11.no_skips",

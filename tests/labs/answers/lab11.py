@@ -223,7 +223,9 @@ def _transform(**faults):
     return lambda block, h, time, cos, sin: transform(block, h, time, cos, sin, **faults)
 
 
-def wire(net, x, t, queue=False, first=False, middle=True, use_attention=True, silu=True, norm=True, time_act=True):
+def wire(
+    net, x, t, queue=False, first=False, middle=True, use_attention=True, silu=True, norm=True, time_act=True, head=True
+):
     """Right by default, with faults to choose from."""
     e = net.time.linear1(Features()(t, net.time.dim))
     e = net.time.linear2(F.silu(e) if time_act else e)
@@ -247,7 +249,8 @@ def wire(net, x, t, queue=False, first=False, middle=True, use_attention=True, s
             h = torch.cat([skip, h] if first else [h, skip], 1)
         h = run(layer, h)
     h = net.norm_out(h) if norm else h
-    return F.pixel_shuffle(net.conv_out(F.silu(h) if silu else h), net.patch)
+    h = F.pixel_shuffle(net.conv_out(F.silu(h) if silu else h), net.patch)
+    return net.head(x, h, e) if net.head is not None and head else h
 
 
 class Wire:
@@ -266,7 +269,8 @@ class Wire:
                 h = torch.cat((h, outputs[unused]), 1)
                 unused -= 1
             h = self.run(layer, h, time)
-        return F.pixel_shuffle(net.conv_out(F.silu(net.norm_out(h))), net.patch)
+        prediction = F.pixel_shuffle(net.conv_out(F.silu(net.norm_out(h))), net.patch)
+        return (net.head or (lambda x, h, time: h))(x, prediction, time)
 
     def run(self, layer, h, time):
         if type(layer).__name__ == "Block":
@@ -387,6 +391,7 @@ ANSWERS = {
             (_wire(silu=False), "between norm_out and conv_out"),
             (_wire(norm=False), "norm_out is missing"),
             (_wire(time_act=False), "between linear1 and linear2"),
+            (_wire(head=False), "the head is missing"),
             (lambda net, x, t: net(x, t), "the network itself"),
         ],
     ),

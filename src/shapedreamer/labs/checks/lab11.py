@@ -21,7 +21,7 @@ def _randomise(module: nn.Module) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.requires_grad_(False)
-            if parameter.ndim == 1:
+            if parameter.ndim == 1 or not parameter.any():  # a head's last convolution starts at 0
                 parameter.add_(0.5 * torch.randn_like(parameter))
 
 
@@ -452,6 +452,7 @@ def _wire(
     first: bool = False,
     middle: bool = True,
     attend: bool = True,
+    last_act: bool = True,
     head: bool = True,
     norm_out: bool = True,
     time_act: bool = True,
@@ -480,7 +481,8 @@ def _wire(
             h = torch.cat([skip, h] if first else [h, skip], dim=1)
         h = run(layer, h)
     h = net.norm_out(h) if norm_out else h
-    return F.pixel_shuffle(net.conv_out(F.silu(h) if head else h), net.patch)
+    h = F.pixel_shuffle(net.conv_out(F.silu(h) if last_act else h), net.patch)
+    return h if net.head is None or not head else net.head(x, h, embedding)
 
 
 def _features(t: Tensor, dim: int) -> Tensor:
@@ -493,11 +495,14 @@ EXAM_FAULTS: dict[str, dict[str, bool]] = {
     "in torch.cat, h comes first, then the skip": {"first": True},
     "the middle of the network is missing": {"middle": False},
     "you leave out the attention: run layer.attend if it has `heads`": {"attend": False},
-    "the SiLU between norm_out and conv_out is missing": {"head": False},
+    "the SiLU between norm_out and conv_out is missing": {"last_act": False},
     "norm_out is missing": {"norm_out": False},
-    "norm_out and the SiLU after it are missing": {"norm_out": False, "head": False},
+    "norm_out and the SiLU after it are missing": {"norm_out": False, "last_act": False},
     "the SiLU between linear1 and linear2 of the time embedding is missing": {"time_act": False},
     "the embedding of t is not used": {"time": False},
+    "the head is missing: if net.head is not None, it makes the output from x, the prediction and the embedding": {
+        "head": False
+    },
 }
 
 
@@ -508,13 +513,15 @@ def exam(answer: Any) -> str:
     x, t = torch.randn(B, 1, 8, 8), torch.randint(1, 1001, (B,))
     for channels, blocks in (((8,), 2), ((8, 8), 1)):
         last = len(channels) - 1
-        net = UNet(1, channels, blocks, attention=(last,), head_dim=4, groups=4, scale_shift=scaled, patch=patch)
+        options: dict[str, Any] = {"attention": (last,), "head_dim": 4, "groups": 4, "scale_shift": scaled}
+        net = UNet(1, channels, blocks, **options, patch=patch, head=8 * last)
         _randomise(net)
         right = net(x, t)
         _forbid(net)
         yours = call(answer, net, x, t)
         # with two levels, skips in the wrong order do not fit together
-        faults = {text: fault for text, fault in EXAM_FAULTS.items() if not last or "queue" not in fault}
+        unsuitable = "queue" if last else "head"  # the net with one level has no head
+        faults = {text: fault for text, fault in EXAM_FAULTS.items() if unsuitable not in fault}
         mistakes = {text: _wire(net, x, t, **fault) for text, fault in faults.items()}
         same(yours, right, "the shape is right, but this is not the output of the network", mistakes, tol=1e-3)
     return "There is nothing else in a U-Net."
