@@ -153,14 +153,16 @@ async function openHash(hash) {
   const seed = `${crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000}`;
   const { place, problems } = await fromUrlHash(expandScene(hash), session.models, { seed });
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) place.paused = true;
+  const isFirst = !session.requested;
   past.begin(place.view);
   status.closeProblems();
-  tour.show(place.tour, session.models);
+  const isOtherScene = tour.show(place.tour, session.models);
   setZoom(place.scale);
   showView("dream");
   session.hold("view", place.view !== "dream");
   session.open(place);
   if (place.view !== "dream") showView(place.view, place);
+  if (isOtherScene && !isFirst) tour.heading.focus();
   if (problems.length) status.notify(problems.join("; "), true);
 }
 
@@ -280,6 +282,8 @@ function showView(name, place = {}) {
   get("lenses", HTMLElement).hidden = lens === undefined;
   choose("lens", view);
   get("drawing", HTMLFieldSetElement).hidden = view !== "draw";
+  get("panel", HTMLFormElement).scrollTop = 0; // each view begins with its own explanation or tools
+  tour.arrange(lens !== undefined);
   for (const text of document.querySelectorAll("[data-lens]")) {
     text.toggleAttribute("hidden", text.getAttribute("data-lens") !== view);
   }

@@ -83,7 +83,10 @@ export class Session {
     this.lastSent = { playing: false, at: -Infinity };
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
-    /** Traces and samples requested. @type {Map<number, {resolve: (reply: any) => void, reject: (error: Error) => void}>} */
+    /**
+     * Traces and samples requested.
+     * @type {Map<number, {type: string, resolve: (reply: any) => void, reject: (error: Error) => void}>}
+     */
     this.replies = new Map();
 
     engine.onstate = (state, seconds) => {
@@ -282,9 +285,10 @@ export class Session {
   request(message) {
     this.sendPending();
     const id = ++this.lastId;
+    const request = message(id);
     return new Promise((resolve, reject) => {
-      this.replies.set(id, { resolve, reject });
-      this.engine.send(message(id));
+      this.replies.set(id, { type: request.type, resolve, reject });
+      this.engine.send(request);
     });
   }
 

@@ -19,14 +19,13 @@ import { draw, fitScale, gridLayout, setScale } from "./canvas.js";
 import { get, make } from "./dom.js";
 import { MAX_STEPS, SAMPLERS } from "../engine/state.js";
 import { Handle, linear, logarithmic, Plot } from "./plot.js";
+import { Samples } from "./samples.js";
 import { Scrubber } from "./scrubber.js";
 
 /** @type {SamplerName[]} */
 const RACERS = ["ddpm", "ddim", "heun", "dpmpp_2m"];
 const DEFAULT_CALLS = 8;
 const STAGE_MS = 700; // per number of calls while playing
-const REQUEST_DELAY_MS = 120; // pictures are requested this long after the last change
-const MAX_CACHED = 400; // pictures kept
 const CAPTION_HEIGHT = 62;
 const GAP = 14;
 const MIN_HEIGHT = 110;
@@ -42,18 +41,13 @@ export class RaceView {
     this.plot = new Plot("Share of good samples over the number of network calls");
     this.handle = new Handle(this.plot, "Network calls", (calls) => this.go(calls - 1));
     this.caption = make("p", { className: "hint" });
-    this.message = make("p", { className: "message" });
-    this.message.setAttribute("role", "status");
+    this.samples = new Samples(session, this.element, () => this.wanted(), () => this.show());
     this.scrubber = new Scrubber("Network calls", STAGE_MS, (index) => this.go(index));
-    this.element.append(this.gallery, this.plot.element, this.caption, this.scrubber.element, this.message);
+    this.element.append(this.gallery, this.plot.element, this.caption, this.scrubber.element);
+    this.element.append(this.samples.message);
     this.calls = DEFAULT_CALLS;
     /** @type {Record<string, Quality> | null} by model */
     this.quality = null;
-    /** Pictures by their settings. @type {Map<string, Frame>} */
-    this.pictures = new Map();
-    this.isRequesting = false;
-    /** @type {ReturnType<typeof setTimeout> | undefined} */
-    this.timer = undefined;
     this.isOpen = false;
     new ResizeObserver(() => this.isOpen && this.show()).observe(this.element);
   }
@@ -68,7 +62,6 @@ export class RaceView {
 
   close() {
     [this.isOpen, this.element.hidden] = [false, true];
-    clearTimeout(this.timer);
     this.scrubber.stop();
   }
 
@@ -110,11 +103,9 @@ export class RaceView {
     return { model, seed, num, label, guidance, sampler, steps: this.calls, eta: 0, ...unused };
   }
 
-  /** The settings of the first picture that is missing. */
-  missing() {
-    return RACERS.map((sampler) => this.settingsOf(sampler)).find(
-      (settings) => !this.pictures.has(JSON.stringify(settings)),
-    );
+  /** The settings of all pictures. */
+  wanted() {
+    return this.isOpen ? RACERS.map((sampler) => this.settingsOf(sampler)) : [];
   }
 
   /** The settings or the number of calls have changed. */
@@ -124,27 +115,7 @@ export class RaceView {
     this.calls = Math.min(this.calls, max);
     this.scrubber.setLast(max - 1);
     this.show();
-    this.element.setAttribute("aria-busy", `${this.missing() !== undefined}`);
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.request(), REQUEST_DELAY_MS);
-  }
-
-  /** Request the missing pictures, one after the other, until there are those of the settings that are current then. */
-  async request() {
-    if (this.isRequesting) return;
-    this.isRequesting = true;
-    try {
-      for (let next = this.missing(); next && this.isOpen; next = this.missing()) {
-        this.pictures.set(JSON.stringify(next), await this.session.sample(next));
-        if (this.pictures.size > MAX_CACHED) this.pictures.delete([...this.pictures.keys()][0]);
-        this.show();
-      }
-      this.message.textContent = "";
-    } catch (error) {
-      this.message.textContent = error instanceof Error ? error.message : `${error}`;
-    }
-    this.isRequesting = false;
-    this.element.setAttribute("aria-busy", "false");
+    this.samples.request();
   }
 
   show() {
@@ -153,7 +124,7 @@ export class RaceView {
     const text = `${calls} ${calls === 1 ? "call" : "calls"}`;
     this.scrubber.show(calls - 1, text);
     this.showQuality(quality, text);
-    const pictures = this.lanes.map(({ sampler }) => this.pictures.get(JSON.stringify(this.settingsOf(sampler))) ?? null);
+    const pictures = this.lanes.map(({ sampler }) => this.samples.get(this.settingsOf(sampler)));
     this.lanes.forEach((lane, i) => lane.show(pictures[i], quality ? measured(quality, lane.sampler, calls) : null));
     const some = pictures.find((picture) => picture !== null);
     if (some) this.sizeLanes(gridLayout(some));
