@@ -21,7 +21,7 @@ import { Controls } from "./views/controls.js";
 import { Drawing } from "./views/drawing.js";
 import { explainControls } from "./views/explain.js";
 import { Favicon } from "./views/favicon.js";
-import { choose, get, grouped, onChoice, range, setIcon, slide } from "./views/dom.js";
+import { choose, get, grouped, onChoice, onResize, range, setIcon, slide } from "./views/dom.js";
 import { History } from "./views/history.js";
 import { listen, table } from "./views/keyboard.js";
 import { Microscope } from "./views/microscope.js";
@@ -246,7 +246,7 @@ function updateCanvasSize() {
   );
   setScale(canvas, scale || fitting);
 }
-new ResizeObserver(updateCanvasSize).observe(easel);
+onResize(easel, updateCanvasSize);
 
 /** @param {number} zoom  screen pixels per image pixel; 0 fits the window */
 function setZoom(zoom) {

@@ -16,7 +16,7 @@
  */
 
 import { draw, fitScale, gridLayout, setScale } from "./canvas.js";
-import { get, make } from "./dom.js";
+import { get, make, onResize } from "./dom.js";
 import { MAX_STEPS, SAMPLERS } from "../engine/state.js";
 import { Handle, linear, logarithmic, Plot } from "./plot.js";
 import { Samples } from "./samples.js";
@@ -29,6 +29,7 @@ const STAGE_MS = 700; // per number of calls while playing
 const CAPTION_HEIGHT = 62;
 const GAP = 14;
 const MIN_HEIGHT = 110;
+const MIN_ROW = 440; // width from which all pictures stand in one row
 
 export class RaceView {
   /** @param {Session} session @param {() => void} onChange  the number of calls has changed */
@@ -49,7 +50,7 @@ export class RaceView {
     /** @type {Record<string, Quality> | null} by model */
     this.quality = null;
     this.isOpen = false;
-    new ResizeObserver(() => this.isOpen && this.show()).observe(this.element);
+    onResize(this.element, () => this.isOpen && this.show());
   }
 
   /** @param {Settings} settings @param {Partial<Place>} place */
@@ -133,11 +134,11 @@ export class RaceView {
   /** Make the pictures as large as the space allows. @param {{width: number, height: number}} size */
   sizeLanes(size) {
     const isScrolling = getComputedStyle(this.element).overflowY === "visible"; // narrow screens: the page scrolls
-    const columns = this.element.clientWidth < 480 ? 2 : RACERS.length;
+    const columns = this.element.clientWidth < MIN_ROW ? 2 : RACERS.length;
     const width = (this.element.clientWidth - (columns - 1) * GAP) / columns;
     const others = [this.plot.element.clientHeight, this.caption.offsetHeight, this.scrubber.element.offsetHeight];
     const used = others.reduce((sum, height) => sum + height, 4 * GAP + CAPTION_HEIGHT);
-    const height = isScrolling ? width : Math.max(this.element.clientHeight - used, MIN_HEIGHT);
+    const height = isScrolling ? Math.min(width, 0.4 * innerHeight) : Math.max(this.element.clientHeight - used, MIN_HEIGHT);
     this.gallery.style.setProperty("--columns", `${columns}`);
     const scale = fitScale(size, width, height);
     for (const { canvas } of this.lanes) setScale(canvas, scale);

@@ -7,7 +7,7 @@
  */
 
 import { drawNumbers, fitScale, setScale } from "./canvas.js";
-import { get, make } from "./dom.js";
+import { get, make, onResize } from "./dom.js";
 import { normal } from "../engine/noise.js";
 import { toImages } from "../engine/pack.js";
 import { Handle, linear, Plot } from "./plot.js";
@@ -16,7 +16,6 @@ import { number, typeset } from "./typeset.js";
 const MAX_LOG_SNR = 10; // beyond it, the plot is cut off
 const POINTS = 200; // of a curve
 const MIN_TILE = 30; // width of a picture in the strip, in CSS pixels
-const SIGNS_WIDTH = 110; // of + and = with their gaps, in CSS pixels
 const CAPTION_HEIGHT = 64;
 const MIN_HEIGHT = 110;
 const NOISE_RANGE = 3; // ε is drawn with −3 as black and 3 as white
@@ -66,7 +65,7 @@ export class ScheduleView {
     this.strip.addEventListener("click", ({ offsetX }) => {
       this.handle.request(this.times[Math.min(Math.floor(offsetX / this.tile), this.times.length - 1)]);
     });
-    new ResizeObserver(() => this.isOpen && this.draw()).observe(this.element);
+    onResize(this.element, () => this.isOpen && this.draw());
   }
 
   open() {
@@ -187,7 +186,7 @@ export class ScheduleView {
 
   /** Width and height for each of the large pictures, in CSS pixels. @returns {[number, number]} */
   room() {
-    const width = (this.element.clientWidth - SIGNS_WIDTH) / FIGURES.length;
+    const width = this.canvases[0].parentElement?.clientWidth ?? 0;
     if (getComputedStyle(this.element).overflowY === "visible") return [width, width]; // the page scrolls
     const { bottom } = this.element.getBoundingClientRect();
     return [width, Math.max(bottom - this.sum.getBoundingClientRect().top - CAPTION_HEIGHT, MIN_HEIGHT)];

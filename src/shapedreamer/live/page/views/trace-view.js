@@ -17,6 +17,7 @@ const MIN_TILE = 32; // approximate width of a picture in the strip, in CSS pixe
 const MAX_TILE = 64;
 const CAPTION_HEIGHT = 52; // of a figure, in CSS pixels
 const FIGURE_GAP = 14;
+const MIN_FIGURE = 68; // width of a figure, and height of its picture, in CSS pixels; captions need that width
 const MIN_ROOM = 150; // height for the figures, in CSS pixels, where the page itself scrolls or has no room left
 
 /** Terms in explain.js, by symbol. @type {Record<string, string>} */
@@ -264,9 +265,10 @@ export class TraceView {
     for (let candidate = Math.min(count, 3); candidate <= count; candidate++) {
       const rows = Math.ceil(count / candidate);
       const tileWidth = (width - (candidate - 1) * FIGURE_GAP) / candidate;
+      if (tileWidth < MIN_FIGURE && candidate > 3) break;
       const tileHeight = isScrolling ? Infinity : (room - (rows - 1) * FIGURE_GAP) / rows - CAPTION_HEIGHT;
-      const scale = fitScale({ width: trace.W, height: trace.H }, tileWidth, tileHeight);
-      if (scale > best) [best, columns] = [scale, candidate];
+      const scale = fitScale({ width: trace.W, height: trace.H }, tileWidth, Math.max(tileHeight, MIN_FIGURE));
+      if (scale >= best) [best, columns] = [scale, candidate];
     }
     gallery.style.setProperty("--columns", `${columns}`);
     for (const { canvas } of this.figures.values()) setScale(canvas, best);

@@ -9,7 +9,7 @@
  */
 
 import { draw, fitScale, gridLayout, setScale } from "./canvas.js";
-import { get, grouped, make } from "./dom.js";
+import { get, grouped, make, onResize } from "./dom.js";
 import { defaults } from "../engine/state.js";
 import { Handle, linear, Plot } from "./plot.js";
 import { Samples } from "./samples.js";
@@ -43,7 +43,7 @@ export class TrainingView {
     this.stages = [];
     this.index = 0;
     this.isOpen = false;
-    new ResizeObserver(() => this.isOpen && this.show()).observe(this.element);
+    onResize(this.element, () => this.isOpen && this.show());
   }
 
   /** @param {Settings} settings @param {Partial<Place>} place */
