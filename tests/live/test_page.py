@@ -1,12 +1,11 @@
 """The page in a real browser, with a fake engine that records its messages. Needs Chromium and Playwright."""
 
 import base64
-import contextlib
 import re
 import shlex
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,79 +21,17 @@ from shapedreamer.imaging.editing import melt
 from shapedreamer.models.options import SampleOptions
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("websockets", reason="needs the extra 'web'")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
-from tests.live.fake_engine import TIMEOUT, FakeEngine  # noqa: E402  it needs websockets
+from tests.live.browsing import SPRITES, Open, expect  # noqa: E402  these need the modules above
+from tests.live.fake_engine import FakeEngine  # noqa: E402
 
-playwright.expect.set_options(timeout=1000 * TIMEOUT)
 BACKGROUND = render.BACKGROUND
-SPRITES = "#model=sprites&seed=7&sampler=ddim&steps=6&eta=0.5&creativity=450&paused=1"
 OPTIONS = SampleOptions("ddim", 6, 0.5, 7, "any", 1.0)
-Open = Callable[..., "Page"]
-
-
-# an engine, a browser, a page
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[FakeEngine]:
-    with FakeEngine() as engine:
-        yield engine
-
-
-@pytest.fixture(autouse=True)
-def reset(engine: FakeEngine) -> Iterator[None]:
-    yield
-    engine.reset()
-
-
-@pytest.fixture
-def page_errors() -> list[str]:
-    """Errors and warnings in the page's console."""
-    return []
-
-
-@contextlib.contextmanager
-def visiting(browser: "Browser", server: str, page_errors: list[str]) -> Iterator[Open]:
-    """Opens the page of a server. At the end, checks that there were no errors, and no requests to other hosts."""
-    contexts, urls = [], set()
-
-    def on_console(message: "ConsoleMessage") -> None:
-        if message.type in ("error", "warning"):
-            page_errors.append(message.text)
-
-    def visit(address: str = SPRITES, width: int = 1280, height: int = 800, **options: Any) -> "Page":
-        context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("request", lambda request: urls.add(urlsplit(request.url)))
-        page.on("pageerror", lambda error: page_errors.append(str(error)))
-        page.on("console", on_console)
-        page.goto(server + address)
-        expect(page.locator("#frame-number")).to_have_text(re.compile(r"\d"))  # a frame has arrived
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert {parts.netloc for parts in urls if parts.scheme not in ("blob", "data")} == {urlsplit(server).netloc}
-    # expected when the server has stopped, and from the function `pixels`
-    expected = ("WebSocket connection to", "net::ERR_CONNECTION_REFUSED", "Multiple readback operations")
-    assert [text for text in page_errors if not any(part in text for part in expected)] == []
-
-
-@pytest.fixture
-def visit(browser: "Browser", engine: FakeEngine, page_errors: list[str]) -> Iterator[Open]:
-    with visiting(browser, engine.url, page_errors) as visit:
-        yield visit
-
-
-def expect(locator: "Locator") -> Any:
-    return playwright.expect(locator)
 
 
 def pixels(page: "Page", selector: str = "#canvas") -> np.ndarray:
@@ -989,7 +926,7 @@ def test_notes_and_errors_appear_in_the_status_line(visit: Open, engine: FakeEng
     expect(page.locator("#status")).to_have_attribute("data-mood", "bad")
 
 
-def test_the_content_security_policy_is_enforced(visit: Open, page_errors: list[str]) -> None:
+def test_the_content_security_policy_is_enforced(visit: Open, problems: list[str]) -> None:
     """Inline scripts, inline styles and requests to other hosts are blocked."""
     page = visit()
     violations = page.evaluate(
@@ -1001,4 +938,4 @@ def test_the_content_security_policy_is_enforced(visit: Open, page_errors: list[
     )
     assert violations == ["connect-src", "script-src-elem", "style-src-attr"]
     assert page.evaluate("() => window.evil") is None
-    page_errors.clear()
+    problems.clear()

@@ -44,6 +44,7 @@ addEventListener("unhandledrejection", ({ reason }) =>
   status.notify(`something went wrong: ${reason?.message ?? reason}`, true),
 );
 
+const MICROSCOPE = "See how a picture is made (2)";
 const NO_MICROSCOPE = "the microscope explains models that remove noise, not this one, which reveals hidden pixels";
 const canvas = get("canvas", HTMLCanvasElement);
 const easel = get("easel", HTMLDivElement);
@@ -301,7 +302,7 @@ function showMicroscopeButton(isEnabled) {
   const button = document.querySelector('[data-view="microscope"]');
   if (!(button instanceof HTMLButtonElement)) return;
   button.disabled = !isEnabled;
-  button.title = isEnabled ? "" : NO_MICROSCOPE;
+  button.title = isEnabled ? MICROSCOPE : NO_MICROSCOPE;
   if (!isEnabled && view in lenses) showView("dream");
 }
 

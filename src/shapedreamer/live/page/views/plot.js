@@ -123,9 +123,10 @@ export class Handle {
   /**
    * @param {Plot} plot
    * @param {string} label
+   * @param {string} explanation
    * @param {(value: number) => void} onInput
    */
-  constructor(plot, label, onInput) {
+  constructor(plot, label, explanation, onInput) {
     this.plot = plot;
     this.onInput = onInput;
     this.value = 0;
@@ -134,7 +135,8 @@ export class Handle {
     this.page = 1; // the keys Page Up and Page Down move by it
     this.line = svg("line", {});
     this.knob = svg("circle", { r: 8 });
-    this.element = svg("g", { class: "handle", role: "slider", tabindex: 0, "aria-label": label }, this.line, this.knob);
+    this.element = svg("g", { class: "handle", role: "slider", tabindex: 0, "aria-label": label });
+    this.element.append(svg("title", {}, explanation), this.line, this.knob);
     plot.element.append(this.element);
     plot.element.addEventListener("pointerdown", (event) => {
       plot.element.setPointerCapture(event.pointerId);

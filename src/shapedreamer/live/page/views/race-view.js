@@ -17,6 +17,7 @@
 
 import { draw, fitScale, gridLayout, setScale } from "./canvas.js";
 import { get, make, onResize } from "./dom.js";
+import { makeTerm, SAMPLER_TEXTS } from "./explain.js";
 import { MAX_STEPS, SAMPLERS } from "../engine/state.js";
 import { Handle, linear, logarithmic, Plot } from "./plot.js";
 import { Samples } from "./samples.js";
@@ -25,6 +26,7 @@ import { Scrubber } from "./scrubber.js";
 /** @type {SamplerName[]} */
 const RACERS = ["ddpm", "ddim", "heun", "dpmpp_2m"];
 const DEFAULT_CALLS = 8;
+const ABOUT_CALLS = "How often each sampler may call the network";
 const STAGE_MS = 700; // per number of calls while playing
 const CAPTION_HEIGHT = 62;
 const GAP = 14;
@@ -40,10 +42,10 @@ export class RaceView {
     this.lanes = RACERS.map((sampler) => new Lane(sampler));
     this.gallery = make("div", { className: "lanes" }, ...this.lanes.map(({ element }) => element));
     this.plot = new Plot("Share of good samples over the number of network calls");
-    this.handle = new Handle(this.plot, "Network calls", (calls) => this.go(calls - 1));
+    this.handle = new Handle(this.plot, "Network calls", ABOUT_CALLS, (calls) => this.go(calls - 1));
     this.caption = make("p", { className: "hint" });
     this.samples = new Samples(session, this.element, () => this.wanted(), () => this.show());
-    this.scrubber = new Scrubber("Network calls", STAGE_MS, (index) => this.go(index));
+    this.scrubber = new Scrubber("Network calls", ABOUT_CALLS, STAGE_MS, (index) => this.go(index));
     this.element.append(this.gallery, this.plot.element, this.caption, this.scrubber.element);
     this.element.append(this.samples.message);
     this.calls = DEFAULT_CALLS;
@@ -181,7 +183,8 @@ class Lane {
     this.canvas = make("canvas");
     this.canvas.setAttribute("role", "img");
     this.quality = make("span");
-    const name = make("b", { className: `swatch ${sampler}` }, SAMPLERS[sampler]);
+    const term = makeTerm([SAMPLERS[sampler]], "sampler", () => SAMPLER_TEXTS[sampler]);
+    const name = make("b", { className: `swatch ${sampler}` }, term);
     this.element = make("figure", {}, this.canvas, make("figcaption", {}, name, this.quality));
   }
 

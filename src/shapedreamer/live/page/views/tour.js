@@ -130,7 +130,7 @@ export class Tour {
     this.state = null;
     this.heading = make("h2", { id: "tour-title", tabIndex: -1 });
     this.body = make("div", { id: "tour-body" });
-    const close = make("button", { type: "button", textContent: "End the tour" });
+    const close = make("button", { type: "button", textContent: "End the tour", title: "Keep the picture, hide the scene" });
     close.addEventListener("click", () => {
       this.show(null, []);
       onChange();

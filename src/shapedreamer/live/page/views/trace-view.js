@@ -7,7 +7,7 @@
 
 import { drawNumbers, fitScale, setScale } from "./canvas.js";
 import { make, slide } from "./dom.js";
-import { makeTerm } from "./explain.js";
+import { makeTerm, SAMPLER_TEXTS } from "./explain.js";
 import { makesTwoCalls, WITH_ETA } from "../engine/samplers.js";
 import { MAX_STEPS, SAMPLERS } from "../engine/state.js";
 import { number, showEquations, typeset } from "./typeset.js";
@@ -21,7 +21,19 @@ const MIN_FIGURE = 68; // width of a figure, and height of its picture, in CSS p
 const MIN_ROOM = 150; // height for the figures, in CSS pixels, where the page itself scrolls or has no room left
 
 /** Terms in explain.js, by symbol. @type {Record<string, string>} */
-const TERMS = { x_t: "x_t", "x̂_0": "x0", "ε̂": "eps", "x_s": "x_s", z: "z", "x_s − x_t": "change" };
+const TERMS = {
+  x_t: "x_t",
+  "x̂_0": "x0",
+  "ε̂": "eps",
+  "x_s": "x_s",
+  z: "z",
+  "v̄": "mean_velocity",
+  "ū": "mean_slope",
+  "x̂′_0": "previous_x0",
+  D: "extrapolated",
+  "ε̂_D": "eps_D",
+  "x_s − x_t": "change",
+};
 const FACTS = [
   ["t → s", "timesteps"],
   ["√{ᾱ_t}", "signal"],
@@ -53,7 +65,9 @@ export class TraceView {
     );
     this.sampler.setAttribute("aria-label", "Sampler");
     this.steps = make("input", { type: "range", min: "1", max: `${MAX_STEPS}` });
+    this.steps.setAttribute("aria-label", "Steps");
     this.eta = make("input", { type: "range", min: "0", max: "1", step: "0.05" });
+    this.eta.setAttribute("aria-label", "η (eta)");
     this.stepsText = make("output");
     this.etaText = make("output");
     this.strip = make("canvas", { className: "strip", width: 0, height: 0 });
@@ -76,8 +90,8 @@ export class TraceView {
         "div",
         { className: "sampler-options" },
         this.sampler,
-        make("label", {}, "steps", this.steps, this.stepsText),
-        make("label", {}, "η", this.eta, this.etaText),
+        make("div", { className: "option" }, makeTerm(["steps"], "steps"), this.steps, this.stepsText),
+        make("div", { className: "option" }, makeTerm(["η"], "eta"), this.eta, this.etaText),
       ),
       make("div", { className: "journey" }, this.start.element, this.noising, this.film, this.end.element),
       this.gallery,
@@ -126,6 +140,7 @@ export class TraceView {
   /** @param {SamplerOptions} options */
   setOptions({ sampler, steps, eta }) {
     this.sampler.value = sampler;
+    this.sampler.title = SAMPLER_TEXTS[sampler];
     slide(this.steps, steps);
     slide(this.eta, eta);
     this.eta.disabled = !WITH_ETA.includes(sampler);

@@ -10,11 +10,13 @@
 
 import { draw, fitScale, gridLayout, setScale } from "./canvas.js";
 import { get, grouped, make, onResize } from "./dom.js";
+import { makeTerm } from "./explain.js";
 import { defaults } from "../engine/state.js";
 import { Handle, linear, Plot } from "./plot.js";
 import { Samples } from "./samples.js";
 import { Scrubber } from "./scrubber.js";
 
+const ABOUT_EPOCHS = "How long the network was trained; an epoch is a pass over all training pictures";
 const NUM = 16; // pictures
 const STAGE_MS = 1200; // per checkpoint while playing
 const MIN_HEIGHT = 180; // of the pictures, in CSS pixels
@@ -32,11 +34,14 @@ export class TrainingView {
     this.canvas.setAttribute("role", "img");
     this.easel = make("div", { className: "sheet" }, this.canvas);
     this.plot = new Plot("Held-out loss over the epochs of training");
-    this.handle = new Handle(this.plot, "Epoch", (epoch) => this.go(this.nearest(epoch)));
-    this.caption = make("p", { className: "hint" });
+    this.handle = new Handle(this.plot, "Epoch", ABOUT_EPOCHS, (epoch) => this.go(this.nearest(epoch)));
+    this.seen = make("span");
+    this.loss = make("output");
+    this.result = make("span", {}, " Its ", makeTerm(["held-out loss"], "loss"), " is ", this.loss, ".");
+    this.caption = make("p", { className: "hint" }, this.seen, this.result);
     this.lack = make("p", { className: "hint", textContent: NO_STAGES, hidden: true });
     this.samples = new Samples(session, this.element, () => this.wanted(), () => this.show());
-    this.scrubber = new Scrubber("Epoch", STAGE_MS, (index) => this.go(index));
+    this.scrubber = new Scrubber("Epoch", ABOUT_EPOCHS, STAGE_MS, (index) => this.go(index));
     this.body = make("div", { className: "split" }, this.easel, make("div", {}, this.plot.element, this.caption));
     this.element.append(this.body, this.scrubber.element, this.lack, this.samples.message);
     /** @type {Stage[]} by epoch */
@@ -121,9 +126,11 @@ export class TrainingView {
     this.drawCurve(last);
     this.handle.show(epoch, text);
     const [images, loss] = curve[curve.length - 1] ?? [0, NaN];
-    this.caption.textContent = epoch
-      ? `After epoch ${epoch}, the network has seen ${grouped(images)} pictures. Its held-out loss is ${loss.toFixed(3)}.`
+    this.seen.textContent = epoch
+      ? `After epoch ${epoch}, the network has seen ${grouped(images)} pictures.`
       : "Before training, the weights of the network are random.";
+    this.result.hidden = epoch === 0;
+    this.loss.value = loss.toFixed(3);
     this.canvas.setAttribute("aria-label", picture ? `${NUM} pictures after epoch ${epoch}` : "No pictures yet");
     this.canvas.style.visibility = picture ? "visible" : "hidden";
     if (!picture) return;
