@@ -107,6 +107,16 @@ def visiting(
     assert found == []
 
 
+def follow(page: "Page", hash: str) -> None:
+    """Open a link in a page that is open already, and wait for its first frame."""
+    page.evaluate(
+        "hash => { history.replaceState(null, '', '#'); document.getElementById('frame-number').value = '';"
+        "location.hash = hash }",
+        hash,
+    )
+    wait_for_frame(page)
+
+
 # A control is explained by its own title or that of its group, by a term or a hint beside it, or by its description.
 UNEXPLAINED = """() => {
     const isExplained = (control) => {

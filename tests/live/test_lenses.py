@@ -1,9 +1,9 @@
 """The views that explain, in a real browser, with the engine in the server and with the one in the browser."""
 
+import contextlib
 import re
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -27,7 +27,7 @@ for module, extra in (("playwright", "dev"), ("starlette", "web"), ("uvicorn", "
     pytest.importorskip(module, reason=f"needs the extra '{extra}'")
 
 from shapedreamer.live.server import Limits  # noqa: E402  these need the modules above
-from tests.live.browsing import Open, expect, hosting, visiting  # noqa: E402
+from tests.live.browsing import Open, expect, follow, hosting, visiting  # noqa: E402
 from tests.live.test_load import serving  # noqa: E402
 
 MODELS = {"sprites": "sprites-epoch-31", "sprites-epoch-0": "sprites-epoch-0", "sprites-epoch-8": "sprites-epoch-8"}
@@ -36,29 +36,49 @@ OPTIONS = SampleOptions("ddim", 4, 0.5, 7, None)
 MAX_DIFFERENCE = 1  # of a grey level: the engines add up products in different orders
 
 
-@pytest.fixture(scope="module")
-def served(browser: "Browser") -> Iterator[str]:
-    """The address of a server. The browser starts first, because its threads stay when the server stops."""
+@contextlib.contextmanager
+def served(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a server."""
     with serving(Limits(), {name: sd.load(run, device="cpu") for name, run in MODELS.items()}) as (address, _):
         yield f"http://{address}/"
 
 
-@pytest.fixture(scope="module")
-def hosted(tmp_path_factory: pytest.TempPathFactory, runtime: Path) -> Iterator[str]:
+@contextlib.contextmanager
+def hosted(request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a static site with the same models."""
-    folder = tmp_path_factory.mktemp("lenses")
+    folder = request.getfixturevalue("tmp_path_factory").mktemp("lenses")
     shutil.copyfile(zoo.path("sprites-epoch-31"), folder / "sprites.safetensors")
     models = [str(folder / "sprites.safetensors"), *list(MODELS)[1:]]
-    site.build_site(folder / "site", models, runtime)
+    site.build_site(folder / "site", models, request.getfixturevalue("runtime"))
     with hosting(folder / "site") as address:
         yield address
 
 
-@pytest.fixture(params=["served", "hosted"])
-def visit(request: pytest.FixtureRequest, browser: "Browser") -> Iterator[Open]:
-    address: str = request.getfixturevalue(request.param)
-    with visiting(browser, address, SETTINGS, service_workers="block", reduced_motion="reduce") as visit:
+@pytest.fixture(scope="module", params=[served, hosted])
+def open_page(request: pytest.FixtureRequest, browser: "Browser") -> Iterator[Open]:
+    """Opens a page. The browser starts before the server, because its threads stay when the server stops."""
+    options = {"service_workers": "block", "reduced_motion": "reduce"}
+    with request.param(request) as address, visiting(browser, address, SETTINGS, **options) as visit:
         yield visit
+
+
+@pytest.fixture(scope="module")
+def pages(open_page: Open) -> "tuple[Page, Page]":
+    """Two pages that stay open, because it takes a page of the static site long to load its model."""
+    return open_page(), open_page()
+
+
+@pytest.fixture
+def visit(pages: "tuple[Page, Page]") -> "Callable[[str], Page]":
+    """Opens a link in the first page, and then one in the second page."""
+    unused = iter(pages)
+
+    def visit(hash: str) -> "Page":
+        page = next(unused)
+        follow(page, hash)
+        return page
+
+    return visit
 
 
 def fragment(page: "Page", pattern: str) -> str:
@@ -97,7 +117,7 @@ def drag(page: "Page", plot: str, fraction: float) -> None:
     page.mouse.up()
 
 
-def test_the_microscope_explains_the_frame_on_screen(visit: Open) -> None:
+def test_the_microscope_explains_the_frame_on_screen(visit: "Callable[[str], Page]") -> None:
     page = visit(SETTINGS + "&frame=2&view=microscope&look=ddim-4-0.5&step=0&of=2")
     model = sd.load("sprites-epoch-31", device="cpu", precision="float32")
     frames = melt(model, model.sample(1, OPTIONS), 300, 4, 1, OPTIONS)
@@ -138,7 +158,7 @@ def test_the_microscope_explains_the_frame_on_screen(visit: Open) -> None:
     fragment(page, "of=noise")
 
 
-def test_the_schedule_follows_the_creativity_and_sets_it(visit: Open) -> None:
+def test_the_schedule_follows_the_creativity_and_sets_it(visit: "Callable[[str], Page]") -> None:
     page = visit(SETTINGS + "&view=schedule")
     model = sd.load("sprites-epoch-31", device="cpu", precision="float32")
     handle, creativity = page.get_by_role("slider", name="Timestep t"), page.locator("#creativity")
@@ -169,7 +189,7 @@ def test_the_schedule_follows_the_creativity_and_sets_it(visit: Open) -> None:
     expect(again.get_by_role("slider", name="Timestep t")).to_have_attribute("aria-valuenow", "444")
 
 
-def test_training_shows_the_checkpoints_of_a_run(visit: Open) -> None:
+def test_training_shows_the_checkpoints_of_a_run(visit: "Callable[[str], Page]") -> None:
     page = visit(SETTINGS + "&view=training&epoch=8")
     text, sheet = page.locator("#training .scrubber output"), page.locator("#training canvas")
     expect(sheet).to_have_attribute("aria-label", "16 pictures after epoch 8")
@@ -179,7 +199,7 @@ def test_training_shows_the_checkpoints_of_a_run(visit: Open) -> None:
     sheet_pixels = pixels(sheet)
     tiles = np.stack([sheet_pixels[y : y + 16, x : x + 16] for y in range(0, 67, 17) for x in range(0, 67, 17)])
     assert np.abs(tiles - expected).mean() < 0.1
-    expect(page.locator("#training .hint")).to_contain_text("held-out loss is 0.190")
+    expect(page.locator("#training .split .hint")).to_contain_text("held-out loss is 0.190")
     page.keyboard.press(",")
     expect(text).to_have_text("epoch 0 of 8")
     expect(sheet).to_have_attribute("aria-label", "16 pictures after epoch 0")
@@ -196,7 +216,7 @@ def test_training_shows_the_checkpoints_of_a_run(visit: Open) -> None:
     assert_shows(other.locator("#canvas"), model.sample(1, OPTIONS))
 
 
-def test_the_race_runs_four_samplers_from_one_noise(visit: Open) -> None:
+def test_the_race_runs_four_samplers_from_one_noise(visit: "Callable[[str], Page]") -> None:
     page = visit(SETTINGS + "&view=race&calls=3")
     model = sd.load("sprites-epoch-31", device="cpu", precision="float32")
     race, lanes = page.locator("#race"), page.locator("#race .lanes figure")
@@ -224,10 +244,10 @@ def test_the_race_runs_four_samplers_from_one_noise(visit: Open) -> None:
     expect(again.locator("#race .scrubber output")).to_have_text("50 calls")
 
 
-@pytest.mark.parametrize("visit", ["served"], indirect=True)
+@pytest.mark.parametrize("open_page", [served], indirect=True)
 @pytest.mark.parametrize(("width", "height"), [(360, 740), (844, 390)])
-def test_phones_scroll_only_vertically(visit: Open, width: int, height: int) -> None:
-    page = visit(SETTINGS + "&frame=1", width, height, has_touch=True, is_mobile=True, device_scale_factor=2)
+def test_phones_scroll_only_vertically(open_page: Open, width: int, height: int) -> None:
+    page = open_page(SETTINGS + "&frame=1", width, height, has_touch=True, is_mobile=True, device_scale_factor=2)
     page.locator("nav [data-view=microscope]").click()
     for lens in ("microscope", "schedule", "training", "race"):
         page.locator(f"input[name=lens][value={lens}]").check(force=True)
@@ -237,10 +257,10 @@ def test_phones_scroll_only_vertically(visit: Open, width: int, height: int) -> 
         assert page.evaluate("() => [document.documentElement.scrollWidth, innerWidth]") == [width, width], lens
 
 
-@pytest.mark.parametrize("visit", ["served"], indirect=True)
+@pytest.mark.parametrize("open_page", [served], indirect=True)
 @pytest.mark.parametrize("scheme", ["dark", "light"])
-def test_curves_and_labels_have_enough_contrast(visit: Open, scheme: str) -> None:
-    page = visit(SETTINGS + "&view=schedule", color_scheme=scheme)
+def test_curves_and_labels_have_enough_contrast(open_page: Open, scheme: str) -> None:
+    page = open_page(SETTINGS + "&view=schedule", color_scheme=scheme)
     colours = page.locator("#schedule .plot text").evaluate_all(
         "texts => texts.map(text => getComputedStyle(text).fill)"
     )

@@ -6,6 +6,7 @@ import shlex
 import sys
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("websockets", reason="needs the extra 'web'")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
-from tests.live.browsing import SPRITES, Open, expect  # noqa: E402  these need the modules above
+from tests.live.browsing import SPRITES, Open, expect, follow  # noqa: E402  these need the modules above
 from tests.live.fake_engine import FakeEngine  # noqa: E402
 
 BACKGROUND = render.BACKGROUND
@@ -84,6 +85,14 @@ def test_a_link_shows_the_same_picture_as_python(visit: Open, engine: FakeEngine
     expect(page.locator("#play")).to_have_attribute("aria-label", "Play")
 
 
+def test_a_link_to_the_dream_on_the_page_starts_it_again(visit: Open) -> None:
+    page = visit(SPRITES + "&frame=2")
+    expect(page.locator("#frame-number")).to_have_text("2")
+    follow(page, SPRITES)
+    expect(page.locator("#frame-number")).to_have_text("0")
+    expect(page.locator("#stage")).to_have_attribute("aria-busy", "false")
+
+
 def test_playback_starts_at_once_and_counts_frames(visit: Open, engine: FakeEngine) -> None:
     page = visit("#model=sprites&steps=2&fps=0")
     message = engine.wait(lambda message: message["type"] == "set")
@@ -123,22 +132,27 @@ CONTROLS: dict[str, tuple[Callable[["Page"], object], str, object]] = {
 }
 
 
-@pytest.mark.parametrize("name", CONTROLS)
-def test_every_control_sends_its_setting(visit: Open, engine: FakeEngine, name: str) -> None:
-    act, field, value = CONTROLS[name]
+def has(field: str, value: object, message: dict[str, Any]) -> bool:
+    """Whether a message sets this value of a setting."""
+    return bool(settings(message).get(field) == value)
+
+
+def test_every_control_sends_its_setting(visit: Open, engine: FakeEngine) -> None:
     page = visit()
     show_more_settings(page)
     before = settings(engine.messages[0])
-    since = len(engine.messages)
-    act(page)
-    after = settings(engine.wait(lambda message: settings(message).get(field) == value, since))
-    expected = {**before, field: value}
-    if value == "heun":
-        expected["eta"] = 0
-    if field != "model":
-        assert after == expected
-    else:
-        assert (after["seed"], after["creativity"]) == ("7", 703)
+    for name, (act, field, value) in CONTROLS.items():
+        follow(page, SPRITES)
+        since = len(engine.messages)
+        act(page)
+        after = settings(engine.wait(partial(has, field, value), since))
+        expected = {**before, field: value}
+        if value == "heun":
+            expected["eta"] = 0
+        if field != "model":
+            assert after == expected, name
+        else:
+            assert (after["seed"], after["creativity"]) == ("7", 703)
 
 
 def test_seed(visit: Open, engine: FakeEngine) -> None:
