@@ -4,7 +4,7 @@ import contextlib
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -57,7 +57,7 @@ def hosted(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(scope="module", params=[served, hosted])
 def open_page(request: pytest.FixtureRequest, browser: "Browser") -> Iterator[Open]:
     """Opens a page. The browser starts before the server, because its threads stay when the server stops."""
-    options = {"service_workers": "block", "reduced_motion": "reduce"}
+    options: Any = {"service_workers": "block", "reduced_motion": "reduce"}
     with request.param(request) as address, visiting(browser, address, SETTINGS, **options) as visit:
         yield visit
 

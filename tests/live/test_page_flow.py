@@ -333,7 +333,7 @@ def test_no_control_is_without_an_explanation(visit: Open) -> None:
         expect(page.locator("#microscope")).to_have_attribute("aria-busy", "false")
         for term in factors.all():
             letters = re.sub(r"[^βσφτcr]", "", term.inner_text().split("\n")[0])
-            assert all(letter in term.get_attribute("title") for letter in letters), (sampler, letters)
+            assert all(letter in (term.get_attribute("title") or "") for letter in letters), (sampler, letters)
     symbols = page.locator(".figures figcaption b, .facts dt, #schedule b")
     assert symbols.count() == symbols.locator(".explain").count()
     show_view(page, "draw")
