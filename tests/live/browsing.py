@@ -107,13 +107,26 @@ def visiting(
     assert found == []
 
 
+# Clears the number of the frame as soon as the page has begun another visit, in the same task. The page may still draw
+# the old picture before that, and the new one arrives later.
+FOLLOW = """(hash) => {
+    const number = document.getElementById("frame-number");
+    const before = history.state?.visit;
+    number.value = "";
+    history.replaceState(null, "", "#");
+    history.replaceState = (state, ...others) => {
+        History.prototype.replaceState.call(history, state, ...others);
+        if (state.visit === before) return;
+        delete history.replaceState;
+        queueMicrotask(() => (number.value = ""));
+    };
+    location.hash = hash;
+}"""
+
+
 def follow(page: "Page", hash: str) -> None:
     """Open a link in a page that is open already, and wait for its first frame."""
-    page.evaluate(
-        "hash => { history.replaceState(null, '', '#'); document.getElementById('frame-number').value = '';"
-        "location.hash = hash }",
-        hash,
-    )
+    page.evaluate(FOLLOW, hash)
     wait_for_frame(page)
 
 
@@ -127,6 +140,7 @@ UNEXPLAINED = """() => {
         return control.matches(".explain")
             || control.closest("[title]:not([title=''])") !== null
             || control.querySelector(":scope > title") !== null
+            || control.labels?.[0]?.querySelector("small") != null
             || others.some((other) => other.matches(".explain, .hint") && other.textContent.trim())
             || [...(field?.querySelectorAll(".explain, .hint") ?? [])].some((hint) => hint.textContent.trim());
     };

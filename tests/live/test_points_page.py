@@ -146,6 +146,7 @@ def test_points_are_drawn_by_mouse_and_by_keyboard_and_erased(visit: Open) -> No
     page.mouse.up()
     expect(page.locator("#data-hint")).to_have_text(re.compile("^Draw: [1-9]"))
     distance(page, 0)
+    page.wait_for_function("() => new URLSearchParams(location.hash.slice(1)).has('points')")  # written a moment later
     count = len(state(page)["points"])
 
     page.locator("#clear").click()
