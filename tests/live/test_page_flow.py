@@ -326,6 +326,8 @@ def test_no_control_is_without_an_explanation(visit: Open) -> None:
         show_view(page, view)
         assert unexplained(page) == [], view
     show_view(page, "microscope")
+    name, slider = box(page.locator("#term-depth")), box(page.locator("#depth"))
+    assert name["x"] + name["width"] <= slider["x"]
     page.locator("#beside").check()
     for sampler in ("ddpm", "dpmpp_2m", "heun", "midpoint", "heun_line"):
         page.locator("#looks select").first.select_option(sampler)
