@@ -4,21 +4,17 @@ import base64
 import contextlib
 import json
 import shutil
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 
 import shapedreamer as sd
-from shapedreamer.common.errors import UserError
 from shapedreamer.imaging.editing import inpaint, melt
 from shapedreamer.imaging.render import to_uint8
 from shapedreamer.live import site
@@ -33,9 +29,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("onnxscript", reason="needs the extra 'export'")
+for module, extra in (("onnxscript", "export"), ("playwright", "dev")):
+    pytest.importorskip(module, reason=f"needs the extra '{extra}'")
 
-TIMEOUT = 60_000.0  # milliseconds; only a busy machine needs that long
+from tests.live.browsing import TIMEOUT, Handler, WithoutHeaders, hosting  # noqa: E402  it needs playwright
+
 # The browser adds up products in another order than Python. That has changed pixels by up to an eighth of a grey level,
 # which can round to the next one.
 MAX_DIFFERENCE = 1
@@ -55,14 +53,10 @@ ENGINE = """async () => {
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory, runtime: Path) -> Path:
     """A site with a tiny, barely trained model, with sprites, and with a transformer."""
     folder = tmp_path_factory.mktemp("site")
     with TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
-        try:
-            runtime = site._download_runtime(Path(scratch))
-        except UserError as error:
-            pytest.skip(str(error))
         train(CONDITIONAL, folder / "tiny")
         train(replace(CONDITIONAL, network=TRANSFORMER), folder / "transformer", sample_every=0, save_every=0)
         page = Path(scratch) / "page"
@@ -77,33 +71,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Handler(SimpleHTTPRequestHandler):
-    headers_sent: ClassVar[dict[str, str]] = site.HEADERS
-
-    def end_headers(self) -> None:
-        for name, value in self.headers_sent.items():
-            self.send_header(name, value)
-        super().end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None: ...
-
-
-class WithoutHeaders(Handler):
-    headers_sent: ClassVar[dict[str, str]] = {}
-
-
 @contextlib.contextmanager
 def serving(folder: Path, handler: type[Handler] = Handler) -> Iterator[str]:
     """The address of a static host."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/a%20path/"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with hosting(folder, handler) as address:
+        yield f"{address}a%20path/"
 
 
 @contextlib.contextmanager

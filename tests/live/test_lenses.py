@@ -1,14 +1,9 @@
 """The views that explain, in a real browser, with the engine in the server and with the one in the browser."""
 
+import contextlib
 import re
 import shutil
-import socket
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -17,13 +12,10 @@ import pytest
 from torch import Tensor
 
 import shapedreamer as sd
-from shapedreamer.common.errors import UserError
 from shapedreamer.common.names import SamplerName
 from shapedreamer.imaging.editing import melt
 from shapedreamer.imaging.render import to_uint8
 from shapedreamer.live import site
-from shapedreamer.live.engine import Engine
-from shapedreamer.live.network import eager_network
 from shapedreamer.models import zoo
 from shapedreamer.models.options import SampleOptions
 
@@ -31,100 +23,62 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = pytest.mark.slow
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-for module, extra in (("starlette", "web"), ("uvicorn", "web"), ("onnxscript", "export")):
+for module, extra in (("playwright", "dev"), ("starlette", "web"), ("uvicorn", "web"), ("onnxscript", "export")):
     pytest.importorskip(module, reason=f"needs the extra '{extra}'")
 
-TIMEOUT = 60_000.0  # milliseconds; only a busy machine needs that long
-playwright.expect.set_options(timeout=TIMEOUT)
+from shapedreamer.live.server import Limits  # noqa: E402  these need the modules above
+from tests.live.browsing import Open, expect, follow, hosting, visiting  # noqa: E402
+from tests.live.test_load import serving  # noqa: E402
+
 MODELS = {"sprites": "sprites-epoch-31", "sprites-epoch-0": "sprites-epoch-0", "sprites-epoch-8": "sprites-epoch-8"}
 SETTINGS = "#model=sprites&seed=7&sampler=ddim&steps=4&eta=0.5&creativity=300&label=none&paused=1"
 OPTIONS = SampleOptions("ddim", 4, 0.5, 7, None)
 MAX_DIFFERENCE = 1  # of a grey level: the engines add up products in different orders
-Visit = Callable[..., "Page"]
 
 
-class Handler(SimpleHTTPRequestHandler):
-    def end_headers(self) -> None:
-        for name, value in site.HEADERS.items():
-            self.send_header(name, value)
-        super().end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None: ...
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[str]:
+@contextlib.contextmanager
+def served(request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a server."""
-    from shapedreamer.live.access import listen
-    from shapedreamer.live.server import make_server
+    with serving(Limits(), {name: sd.load(run, device="cpu") for name, run in MODELS.items()}) as (address, _):
+        yield f"http://{address}/"
 
-    engine = Engine(
-        {name: sd.load(run, device="cpu") for name, run in MODELS.items()},
-        lambda model: (eager_network(model), "eager"),
-    )
-    server, listener = make_server(engine), listen("127.0.0.1", 0)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield f"http://127.0.0.1:{port_of(listener)}/"
-    server.should_exit = True
-    thread.join()
+
+@contextlib.contextmanager
+def hosted(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a static site with the same models."""
+    folder = request.getfixturevalue("tmp_path_factory").mktemp("lenses")
+    shutil.copyfile(zoo.path("sprites-epoch-31"), folder / "sprites.safetensors")
+    models = [str(folder / "sprites.safetensors"), *list(MODELS)[1:]]
+    site.build_site(folder / "site", models, request.getfixturevalue("runtime"))
+    with hosting(folder / "site") as address:
+        yield address
+
+
+@pytest.fixture(scope="module", params=[served, hosted])
+def open_page(request: pytest.FixtureRequest, browser: "Browser") -> Iterator[Open]:
+    """Opens a page. The browser starts before the server, because its threads stay when the server stops."""
+    options: Any = {"service_workers": "block", "reduced_motion": "reduce"}
+    with request.param(request) as address, visiting(browser, address, SETTINGS, **options) as visit:
+        yield visit
 
 
 @pytest.fixture(scope="module")
-def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a static site with the same models."""
-    folder = tmp_path_factory.mktemp("lenses")
-    shutil.copyfile(zoo.path("sprites-epoch-31"), folder / "sprites.safetensors")
-    with TemporaryDirectory() as scratch:
-        try:
-            runtime = site._download_runtime(Path(scratch))
-        except UserError as error:
-            pytest.skip(str(error))
-        models = [str(folder / "sprites.safetensors"), *list(MODELS)[1:]]
-        site.build_site(folder / "site", models, runtime)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder / "site")))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def pages(open_page: Open) -> "tuple[Page, Page]":
+    """Two pages that stay open, because it takes a page of the static site long to load its model."""
+    return open_page(), open_page()
 
 
-def port_of(listener: socket.socket) -> int:
-    return int(listener.getsockname()[1])
+@pytest.fixture
+def visit(pages: "tuple[Page, Page]") -> "Callable[[str], Page]":
+    """Opens a link in the first page, and then one in the second page."""
+    unused = iter(pages)
 
-
-@pytest.fixture(params=["served", "hosted"])
-def visit(request: pytest.FixtureRequest, browser: "Browser") -> Iterator[Visit]:
-    """Opens the page at a hash. At the end, checks that there were no errors, and no requests to other hosts."""
-    address: str = request.getfixturevalue(request.param)
-    contexts, problems, hosts = [], [], set()
-
-    def visit(hash: str = SETTINGS, width: int = 1280, height: int = 800, **options: Any) -> "Page":
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, service_workers="block", reduced_motion="reduce", **options
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(TIMEOUT)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
-        page.goto(address + hash)
-        expect(page.locator("#frame-number")).to_have_text(re.compile(r"\d"))
+    def visit(hash: str) -> "Page":
+        page = next(unused)
+        follow(page, hash)
         return page
 
-    yield visit
-    for context in contexts:
-        context.close()
-    assert problems == []
-    assert hosts == {urlsplit(address).netloc}
-
-
-def expect(locator: "Locator") -> Any:
-    return playwright.expect(locator)
+    return visit
 
 
 def fragment(page: "Page", pattern: str) -> str:
@@ -163,7 +117,7 @@ def drag(page: "Page", plot: str, fraction: float) -> None:
     page.mouse.up()
 
 
-def test_the_microscope_explains_the_frame_on_screen(visit: Visit) -> None:
+def test_the_microscope_explains_the_frame_on_screen(visit: "Callable[[str], Page]") -> None:
     page = visit(SETTINGS + "&frame=2&view=microscope&look=ddim-4-0.5&step=0&of=2")
     model = sd.load("sprites-epoch-31", device="cpu", precision="float32")
     frames = melt(model, model.sample(1, OPTIONS), 300, 4, 1, OPTIONS)
@@ -204,7 +158,7 @@ def test_the_microscope_explains_the_frame_on_screen(visit: Visit) -> None:
     fragment(page, "of=noise")
 
 
-def test_the_schedule_follows_the_creativity_and_sets_it(visit: Visit) -> None:
+def test_the_schedule_follows_the_creativity_and_sets_it(visit: "Callable[[str], Page]") -> None:
     page = visit(SETTINGS + "&view=schedule")
     model = sd.load("sprites-epoch-31", device="cpu", precision="float32")
     handle, creativity = page.get_by_role("slider", name="Timestep t"), page.locator("#creativity")
@@ -235,7 +189,7 @@ def test_the_schedule_follows_the_creativity_and_sets_it(visit: Visit) -> None:
     expect(again.get_by_role("slider", name="Timestep t")).to_have_attribute("aria-valuenow", "444")
 
 
-def test_training_shows_the_checkpoints_of_a_run(visit: Visit) -> None:
+def test_training_shows_the_checkpoints_of_a_run(visit: "Callable[[str], Page]") -> None:
     page = visit(SETTINGS + "&view=training&epoch=8")
     text, sheet = page.locator("#training .scrubber output"), page.locator("#training canvas")
     expect(sheet).to_have_attribute("aria-label", "16 pictures after epoch 8")
@@ -245,7 +199,7 @@ def test_training_shows_the_checkpoints_of_a_run(visit: Visit) -> None:
     sheet_pixels = pixels(sheet)
     tiles = np.stack([sheet_pixels[y : y + 16, x : x + 16] for y in range(0, 67, 17) for x in range(0, 67, 17)])
     assert np.abs(tiles - expected).mean() < 0.1
-    expect(page.locator("#training .hint")).to_contain_text("held-out loss is 0.190")
+    expect(page.locator("#training .split .hint")).to_contain_text("held-out loss is 0.190")
     page.keyboard.press(",")
     expect(text).to_have_text("epoch 0 of 8")
     expect(sheet).to_have_attribute("aria-label", "16 pictures after epoch 0")
@@ -262,7 +216,7 @@ def test_training_shows_the_checkpoints_of_a_run(visit: Visit) -> None:
     assert_shows(other.locator("#canvas"), model.sample(1, OPTIONS))
 
 
-def test_the_race_runs_four_samplers_from_one_noise(visit: Visit) -> None:
+def test_the_race_runs_four_samplers_from_one_noise(visit: "Callable[[str], Page]") -> None:
     page = visit(SETTINGS + "&view=race&calls=3")
     model = sd.load("sprites-epoch-31", device="cpu", precision="float32")
     race, lanes = page.locator("#race"), page.locator("#race .lanes figure")
@@ -290,10 +244,10 @@ def test_the_race_runs_four_samplers_from_one_noise(visit: Visit) -> None:
     expect(again.locator("#race .scrubber output")).to_have_text("50 calls")
 
 
-@pytest.mark.parametrize("visit", ["served"], indirect=True)
+@pytest.mark.parametrize("open_page", [served], indirect=True)
 @pytest.mark.parametrize(("width", "height"), [(360, 740), (844, 390)])
-def test_phones_scroll_only_vertically(visit: Visit, width: int, height: int) -> None:
-    page = visit(SETTINGS + "&frame=1", width, height, has_touch=True, is_mobile=True, device_scale_factor=2)
+def test_phones_scroll_only_vertically(open_page: Open, width: int, height: int) -> None:
+    page = open_page(SETTINGS + "&frame=1", width, height, has_touch=True, is_mobile=True, device_scale_factor=2)
     page.locator("nav [data-view=microscope]").click()
     for lens in ("microscope", "schedule", "training", "race"):
         page.locator(f"input[name=lens][value={lens}]").check(force=True)
@@ -303,10 +257,10 @@ def test_phones_scroll_only_vertically(visit: Visit, width: int, height: int) ->
         assert page.evaluate("() => [document.documentElement.scrollWidth, innerWidth]") == [width, width], lens
 
 
-@pytest.mark.parametrize("visit", ["served"], indirect=True)
+@pytest.mark.parametrize("open_page", [served], indirect=True)
 @pytest.mark.parametrize("scheme", ["dark", "light"])
-def test_curves_and_labels_have_enough_contrast(visit: Visit, scheme: str) -> None:
-    page = visit(SETTINGS + "&view=schedule", color_scheme=scheme)
+def test_curves_and_labels_have_enough_contrast(open_page: Open, scheme: str) -> None:
+    page = open_page(SETTINGS + "&view=schedule", color_scheme=scheme)
     colours = page.locator("#schedule .plot text").evaluate_all(
         "texts => texts.map(text => getComputedStyle(text).fill)"
     )

@@ -30,19 +30,17 @@ for module, extra in {"playwright": "dev", "websockets": "web", "starlette": "we
     pytest.importorskip(module, reason=f"needs the extra '{extra}'")
 
 from shapedreamer.live.server import Limits  # noqa: E402  these need the modules above
+from tests.live.browsing import Open, expect, visiting  # noqa: E402
 from tests.live.test_load import serving  # noqa: E402
 from tests.live.test_page import (  # noqa: E402
     CLIPBOARD,
-    Open,
     choose_tool,
     copied,
-    expect,
     paint,
     set_slider,
     show_more_settings,
     shown_images,
     tiles,
-    visiting,
 )
 
 RUN = "runs/masked"
@@ -74,7 +72,7 @@ def server(browser: "Browser", model: Model) -> Iterator[str]:
 
 @pytest.fixture
 def visit(browser: "Browser", server: str) -> Iterator[Open]:
-    with visiting(browser, server, []) as visit:
+    with visiting(browser, server, LINK) as visit:
         yield visit
 
 

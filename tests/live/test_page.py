@@ -1,12 +1,12 @@
 """The page in a real browser, with a fake engine that records its messages. Needs Chromium and Playwright."""
 
 import base64
-import contextlib
 import re
 import shlex
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,79 +22,17 @@ from shapedreamer.imaging.editing import melt
 from shapedreamer.models.options import SampleOptions
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("websockets", reason="needs the extra 'web'")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
-from tests.live.fake_engine import TIMEOUT, FakeEngine  # noqa: E402  it needs websockets
+from tests.live.browsing import SPRITES, Open, expect, follow  # noqa: E402  these need the modules above
+from tests.live.fake_engine import FakeEngine  # noqa: E402
 
-playwright.expect.set_options(timeout=1000 * TIMEOUT)
 BACKGROUND = render.BACKGROUND
-SPRITES = "#model=sprites&seed=7&sampler=ddim&steps=6&eta=0.5&creativity=450&paused=1"
 OPTIONS = SampleOptions("ddim", 6, 0.5, 7, "any", 1.0)
-Open = Callable[..., "Page"]
-
-
-# an engine, a browser, a page
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[FakeEngine]:
-    with FakeEngine() as engine:
-        yield engine
-
-
-@pytest.fixture(autouse=True)
-def reset(engine: FakeEngine) -> Iterator[None]:
-    yield
-    engine.reset()
-
-
-@pytest.fixture
-def page_errors() -> list[str]:
-    """Errors and warnings in the page's console."""
-    return []
-
-
-@contextlib.contextmanager
-def visiting(browser: "Browser", server: str, page_errors: list[str]) -> Iterator[Open]:
-    """Opens the page of a server. At the end, checks that there were no errors, and no requests to other hosts."""
-    contexts, urls = [], set()
-
-    def on_console(message: "ConsoleMessage") -> None:
-        if message.type in ("error", "warning"):
-            page_errors.append(message.text)
-
-    def visit(address: str = SPRITES, width: int = 1280, height: int = 800, **options: Any) -> "Page":
-        context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("request", lambda request: urls.add(urlsplit(request.url)))
-        page.on("pageerror", lambda error: page_errors.append(str(error)))
-        page.on("console", on_console)
-        page.goto(server + address)
-        expect(page.locator("#frame-number")).to_have_text(re.compile(r"\d"))  # a frame has arrived
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert {parts.netloc for parts in urls if parts.scheme not in ("blob", "data")} == {urlsplit(server).netloc}
-    # expected when the server has stopped, and from the function `pixels`
-    expected = ("WebSocket connection to", "net::ERR_CONNECTION_REFUSED", "Multiple readback operations")
-    assert [text for text in page_errors if not any(part in text for part in expected)] == []
-
-
-@pytest.fixture
-def visit(browser: "Browser", engine: FakeEngine, page_errors: list[str]) -> Iterator[Open]:
-    with visiting(browser, engine.url, page_errors) as visit:
-        yield visit
-
-
-def expect(locator: "Locator") -> Any:
-    return playwright.expect(locator)
 
 
 def pixels(page: "Page", selector: str = "#canvas") -> np.ndarray:
@@ -147,6 +85,14 @@ def test_a_link_shows_the_same_picture_as_python(visit: Open, engine: FakeEngine
     expect(page.locator("#play")).to_have_attribute("aria-label", "Play")
 
 
+def test_a_link_to_the_dream_on_the_page_starts_it_again(visit: Open) -> None:
+    page = visit(SPRITES + "&frame=2")
+    expect(page.locator("#frame-number")).to_have_text("2")
+    follow(page, SPRITES)
+    expect(page.locator("#frame-number")).to_have_text("0")
+    expect(page.locator("#stage")).to_have_attribute("aria-busy", "false")
+
+
 def test_playback_starts_at_once_and_counts_frames(visit: Open, engine: FakeEngine) -> None:
     page = visit("#model=sprites&steps=2&fps=0")
     message = engine.wait(lambda message: message["type"] == "set")
@@ -186,22 +132,27 @@ CONTROLS: dict[str, tuple[Callable[["Page"], object], str, object]] = {
 }
 
 
-@pytest.mark.parametrize("name", CONTROLS)
-def test_every_control_sends_its_setting(visit: Open, engine: FakeEngine, name: str) -> None:
-    act, field, value = CONTROLS[name]
+def has(field: str, value: object, message: dict[str, Any]) -> bool:
+    """Whether a message sets this value of a setting."""
+    return bool(settings(message).get(field) == value)
+
+
+def test_every_control_sends_its_setting(visit: Open, engine: FakeEngine) -> None:
     page = visit()
     show_more_settings(page)
     before = settings(engine.messages[0])
-    since = len(engine.messages)
-    act(page)
-    after = settings(engine.wait(lambda message: settings(message).get(field) == value, since))
-    expected = {**before, field: value}
-    if value == "heun":
-        expected["eta"] = 0
-    if field != "model":
-        assert after == expected
-    else:
-        assert (after["seed"], after["creativity"]) == ("7", 703)
+    for name, (act, field, value) in CONTROLS.items():
+        follow(page, SPRITES)
+        since = len(engine.messages)
+        act(page)
+        after = settings(engine.wait(partial(has, field, value), since))
+        expected = {**before, field: value}
+        if value == "heun":
+            expected["eta"] = 0
+        if field != "model":
+            assert after == expected, name
+        else:
+            assert (after["seed"], after["creativity"]) == ("7", 703)
 
 
 def test_seed(visit: Open, engine: FakeEngine) -> None:
@@ -989,7 +940,7 @@ def test_notes_and_errors_appear_in_the_status_line(visit: Open, engine: FakeEng
     expect(page.locator("#status")).to_have_attribute("data-mood", "bad")
 
 
-def test_the_content_security_policy_is_enforced(visit: Open, page_errors: list[str]) -> None:
+def test_the_content_security_policy_is_enforced(visit: Open, problems: list[str]) -> None:
     """Inline scripts, inline styles and requests to other hosts are blocked."""
     page = visit()
     violations = page.evaluate(
@@ -1001,4 +952,4 @@ def test_the_content_security_policy_is_enforced(visit: Open, page_errors: list[
     )
     assert violations == ["connect-src", "script-src-elem", "style-src-attr"]
     assert page.evaluate("() => window.evil") is None
-    page_errors.clear()
+    problems.clear()

@@ -1,7 +1,6 @@
 """The page's flow in a real browser: waits, history, reconnecting, links, small screens, explanations, the tour."""
 
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -14,38 +13,22 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("websockets", reason="needs the extra 'web'")
 pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
+from tests.live.browsing import PHONE, SPRITES, Open, expect, unexplained  # noqa: E402  these need the modules above
 from tests.live.fake_engine import FakeEngine  # noqa: E402  it needs websockets
 from tests.live.test_page import (  # noqa: E402
-    SPRITES,
-    Open,
     choose_tool,
-    expect,
     paint,
     set_slider,
     settings,
     show_more_settings,
     shown_images,
-    visiting,
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Locator, Page
 
-PHONE = {"has_touch": True, "is_mobile": True}
 NUM_SCENES = 8
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[FakeEngine]:
-    with FakeEngine() as engine:
-        yield engine
-
-
-@pytest.fixture
-def visit(browser: "Browser", engine: FakeEngine) -> Iterator[Open]:
-    with visiting(browser, engine.url, []) as visit:
-        yield visit
-    engine.reset()
+LENSES = ("schedule", "training", "race")
 
 
 def hash_of(page: "Page") -> dict[str, list[str]]:
@@ -125,6 +108,7 @@ def test_back_and_forward_walk_the_views(visit: Open, engine: FakeEngine) -> Non
     page.go_forward()
     expect(shown).to_have_text("Draw")
     assert page.locator("#seed").input_value() == seed  # the views are of one dream
+    page.wait_for_url(re.compile(f"seed={seed}.*view=draw"))  # written a moment later
     page.evaluate("() => { location.hash = '#model=mnist&seed=3&paused=1' }")
     expect(page.locator("#model")).to_have_value("mnist")
     page.go_back()  # to the dream before the link
@@ -231,20 +215,58 @@ def obscured(page: "Page") -> list[str]:
 def test_small_screens(visit: Open, width: int, height: int) -> None:
     page = visit(SPRITES + "&num=16&tour=1", width, height, **(PHONE if width != 640 else {}))
     show_more_settings(page)
-    for view in ("dream", "microscope", "draw"):
-        page.locator(f"nav [data-view={view}]").click()
-        if view == "microscope":
-            expect(page.locator("#scrub-text")).to_have_text(re.compile(r"of [1-9]\d*$"))
+    scene = page.locator("#tour-question")
+    for view in ("dream", "microscope", "draw", *LENSES):
+        show_view(page, view)
         assert page.evaluate("() => [document.documentElement.scrollWidth, innerWidth]") == [width, width], view
+        is_lens = view in ("microscope", *LENSES)
+        if view != "dream":  # the panel of a new view begins at its top, and a lens stands below the scene
+            assert page.locator("#panel").evaluate("panel => panel.scrollTop") == 0, view
+            if width > height or is_lens:
+                expect(scene).to_be_in_viewport()
         assert obscured(page) == [], view
         panel = box(page.locator("#panel"))
-        picture = box(page.locator("#lenses" if view == "microscope" else "#canvas"))
+        picture = box(page.locator("#lenses" if is_lens else "#canvas"))
         if width > height:  # beside the controls, and all of it visible
             assert picture["x"] + picture["width"] <= panel["x"], view
             assert picture["y"] + picture["height"] <= height, view
             assert panel["y"] + panel["height"] <= height, view
-        elif view != "microscope":
+        elif not is_lens:
             assert picture["height"] >= 0.3 * height
+    assert "went wrong" not in page.locator("#status-text").inner_text()
+
+
+def show_view(page: "Page", view: str) -> None:
+    """Open a view or a lens, and wait until it is complete."""
+    if view in LENSES:
+        page.locator("nav [data-view=microscope]").click()
+        page.locator(f"input[name=lens][value={view}]").check(force=True)
+        expect(page.locator(f"#{view}")).not_to_have_attribute("aria-busy", "true")
+    else:
+        page.locator(f"nav [data-view={view}]").click()
+        if view == "microscope":
+            page.locator("input[name=lens][value=microscope]").check(force=True)
+            expect(page.locator("#scrub-text")).to_have_text(re.compile(r"of [1-9]\d*$"))
+
+
+def test_a_wait_of_a_long_lens_is_on_the_screen(visit: Open, engine: FakeEngine) -> None:
+    page = visit(SPRITES + "&view=race&calls=2", 390, 844, **PHONE)
+    expect(page.locator("#race")).to_have_attribute("aria-busy", "false")
+    assert box(page.locator("#lenses"))["height"] > 844
+    engine.send(type="progress", message="loading the model sprites", loaded=1, total=4)
+    expect(page.locator("#lenses .waiting")).to_be_in_viewport(ratio=1)
+    waiting, scrubber = box(page.locator("#lenses .waiting")), box(page.locator("#race .scrubber"))
+    assert waiting["y"] + waiting["height"] <= scrubber["y"]
+
+
+def test_captions_of_many_pictures_do_not_overlap(visit: Open) -> None:
+    for width, height in ((1280, 800), (320, 640)):
+        page = visit(SPRITES + "&view=microscope&look=dpmpp_2m-6-0.5+ddpm-6-0&step=2", width, height)
+        expect(page.locator(".look.traced")).to_have_count(2)
+        fits = "captions => captions.every((caption) => caption.scrollWidth <= caption.clientWidth)"
+        assert page.locator(".figures figcaption").evaluate_all(fits)
+        assert all(box(canvas)["width"] >= 32 for canvas in page.locator(".figures canvas").all())
+        assert "went wrong" not in page.locator("#status-text").inner_text()  # such as a ResizeObserver loop
 
 
 def box(locator: "Locator") -> Any:
@@ -295,6 +317,37 @@ def test_every_control_and_symbol_is_explained(visit: Open) -> None:
         expect(tip).to_be_visible()
         page.mouse.move(5, 5)
         expect(tip).to_be_hidden()
+
+
+def test_no_control_is_without_an_explanation(visit: Open) -> None:
+    page = visit("#model=sprites&seed=7&motion=melt&every=0&steps=6&frame=1&paused=1&tour=1")
+    show_more_settings(page)
+    for view in ("dream", "draw", "microscope", *LENSES):
+        show_view(page, view)
+        assert unexplained(page) == [], view
+    show_view(page, "microscope")
+    name, slider = box(page.locator("#term-depth")), box(page.locator("#depth"))
+    assert name["x"] + name["width"] <= slider["x"]
+    page.locator("#beside").check()
+    set_slider(page, "#scrub", 0)
+    terms = page.locator(".look").first.locator(".equation .term")
+    for sampler, its_own in {"ddpm": "β", "dpmpp_2m": "r"}.items():
+        page.locator("#looks select").first.select_option(sampler)
+        expect(terms.filter(has_text=its_own)).not_to_have_count(0)
+        for text, title in terms.evaluate_all("terms => terms.map((term) => [term.textContent, term.title])"):
+            assert all(letter in title for letter in re.sub("[^βσφτcr]", "", text)), (sampler, text)
+    symbols = page.locator(".figures figcaption b, .facts dt, #schedule b")
+    assert symbols.count() == symbols.locator(".explain").count()
+    show_view(page, "draw")
+    choose_tool(page, "mask")
+    assert unexplained(page) == []
+    for opener, dialog in (("#share", "#share-dialog"), ("#help", "#help-dialog")):
+        page.locator(opener).click()
+        expect(page.locator(dialog)).to_be_visible()
+        assert unexplained(page) == [], dialog
+        page.keyboard.press("Escape")
+    page.evaluate("() => document.querySelector('#more > div').append(document.createElement('select'))")
+    assert unexplained(page) == ["<select></select>"]
 
 
 def test_an_explanation_opens_with_a_tap_and_links_to_its_lab(visit: Open) -> None:

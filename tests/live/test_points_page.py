@@ -1,11 +1,8 @@
 """The view Points in a real browser, in the files of a static site. Needs Chromium and Playwright."""
 
 import re
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -16,21 +13,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.slow
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
-TIMEOUT = 60_000.0  # milliseconds; only a busy machine needs that long
+from tests.live.browsing import Open, expect, hosting, unexplained, visiting  # noqa: E402  it needs playwright
+
 STILL = "#data=ring&train=0&t=0&plots=exact-ddim-5+network-ddim-5"  # an untrained network, and no animation
-expect = playwright.expect
-expect.set_options(timeout=TIMEOUT)
-
-
-class Handler(SimpleHTTPRequestHandler):
-    def end_headers(self) -> None:
-        for name, value in site.HEADERS.items():
-            self.send_header(name, value)
-        super().end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -41,38 +28,17 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         path = folder / "a path" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/a%20path/points.html"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with hosting(folder) as host:
+        yield f"{host}a%20path/points.html"
 
 
 @pytest.fixture
-def visit(browser: "Browser", address: str) -> Iterator[Any]:
-    """Opens the page. At the end, checks that there were no errors, and no requests to other hosts."""
-    contexts, problems = [], []
+def visit(browser: "Browser", address: str) -> Iterator[Open]:
+    def is_ready(page: "Page") -> None:
+        expect(page.locator("#status-text")).not_to_have_text("loading…")
 
-    def visit(url_hash: str = STILL, width: int = 1280, height: int = 800, **options: Any) -> "Page":
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(TIMEOUT)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        page.on("request", lambda request: problems.append(request.url) if not is_own(request.url) else None)
-        page.goto(address + url_hash)
-        return page
-
-    def is_own(url: str) -> bool:
-        return urlsplit(url).scheme in ("blob", "data") or url.startswith(address.removesuffix("points.html"))
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert problems == []
+    with visiting(browser, address, STILL, ready=is_ready) as visit:
+        yield visit
 
 
 def picture(page: "Page", index: int = 0) -> str:
@@ -97,7 +63,7 @@ def state(page: "Page", **expected: str) -> dict[str, str]:
     return {key: values[0] for key, values in parse_qs(urlsplit(page.url).fragment).items()}
 
 
-def test_the_network_learns_the_data_while_the_samples_change(visit: Any) -> None:
+def test_the_network_learns_the_data_while_the_samples_change(visit: Open) -> None:
     page = visit()
     untrained, exact = distance(page, 1), distance(page, 0)
     assert exact < 0.3 * untrained
@@ -122,7 +88,7 @@ def test_the_network_learns_the_data_while_the_samples_change(visit: Any) -> Non
     page.wait_for_function("() => Number(document.querySelector('#step-text').value.replace(/\\D/g, '')) < 100")
 
 
-def test_every_control_changes_the_plots_and_the_url(visit: Any) -> None:
+def test_every_control_changes_the_plots_and_the_url(visit: Open) -> None:
     page = visit()
     distance(page, 0)
     last = picture(page)
@@ -168,17 +134,19 @@ def test_every_control_changes_the_plots_and_the_url(visit: Any) -> None:
         assert again.evaluate(chosen) == page.evaluate(chosen)
 
 
-def test_points_are_drawn_by_mouse_and_by_keyboard_and_erased(visit: Any) -> None:
+def test_points_are_drawn_by_mouse_and_by_keyboard_and_erased(visit: Open) -> None:
     page = visit("#data=drawn&train=0&t=0")
     canvas = page.locator(".plot canvas").first
     expect(page.locator("#data-hint")).to_have_text(re.compile("^Draw: 0 of 320 points"))
     box = canvas.bounding_box()
+    assert box
     page.mouse.move(box["x"] + 100, box["y"] + 100)
     page.mouse.down()
     page.mouse.move(box["x"] + 200, box["y"] + 100, steps=10)
     page.mouse.up()
     expect(page.locator("#data-hint")).to_have_text(re.compile("^Draw: [1-9]"))
     distance(page, 0)
+    page.wait_for_function("() => new URLSearchParams(location.hash.slice(1)).has('points')")  # written a moment later
     count = len(state(page)["points"])
 
     page.locator("#clear").click()
@@ -197,7 +165,7 @@ def test_points_are_drawn_by_mouse_and_by_keyboard_and_erased(visit: Any) -> Non
     expect(page.locator("#data-hint")).to_have_text(re.compile("^Draw: 2 of"))
 
 
-def test_time_plays_from_noise_to_data_with_the_keyboard(visit: Any) -> None:
+def test_time_plays_from_noise_to_data_with_the_keyboard(visit: Open) -> None:
     page = visit()
     distance(page, 0)
     page.keyboard.press("0")
@@ -216,7 +184,7 @@ def test_time_plays_from_noise_to_data_with_the_keyboard(visit: Any) -> None:
     expect(page.locator("#help-dialog")).to_be_visible()
 
 
-def test_a_first_visit_trains_and_plays_unless_motion_is_reduced(visit: Any) -> None:
+def test_a_first_visit_trains_and_plays_unless_motion_is_reduced(visit: Open) -> None:
     page = visit("")
     expect(page.locator("#play")).to_have_attribute("aria-label", "Pause")
     expect(page.locator("#train")).to_have_text("Pause")
@@ -226,29 +194,43 @@ def test_a_first_visit_trains_and_plays_unless_motion_is_reduced(visit: Any) -> 
     assert state(still, t="0", train="0")
 
 
-def test_invalid_parts_of_the_url_are_reported(visit: Any) -> None:
+def test_invalid_parts_of_the_url_are_reported(visit: Open) -> None:
     page = visit("#data=cats&train=0")
     expect(page.locator("#status")).to_contain_text("data must be moons, spiral")
     assert state(page, data="moons")
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_control_is_without_an_explanation(visit: Open, width: int) -> None:
+    page = visit("#data=drawn&train=0&t=0", width)
+    assert unexplained(page) == []
+    page.locator("#help").click()
+    assert unexplained(page) == []
+    page.evaluate("() => document.querySelector('#panel').append(document.createElement('select'))")
+    assert unexplained(page) == ["<select></select>"]
+
+
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (844, 390), (320, 640), (640, 400), (1280, 640)])
-def test_plots_and_time_are_visible_together_at_every_size(visit: Any, width: int, height: int) -> None:
+def test_plots_and_time_are_visible_together_at_every_size(visit: Open, width: int, height: int) -> None:
     page = visit(STILL, width, height)
     distance(page, 1)
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    boxes = [page.locator(name).first.bounding_box() for name in (".plot canvas", ".plot:last-child canvas", "#time")]
-    assert all(box["y"] >= 0 and box["y"] + box["height"] <= height for box in boxes)
-    assert boxes[0]["width"] > 110
+    for name in (".plot canvas", ".plot:last-child canvas", "#time"):
+        box = page.locator(name).first.bounding_box()
+        assert box
+        assert 0 <= box["y"] < box["y"] + box["height"] <= height
+        assert name == "#time" or box["width"] > 110
+    page.locator("#save").scroll_into_view_if_needed()  # the end of the settings
+    expect(page.locator(".plot canvas").first).to_be_in_viewport()
     page.get_by_label("Calls of plot 2").scroll_into_view_if_needed()
     page.get_by_label("Calls of plot 2").fill("3")
     state(page, plots="exact-ddim-5 network-ddim-3")
 
 
-def test_the_navigation_leads_to_points_and_back(visit: Any, address: str) -> None:
+def test_the_navigation_leads_to_points_and_back(visit: Open, address: str) -> None:
     page = visit()
     hrefs = page.locator("nav a").evaluate_all("links => links.map((link) => link.href)")
     home = address.removesuffix("points.html")
     assert hrefs == [home, f"{home}#view=microscope", f"{home}#view=draw", address]
     html = site._page_files()["index.html"].decode()
-    assert '<a href="points.html">Points</a>' in html
+    assert re.search('<a href="points.html" title="[^"]+">Points</a>', html)

@@ -1,7 +1,6 @@
 """Drift, renewed dreams, the list of models and the dreaming icon, in a real browser with the fake engine."""
 
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,41 +11,26 @@ from shapedreamer.imaging.editing import drift_frame, melt
 from shapedreamer.models.options import SampleOptions
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.slow
 for module, extra in {"playwright": "dev", "websockets": "web"}.items():
     pytest.importorskip(module, reason=f"needs the extra '{extra}'")
 
+from tests.live.browsing import Open, expect  # noqa: E402  these need the modules above
 from tests.live.fake_engine import FakeEngine  # noqa: E402  these need the modules above
 from tests.live.test_page import (  # noqa: E402
     CLIPBOARD,
-    Open,
     copied,
-    expect,
     set_slider,
     settings,
     show_more_settings,
     shown_images,
-    visiting,
 )
 
 OPTIONS = SampleOptions("ddim", 4, 1.0, 7)
 LINK = "#model=sprites&seed=7&num=4&sampler=ddim&steps=4&eta=1&creativity=300&label=any&fps=12&paused=1"
 ICON = "document.querySelector('link[rel=icon]').href"
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[FakeEngine]:
-    with FakeEngine() as engine:
-        yield engine
-
-
-@pytest.fixture
-def visit(browser: "Browser", engine: FakeEngine) -> Iterator[Open]:
-    with visiting(browser, engine.url, []) as visit:
-        yield visit
-    engine.reset()
 
 
 def show_frame(page: "Page", number: int) -> np.ndarray:

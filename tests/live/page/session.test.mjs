@@ -50,8 +50,18 @@ const types = (sent) => sent.map(({ type }) => type);
 
 test("it starts by sending the settings, and plays", () => {
   const { sent, session } = openSession();
-  assert.deepEqual(sent, [{ type: "set", id: 1, settings: START.settings }, { type: "pause" }, { type: "play" }]);
+  const set = { type: "set", id: 1, settings: START.settings, frame: 0 };
+  assert.deepEqual(sent, [set, { type: "pause" }, { type: "play" }]);
   assert.deepEqual(session.snapshot(), START);
+});
+
+test("a link with the settings of the dream on the page starts that dream again", () => {
+  const { sent, session, show } = openSession();
+  show(0);
+  session.open(START);
+  assert.deepEqual(sent.at(-3), { type: "set", id: 2, settings: START.settings, frame: 0 });
+  session.change({ steps: 5 });
+  assert.equal("frame" in sent.at(-1), false); // a change goes on with the dream
 });
 
 test("it can start from an image, which the snapshot then contains", () => {
@@ -227,7 +237,7 @@ test("after a lost connection it resumes where it was", () => {
     ["open", undefined],
   ]);
   sayHello();
-  assert.deepEqual(sent.slice(3), [{ type: "set", id: 2, settings: START.settings }, { type: "pause" }]);
+  assert.deepEqual(sent.slice(3), [{ type: "set", id: 2, settings: START.settings, frame: 0 }, { type: "pause" }]);
   for (const frame of [0, 1, 2, 3, 4, 5, 6]) show(frame); // generated again, but only the last one is shown
   assert.deepEqual([events.frames, types(sent).slice(5)], [[6, 6], [...Array(6).fill("step"), "play"]]);
   show(7, { pure: false, fill: 3 });

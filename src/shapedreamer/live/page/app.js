@@ -21,7 +21,7 @@ import { Controls } from "./views/controls.js";
 import { Drawing } from "./views/drawing.js";
 import { explainControls } from "./views/explain.js";
 import { Favicon } from "./views/favicon.js";
-import { choose, get, grouped, onChoice, range, setIcon, slide } from "./views/dom.js";
+import { choose, get, grouped, onChoice, onResize, range, setIcon, slide } from "./views/dom.js";
 import { History } from "./views/history.js";
 import { listen, table } from "./views/keyboard.js";
 import { Microscope } from "./views/microscope.js";
@@ -44,6 +44,7 @@ addEventListener("unhandledrejection", ({ reason }) =>
   status.notify(`something went wrong: ${reason?.message ?? reason}`, true),
 );
 
+const MICROSCOPE = "See how a picture is made (2)";
 const NO_MICROSCOPE = "the microscope explains models that remove noise, not this one, which reveals hidden pixels";
 const canvas = get("canvas", HTMLCanvasElement);
 const easel = get("easel", HTMLDivElement);
@@ -153,14 +154,16 @@ async function openHash(hash) {
   const seed = `${crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000}`;
   const { place, problems } = await fromUrlHash(expandScene(hash), session.models, { seed });
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) place.paused = true;
+  const isFirst = !session.requested;
   past.begin(place.view);
   status.closeProblems();
-  tour.show(place.tour, session.models);
+  const isOtherScene = tour.show(place.tour, session.models);
   setZoom(place.scale);
   showView("dream");
   session.hold("view", place.view !== "dream");
   session.open(place);
   if (place.view !== "dream") showView(place.view, place);
+  if (isOtherScene && !isFirst) tour.heading.focus();
   if (problems.length) status.notify(problems.join("; "), true);
 }
 
@@ -244,7 +247,7 @@ function updateCanvasSize() {
   );
   setScale(canvas, scale || fitting);
 }
-new ResizeObserver(updateCanvasSize).observe(easel);
+onResize(easel, updateCanvasSize);
 
 /** @param {number} zoom  screen pixels per image pixel; 0 fits the window */
 function setZoom(zoom) {
@@ -280,6 +283,8 @@ function showView(name, place = {}) {
   get("lenses", HTMLElement).hidden = lens === undefined;
   choose("lens", view);
   get("drawing", HTMLFieldSetElement).hidden = view !== "draw";
+  get("panel", HTMLFormElement).scrollTop = 0; // each view begins with its own explanation or tools
+  tour.arrange(lens !== undefined);
   for (const text of document.querySelectorAll("[data-lens]")) {
     text.toggleAttribute("hidden", text.getAttribute("data-lens") !== view);
   }
@@ -297,7 +302,7 @@ function showMicroscopeButton(isEnabled) {
   const button = document.querySelector('[data-view="microscope"]');
   if (!(button instanceof HTMLButtonElement)) return;
   button.disabled = !isEnabled;
-  button.title = isEnabled ? "" : NO_MICROSCOPE;
+  button.title = isEnabled ? MICROSCOPE : NO_MICROSCOPE;
   if (!isEnabled && view in lenses) showView("dream");
 }
 

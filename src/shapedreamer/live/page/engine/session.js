@@ -78,12 +78,15 @@ export class Session {
     /** @type {Set<keyof Settings>} changed, but not sent yet */
     this.pending = new Set();
     this.imagePending = false; // startImage is not sent yet
-    /** Number of the frame to start at, until it is sent. */
-    this.startFrame = 0;
+    /** @type {number | null} the frame to start at, until it is sent; even 0, or an engine goes on with equal settings */
+    this.startFrame = null;
     this.lastSent = { playing: false, at: -Infinity };
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
-    /** Traces and samples requested. @type {Map<number, {resolve: (reply: any) => void, reject: (error: Error) => void}>} */
+    /**
+     * Traces and samples requested.
+     * @type {Map<number, {type: string, resolve: (reply: any) => void, reject: (error: Error) => void}>}
+     */
     this.replies = new Map();
 
     engine.onstate = (state, seconds) => {
@@ -282,9 +285,10 @@ export class Session {
   request(message) {
     this.sendPending();
     const id = ++this.lastId;
+    const request = message(id);
     return new Promise((resolve, reject) => {
-      this.replies.set(id, { resolve, reject });
-      this.engine.send(message(id));
+      this.replies.set(id, { type: request.type, resolve, reject });
+      this.engine.send(request);
     });
   }
 
@@ -309,10 +313,10 @@ export class Session {
     const hasImage = startImage !== null;
     this.sent.set(id, { settings, fields: [...this.pending], hasImage, previousFirstId: this.shown?.id ?? 0 });
     const image = this.imagePending && startImage ? { image: toBase64(startImage) } : {};
-    const frame = this.startFrame > 0 ? { frame: this.startFrame } : {};
+    const frame = this.startFrame === null || hasImage ? {} : { frame: this.startFrame };
     this.engine.send({ type: "set", id, settings, ...image, ...frame });
     this.pending.clear();
-    [this.imagePending, this.startFrame] = [false, 0];
+    [this.imagePending, this.startFrame] = [false, null];
     this.lastSent.at = performance.now();
   }
 

@@ -244,27 +244,38 @@ export async function fromUrlHash(hash, models, fallbacks = {}) {
     if (error) problems.push(isMix ? error : `${error}, not ${text}`);
     else Object.assign(settings, { [field]: value });
   }
-  const view = VIEWS.find((candidate) => candidate === params.get("view")) ?? "dream";
-  const scale = parseWhole(params.get("scale"), MAX_SCALE);
-  const frame = parseWhole(params.get("frame"), MAX_FRAME);
+  /**
+   * The value of a key outside the settings; null if the URL lacks it, or if it is invalid.
+   * @template Value
+   * @param {string} key
+   * @param {(text: string) => Value | null | undefined} parse
+   * @param {string} valid  what a valid value is
+   */
+  const read = (key, parse, valid) => {
+    const text = params.get(key);
+    const value = text === null ? null : (parse(text) ?? null);
+    if (text !== null && value === null) problems.push(`${key} must be ${valid}, not ${text}`);
+    return value;
+  };
+  const readWhole = (/** @type {string} */ key, /** @type {number} */ low, /** @type {number} */ high) =>
+    read(key, (text) => parseWhole(text, low, high), `a whole number from ${low} to ${high}`);
   const size = settings.num * model.height * model.width * model.channels;
   const image = await parseImage(params.get("image"), params.get("bits") ?? "8", size);
   if (image === undefined) problems.push("the picture in the URL is damaged, using a generated one instead");
-  const paused = params.get("paused") === "1";
   const scope = parseScope(params, model);
   if (scope === undefined) problems.push("the microscope settings in the URL are invalid, using the defaults instead");
   return {
     place: {
       settings: normalize(image ? withoutDrift(settings) : settings, model),
-      frame: image ? 0 : frame,
+      frame: image ? 0 : (readWhole("frame", 0, MAX_FRAME) ?? 0),
       image: image ?? null,
-      paused,
-      view,
-      scale,
+      paused: readWhole("paused", 0, 1) === 1,
+      view: read("view", (text) => VIEWS.find((name) => name === text), `one of ${VIEWS.join(", ")}`) ?? "dream",
+      scale: readWhole("scale", 0, MAX_SCALE) ?? 0,
       scope: scope ?? null,
-      tour: parseTour(params.get("tour")),
-      epoch: params.has("epoch") ? parseWhole(params.get("epoch"), MAX_EPOCH) : null,
-      calls: params.has("calls") ? parseWhole(params.get("calls"), MAX_STEPS) || 1 : null,
+      tour: read("tour", parseTour, "a scene from 1 to 8, such as 4, or 4.2 with the second choice"),
+      epoch: readWhole("epoch", 0, MAX_EPOCH),
+      calls: readWhole("calls", 1, MAX_STEPS),
     },
     problems,
   };
@@ -291,14 +302,15 @@ function parseNumber(text) {
   return /^-?\d{1,6}(\.\d{1,20})?(e-\d{1,3})?$/.test(text) ? Number(text) : NaN;
 }
 
-/** A whole number 0…max; 0 if the text is missing or invalid. @param {string | null} text @param {number} max */
-function parseWhole(text, max) {
-  return text !== null && /^\d{1,10}$/.test(text) ? Math.min(Number(text), max) : 0;
+/** A whole number low…high; null if it is invalid. @param {string} text @param {number} low @param {number} high */
+function parseWhole(text, low, high) {
+  const value = /^\d{1,10}$/.test(text) ? Number(text) : NaN;
+  return value >= low && value <= high ? value : null;
 }
 
-/** A scene and the guess in it, such as 3 or 3.1; null if there is none. @param {string | null} text @returns {TourState | null} */
+/** A scene and the guess in it, such as 3 or 3.1; null if it is invalid. @param {string} text @returns {TourState | null} */
 function parseTour(text) {
-  const found = /^([1-8])(?:\.([1-3]))?$/.exec(text ?? "");
+  const found = /^([1-8])(?:\.([1-3]))?$/.exec(text);
   return found && { scene: Number(found[1]), guess: found[2] ? Number(found[2]) : null };
 }
 
@@ -316,17 +328,15 @@ function parseScope(params, model) {
     return { sampler: name, steps: parseNumber(steps ?? ""), eta: parseNumber(eta.join("-")) };
   });
   const fields = /** @type {(keyof SamplerOptions)[]} */ (["sampler", "steps", "eta"]);
+  const of = params.get("of") ?? "noise"; // links of older pages show the sample that the seed begins with
+  const frame = of === "noise" ? null : parseWhole(of, 0, MAX_FRAME);
+  const step = parseWhole(params.get("step") ?? "0", 0, MAX_STEPS);
   const isValid =
+    step !== null &&
+    (of === "noise" || frame !== null) &&
     samplers.length <= 2 &&
     samplers.every((options) => fields.every((field) => problem(field, options[field], model) === ""));
-  const frame = params.get("of") ?? "noise"; // links of older pages show the sample that the seed begins with
-  return isValid
-    ? {
-        step: parseWhole(params.get("step"), MAX_STEPS),
-        samplers,
-        frame: frame === "noise" ? null : parseWhole(frame, MAX_FRAME),
-      }
-    : undefined;
+  return isValid ? { step, samplers, frame } : undefined;
 }
 
 /**

@@ -174,7 +174,7 @@ export class Controls {
     });
     const only = make("button", { type: "button", title: `only ${name}`, textContent: name });
     only.addEventListener("click", () => this.request({ label: { [name]: 1 } }));
-    return make("div", { className: "amount" }, only, slider, make("output", { id: `${id}-text` }));
+    return make("div", { className: "amount", title: `How much of the label ${name}` }, only, slider, make("output", { id: `${id}-text` }));
   }
 
   /** The amounts shown; {} while the label is any or none. */

@@ -52,6 +52,16 @@ export function onChoice(name, callback) {
   }
 }
 
+/**
+ * Call back when the size of an element has changed. It may change it again: before the next repaint, not in a loop that
+ * the browser would report as an error.
+ * @param {Element} element
+ * @param {() => void} callback
+ */
+export function onResize(element, callback) {
+  new ResizeObserver(() => requestAnimationFrame(callback)).observe(element);
+}
+
 /** Set a button's icon. @param {HTMLElement} button @param {string} icon  id in icons.svg */
 export function setIcon(button, icon) {
   button.querySelector("use")?.setAttribute("href", `page/icons.svg#${icon}`);

@@ -33,11 +33,21 @@ export const EXPLANATIONS = {
   eps: { text: "ε̂: the noise that the network finds in x_t, which is what remains without x̂₀.", lab: 1 },
   x_s: { text: "x_s: the picture at the next, smaller timestep s, with more signal and less noise.", lab: 1 },
   z: { text: "z: fresh noise, which DDPM and other samplers with η above 0 add in each step.", lab: 1 },
+  previous_x0: { text: "x̂′₀: the clean picture that the network predicted in the step before.", lab: 4 },
+  extrapolated: { text: "D: where the predictions are heading, extrapolated from the last two.", lab: 4 },
+  eps_D: { text: "ε̂_D: the noise in x_t if D is the clean picture.", lab: 4 },
+  mean_velocity: { text: "v̄: the mean of the directions at the start and at the end of the step.", lab: 4 },
+  mean_slope: { text: "ū: the direction of the whole step, on the straight lines of flow matching.", lab: 7 },
   change: { text: "What this step adds to x_t to get to x_s.", lab: 1 },
+  depth: { text: "The frame before is noised up to this timestep t: the creativity.", lab: 9 },
   timesteps: { text: "t → s: from this timestep to the next one. T is pure noise and 0 is the picture.", lab: 1 },
   signal: { text: "√ᾱ_t: how much of the clean picture is in x_t, from 1 at t = 0 to almost 0 at T.", lab: 0 },
   noise: { text: "√(1−ᾱ_t): how much noise is in x_t. Its square and that of √ᾱ_t add up to 1.", lab: 0 },
   snr: { text: "Signal-to-noise ratio ᾱ_t / (1−ᾱ_t): above 1, there is more picture than noise.", lab: 6 },
+  log_snr: { text: "The natural logarithm of the SNR: 0 where picture and noise are equally strong.", lab: 6 },
+  t: { text: "t: the timestep, from 0, the picture, to T, pure noise.", lab: 0 },
+  loss: { text: "Mean squared error of the predictions for pictures the network was never trained on.", lab: 2 },
+  fid: { text: "Fréchet inception distance: how far samples are from training pictures, in a classifier's features.", lab: 6 },
 };
 
 /** What a network can predict, which x̂₀ follows from. @type {Record<string, string>} */
@@ -49,7 +59,7 @@ const PREDICTIONS = {
 };
 
 /** What each sampler does. @type {Record<string, string>} */
-const SAMPLER_TEXTS = {
+export const SAMPLER_TEXTS = {
   ddpm: "DDPM takes small random steps: it adds fresh noise after each one.",
   ddim: "DDIM jumps towards x̂₀ and keeps the rest of the noise; with η = 0 nothing is random.",
   heun: "Heun calls the network twice per step and averages the two directions.",
@@ -60,6 +70,24 @@ const SAMPLER_TEXTS = {
   masked_random: "Reveals the same number of pixels in each step, in random order.",
   masked_confidence: "Reveals first what the network is most certain of.",
 };
+
+/** Letters of the factors in a sampler's equation. @type {Record<string, string>} */
+const LETTERS = {
+  ᾱ: "ᾱ: the share of the clean picture in the variance",
+  β: "β = 1 − ᾱ_t / ᾱ_s; β̃ = β (1−ᾱ_s) / (1−ᾱ_t): the variance of the fresh noise",
+  σ: "σ: how strong the fresh noise is",
+  φ: "φ: the noise level as an angle, cos φ = √ᾱ",
+  τ: "τ: the time of flow matching, from 0, the picture, to 1, pure noise",
+  c: "c = √ᾱ + √(1−ᾱ): the scale of x compared with flow matching",
+  r: "r: half the length of this step compared with the one before, in log-SNR",
+};
+
+/** What the letters of a factor mean. @param {string} factor  a formula */
+export function explainFactor(factor) {
+  return Object.entries(LETTERS)
+    .flatMap(([letter, text]) => (factor.normalize("NFC").includes(letter.normalize("NFC")) ? [text] : []))
+    .join("; ");
+}
 
 /** The controls whose label or title becomes a term: a selector, and a key of EXPLANATIONS. */
 const CONTROLS = [
@@ -77,6 +105,7 @@ const CONTROLS = [
   ['label[for="eta"][data-process="gaussian"]', "eta"],
   ['label[for="eta"][data-process="masked"]', "masked_eta"],
   ['label[for="guidance"]', "guidance"],
+  ['label[for="depth"]', "depth"],
 ];
 const COUNTERS = [
   ["#frame-number", "frame"],
@@ -119,6 +148,9 @@ export function explainControls(getState) {
     for (const node of [...span.childNodes]) {
       if (node instanceof Text && node.data.trim()) node.replaceWith(" ", makeTerm([node.data.trim()], key), " ");
     }
+  }
+  for (const word of document.querySelectorAll("[data-term]")) {
+    word.replaceWith(makeTerm([...word.childNodes], word.getAttribute("data-term") ?? ""));
   }
   document.body.append(tip);
   document.addEventListener("keydown", (event) => {

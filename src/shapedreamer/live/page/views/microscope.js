@@ -8,7 +8,7 @@
  * @import { Place } from "../engine/state.js"
  */
 
-import { choose, get, onChoice, range, setIcon, slide } from "./dom.js";
+import { choose, get, onChoice, onResize, range, setIcon, slide } from "./dom.js";
 import { toPixels } from "../engine/pack.js";
 import { isSample } from "../engine/state.js";
 import { TraceView } from "./trace-view.js";
@@ -51,7 +51,7 @@ export class Microscope {
       this.renameDdim();
       this.showPair();
     });
-    new ResizeObserver(() => this.isOpen && this.show()).observe(get("looks", HTMLDivElement));
+    onResize(get("looks", HTMLDivElement), () => this.isOpen && this.show());
   }
 
   /** @param {Settings} settings @param {Partial<Place>} place */

@@ -22,6 +22,8 @@
 
 const NS = "http://www.w3.org/2000/svg";
 const MARGIN = { left: 44, right: 44, top: 28, bottom: 38 };
+const TICK_WIDTH = 9; // of a digit of a tick's label with its share of the gap, in CSS pixels
+const HALF_LABEL = 48; // half the width of a line's label
 
 /** @param {number} low @param {number} high @returns {Scale} */
 export function linear(low, high) {
@@ -89,7 +91,13 @@ export class Plot {
       svg("line", { class: "grid", x1: left, x2: left + width, y1: yOf(value), y2: yOf(value) }),
       text("tick left", left - 8, yOf(value) + 4, label),
     ]);
-    const ticks = x.ticks.map(([value, label]) => text("tick", this.xOf(value), bottom + 17, label));
+    let free = -Infinity; // where the last label ends
+    const ticks = x.ticks.flatMap(([value, label]) => {
+      const [at, half] = [this.xOf(value), (TICK_WIDTH * label.length) / 2];
+      if (at - half < free) return [];
+      free = at + half;
+      return [text("tick", at, bottom + 17, label)];
+    });
     const rightTicks = right?.ticks.map(([value, label]) =>
       text("tick right", left + width + 8, yOf(value, right.scale) + 4, label),
     );
@@ -99,7 +107,8 @@ export class Plot {
         ? places.map(([cx, cy]) => svg("circle", { class: name, cx, cy, r: 4 }))
         : [svg("path", { class: name, d: `M${places.map((place) => place.map((v) => v.toFixed(1)).join()).join("L")}` })];
       if (!label) return curve;
-      const [labelX, labelY] = places[Math.round(labelAt * (places.length - 1))];
+      const [onCurve, labelY] = places[Math.round(labelAt * (places.length - 1))];
+      const labelX = Math.min(Math.max(onCurve, left + HALF_LABEL), left + width - HALF_LABEL);
       return [...curve, text(`label ${name}`, labelX, labelY + (isBelow ? 22 : -9), label)];
     });
     const titles = [text("title", left + width / 2, bottom + 34, x.title)];
@@ -114,9 +123,10 @@ export class Handle {
   /**
    * @param {Plot} plot
    * @param {string} label
+   * @param {string} explanation
    * @param {(value: number) => void} onInput
    */
-  constructor(plot, label, onInput) {
+  constructor(plot, label, explanation, onInput) {
     this.plot = plot;
     this.onInput = onInput;
     this.value = 0;
@@ -125,7 +135,8 @@ export class Handle {
     this.page = 1; // the keys Page Up and Page Down move by it
     this.line = svg("line", {});
     this.knob = svg("circle", { r: 8 });
-    this.element = svg("g", { class: "handle", role: "slider", tabindex: 0, "aria-label": label }, this.line, this.knob);
+    this.element = svg("g", { class: "handle", role: "slider", tabindex: 0, "aria-label": label });
+    this.element.append(svg("title", {}, explanation), this.line, this.knob);
     plot.element.append(this.element);
     plot.element.addEventListener("pointerdown", (event) => {
       plot.element.setPointerCapture(event.pointerId);

@@ -38,7 +38,9 @@ export class PlotFigure {
     this.calls.title = "How often the sampler may ask the denoiser: the more often, the smaller its steps";
     this.callsText = make("output");
     this.about = make("p", { className: "hint" });
-    this.caption = make("figcaption");
+    this.caption = make("figcaption", {
+      title: "How far the samples are from the data; 0: not at all. In brackets: other points drawn from the data.",
+    });
     this.options = make(
       "div",
       { className: "options" },

@@ -16,20 +16,22 @@
  */
 
 import { draw, fitScale, gridLayout, setScale } from "./canvas.js";
-import { get, make } from "./dom.js";
+import { get, make, onResize } from "./dom.js";
+import { makeTerm, SAMPLER_TEXTS } from "./explain.js";
 import { MAX_STEPS, SAMPLERS } from "../engine/state.js";
 import { Handle, linear, logarithmic, Plot } from "./plot.js";
+import { Samples } from "./samples.js";
 import { Scrubber } from "./scrubber.js";
 
 /** @type {SamplerName[]} */
 const RACERS = ["ddpm", "ddim", "heun", "dpmpp_2m"];
 const DEFAULT_CALLS = 8;
+const ABOUT_CALLS = "How often each sampler may call the network";
 const STAGE_MS = 700; // per number of calls while playing
-const REQUEST_DELAY_MS = 120; // pictures are requested this long after the last change
-const MAX_CACHED = 400; // pictures kept
 const CAPTION_HEIGHT = 62;
 const GAP = 14;
 const MIN_HEIGHT = 110;
+const MIN_ROW = 440; // width from which all pictures stand in one row
 
 export class RaceView {
   /** @param {Session} session @param {() => void} onChange  the number of calls has changed */
@@ -40,22 +42,17 @@ export class RaceView {
     this.lanes = RACERS.map((sampler) => new Lane(sampler));
     this.gallery = make("div", { className: "lanes" }, ...this.lanes.map(({ element }) => element));
     this.plot = new Plot("Share of good samples over the number of network calls");
-    this.handle = new Handle(this.plot, "Network calls", (calls) => this.go(calls - 1));
+    this.handle = new Handle(this.plot, "Network calls", ABOUT_CALLS, (calls) => this.go(calls - 1));
     this.caption = make("p", { className: "hint" });
-    this.message = make("p", { className: "message" });
-    this.message.setAttribute("role", "status");
-    this.scrubber = new Scrubber("Network calls", STAGE_MS, (index) => this.go(index));
-    this.element.append(this.gallery, this.plot.element, this.caption, this.scrubber.element, this.message);
+    this.samples = new Samples(session, this.element, () => this.wanted(), () => this.show());
+    this.scrubber = new Scrubber("Network calls", ABOUT_CALLS, STAGE_MS, (index) => this.go(index));
+    this.element.append(this.gallery, this.plot.element, this.caption, this.scrubber.element);
+    this.element.append(this.samples.message);
     this.calls = DEFAULT_CALLS;
     /** @type {Record<string, Quality> | null} by model */
     this.quality = null;
-    /** Pictures by their settings. @type {Map<string, Frame>} */
-    this.pictures = new Map();
-    this.isRequesting = false;
-    /** @type {ReturnType<typeof setTimeout> | undefined} */
-    this.timer = undefined;
     this.isOpen = false;
-    new ResizeObserver(() => this.isOpen && this.show()).observe(this.element);
+    onResize(this.element, () => this.isOpen && this.show());
   }
 
   /** @param {Settings} settings @param {Partial<Place>} place */
@@ -68,7 +65,6 @@ export class RaceView {
 
   close() {
     [this.isOpen, this.element.hidden] = [false, true];
-    clearTimeout(this.timer);
     this.scrubber.stop();
   }
 
@@ -110,11 +106,9 @@ export class RaceView {
     return { model, seed, num, label, guidance, sampler, steps: this.calls, eta: 0, ...unused };
   }
 
-  /** The settings of the first picture that is missing. */
-  missing() {
-    return RACERS.map((sampler) => this.settingsOf(sampler)).find(
-      (settings) => !this.pictures.has(JSON.stringify(settings)),
-    );
+  /** The settings of all pictures. */
+  wanted() {
+    return this.isOpen ? RACERS.map((sampler) => this.settingsOf(sampler)) : [];
   }
 
   /** The settings or the number of calls have changed. */
@@ -124,27 +118,7 @@ export class RaceView {
     this.calls = Math.min(this.calls, max);
     this.scrubber.setLast(max - 1);
     this.show();
-    this.element.setAttribute("aria-busy", `${this.missing() !== undefined}`);
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.request(), REQUEST_DELAY_MS);
-  }
-
-  /** Request the missing pictures, one after the other, until there are those of the settings that are current then. */
-  async request() {
-    if (this.isRequesting) return;
-    this.isRequesting = true;
-    try {
-      for (let next = this.missing(); next && this.isOpen; next = this.missing()) {
-        this.pictures.set(JSON.stringify(next), await this.session.sample(next));
-        if (this.pictures.size > MAX_CACHED) this.pictures.delete([...this.pictures.keys()][0]);
-        this.show();
-      }
-      this.message.textContent = "";
-    } catch (error) {
-      this.message.textContent = error instanceof Error ? error.message : `${error}`;
-    }
-    this.isRequesting = false;
-    this.element.setAttribute("aria-busy", "false");
+    this.samples.request();
   }
 
   show() {
@@ -153,7 +127,7 @@ export class RaceView {
     const text = `${calls} ${calls === 1 ? "call" : "calls"}`;
     this.scrubber.show(calls - 1, text);
     this.showQuality(quality, text);
-    const pictures = this.lanes.map(({ sampler }) => this.pictures.get(JSON.stringify(this.settingsOf(sampler))) ?? null);
+    const pictures = this.lanes.map(({ sampler }) => this.samples.get(this.settingsOf(sampler)));
     this.lanes.forEach((lane, i) => lane.show(pictures[i], quality ? measured(quality, lane.sampler, calls) : null));
     const some = pictures.find((picture) => picture !== null);
     if (some) this.sizeLanes(gridLayout(some));
@@ -162,11 +136,11 @@ export class RaceView {
   /** Make the pictures as large as the space allows. @param {{width: number, height: number}} size */
   sizeLanes(size) {
     const isScrolling = getComputedStyle(this.element).overflowY === "visible"; // narrow screens: the page scrolls
-    const columns = this.element.clientWidth < 480 ? 2 : RACERS.length;
+    const columns = this.element.clientWidth < MIN_ROW ? 2 : RACERS.length;
     const width = (this.element.clientWidth - (columns - 1) * GAP) / columns;
     const others = [this.plot.element.clientHeight, this.caption.offsetHeight, this.scrubber.element.offsetHeight];
     const used = others.reduce((sum, height) => sum + height, 4 * GAP + CAPTION_HEIGHT);
-    const height = isScrolling ? width : Math.max(this.element.clientHeight - used, MIN_HEIGHT);
+    const height = isScrolling ? Math.min(width, 0.4 * innerHeight) : Math.max(this.element.clientHeight - used, MIN_HEIGHT);
     this.gallery.style.setProperty("--columns", `${columns}`);
     const scale = fitScale(size, width, height);
     for (const { canvas } of this.lanes) setScale(canvas, scale);
@@ -209,7 +183,8 @@ class Lane {
     this.canvas = make("canvas");
     this.canvas.setAttribute("role", "img");
     this.quality = make("span");
-    const name = make("b", { className: `swatch ${sampler}` }, SAMPLERS[sampler]);
+    const term = makeTerm([SAMPLERS[sampler]], "sampler", () => SAMPLER_TEXTS[sampler]);
+    const name = make("b", { className: `swatch ${sampler}` }, term);
     this.element = make("figure", {}, this.canvas, make("figcaption", {}, name, this.quality));
   }
 

@@ -7,7 +7,8 @@
  */
 
 import { drawNumbers, fitScale, setScale } from "./canvas.js";
-import { get, make } from "./dom.js";
+import { get, make, onResize } from "./dom.js";
+import { makeTerm } from "./explain.js";
 import { normal } from "../engine/noise.js";
 import { toImages } from "../engine/pack.js";
 import { Handle, linear, Plot } from "./plot.js";
@@ -16,22 +17,22 @@ import { number, typeset } from "./typeset.js";
 const MAX_LOG_SNR = 10; // beyond it, the plot is cut off
 const POINTS = 200; // of a curve
 const MIN_TILE = 30; // width of a picture in the strip, in CSS pixels
-const SIGNS_WIDTH = 110; // of + and = with their gaps, in CSS pixels
 const CAPTION_HEIGHT = 64;
 const MIN_HEIGHT = 110;
 const NOISE_RANGE = 3; // ε is drawn with −3 as black and 3 as white
+const ABOUT_T = "The timestep to look at: the creativity of pictures that melt";
 const FIGURES = [
-  ["√{ᾱ_t} · x_0", "the picture, faded"],
-  ["√{1−ᾱ_t} · ε", "the noise"],
-  ["x_t", "their sum: what the network sees"],
-];
+  ["√{ᾱ_t} · x_0", "signal", "the picture, faded"],
+  ["√{1−ᾱ_t} · ε", "noise", "the noise"],
+  ["x_t", "x_t", "their sum: what the network sees"],
+]; // symbols, their terms, and captions
 const FACTS = [
-  ["t", "timestep; the creativity of pictures that melt"],
-  ["√{ᾱ_t}", "signal level: the factor of the picture"],
-  ["√{1−ᾱ_t}", "noise level: the factor of the noise"],
-  ["SNR", "signal-to-noise ratio, ᾱ_t / (1−ᾱ_t)"],
-  ["log SNR", "its natural logarithm"],
-];
+  ["t", "t"],
+  ["√{ᾱ_t}", "signal"],
+  ["√{1−ᾱ_t}", "noise"],
+  ["SNR", "snr"],
+  ["log SNR", "log_snr"],
+]; // symbols, and their terms
 
 export class ScheduleView {
   /** @param {Session} session */
@@ -39,20 +40,23 @@ export class ScheduleView {
     this.session = session;
     this.element = get("schedule", HTMLElement);
     this.plot = new Plot("Signal, noise and log-SNR over the timesteps");
-    this.handle = new Handle(this.plot, "Timestep t", (creativity) => session.change({ creativity }));
+    this.handle = new Handle(this.plot, "Timestep t", ABOUT_T, (creativity) => session.change({ creativity }));
     this.strip = make("canvas", { className: "strip" });
     this.strip.setAttribute("role", "img");
     this.mark = make("div", { className: "mark" });
     this.film = make("div", { className: "film" }, this.strip, this.mark);
     this.canvases = FIGURES.map(() => make("canvas"));
     this.values = FACTS.map(() => make("dd"));
-    const figures = FIGURES.map(([symbol, caption], i) => {
+    const figures = FIGURES.map(([symbol, key, caption], i) => {
       this.canvases[i].setAttribute("role", "img");
       this.canvases[i].setAttribute("aria-label", caption);
-      return make("figure", {}, this.canvases[i], make("figcaption", {}, make("b", {}, typeset(symbol)), ` ${caption}`));
+      const term = make("b", {}, makeTerm([typeset(symbol)], key));
+      return make("figure", {}, this.canvases[i], make("figcaption", {}, term, ` ${caption}`));
     });
     this.sum = make("div", { className: "sum" }, figures[0], sign("+"), figures[1], sign("="), figures[2]);
-    const facts = FACTS.map(([symbol, title], i) => make("div", { title }, make("dt", {}, typeset(symbol)), this.values[i]));
+    const facts = FACTS.map(([symbol, key], i) =>
+      make("div", {}, make("dt", {}, makeTerm([typeset(symbol)], key)), this.values[i]),
+    );
     this.element.append(this.plot.element, this.film, make("dl", { className: "facts" }, ...facts), this.sum);
     /** @type {number[]} of the pictures in the strip */
     this.times = [0];
@@ -66,7 +70,7 @@ export class ScheduleView {
     this.strip.addEventListener("click", ({ offsetX }) => {
       this.handle.request(this.times[Math.min(Math.floor(offsetX / this.tile), this.times.length - 1)]);
     });
-    new ResizeObserver(() => this.isOpen && this.draw()).observe(this.element);
+    onResize(this.element, () => this.isOpen && this.draw());
   }
 
   open() {
@@ -187,7 +191,7 @@ export class ScheduleView {
 
   /** Width and height for each of the large pictures, in CSS pixels. @returns {[number, number]} */
   room() {
-    const width = (this.element.clientWidth - SIGNS_WIDTH) / FIGURES.length;
+    const width = this.canvases[0].parentElement?.clientWidth ?? 0;
     if (getComputedStyle(this.element).overflowY === "visible") return [width, width]; // the page scrolls
     const { bottom } = this.element.getBoundingClientRect();
     return [width, Math.max(bottom - this.sum.getBoundingClientRect().top - CAPTION_HEIGHT, MIN_HEIGHT)];

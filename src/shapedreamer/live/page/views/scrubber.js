@@ -9,17 +9,18 @@ const NS = "http://www.w3.org/2000/svg";
 export class Scrubber {
   /**
    * @param {string} label
+   * @param {string} explanation
    * @param {number} interval  milliseconds per stage while playing
    * @param {(index: number) => void} onInput  the stage has changed
    */
-  constructor(label, interval, onInput) {
+  constructor(label, explanation, interval, onInput) {
     this.interval = interval;
     this.onInput = onInput;
     this.index = 0;
     this.last = 0;
     /** @type {ReturnType<typeof setInterval> | undefined} */
     this.playing = undefined;
-    this.slider = make("input", { type: "range", min: "0" });
+    this.slider = make("input", { type: "range", min: "0", title: `${explanation} (. and ,)` });
     this.slider.setAttribute("aria-label", label);
     this.text = make("output");
     const icon = document.createElementNS(NS, "svg");

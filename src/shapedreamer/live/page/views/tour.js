@@ -112,6 +112,9 @@ export const SCENES = [
   },
 ];
 
+/** Screens on which settings stand below the picture; see style.css. */
+const SMALL = matchMedia("(max-width: 59.99rem) and (not ((min-width: 30rem) and (max-height: 32rem)))");
+
 /** The settings of a scene if a hash names only the scene, such as #tour=3; otherwise the hash. @param {string} hash */
 export function expandScene(hash) {
   const params = new URLSearchParams(hash.replace(/^#/, ""));
@@ -127,7 +130,7 @@ export class Tour {
     this.state = null;
     this.heading = make("h2", { id: "tour-title", tabIndex: -1 });
     this.body = make("div", { id: "tour-body" });
-    const close = make("button", { type: "button", textContent: "End the tour" });
+    const close = make("button", { type: "button", textContent: "End the tour", title: "Keep the picture, hide the scene" });
     close.addEventListener("click", () => {
       this.show(null, []);
       onChange();
@@ -143,16 +146,34 @@ export class Tour {
     this.element.setAttribute("aria-labelledby", this.heading.id);
     this.invitation = make("p", { id: "tour-invitation" }, make("a", { href: "#tour=1" }, "Take the tour"));
     this.invitation.append(": eight scenes, eight guesses.");
-    get("panel", HTMLFormElement).prepend(this.element, this.invitation);
+    this.panel = get("panel", HTMLFormElement);
+    this.main = /** @type {HTMLElement} */ (this.panel.parentElement);
+    this.panel.prepend(this.element, this.invitation);
+    this.isLens = false;
+    SMALL.addEventListener("change", () => this.arrange(this.isLens));
   }
 
-  /** Show a scene; null ends the tour. @param {TourState | null} state @param {ModelInfo[]} models */
+  /**
+   * On a small screen a lens fills the screen, so the scene stands above the lens and not among the settings below it.
+   * @param {boolean} isLens  whether a lens is open
+   */
+  arrange(isLens) {
+    this.isLens = isLens;
+    const parent = isLens && SMALL.matches ? this.main : this.panel;
+    if (this.element.parentElement !== parent) parent.prepend(this.element);
+  }
+
+  /**
+   * Show a scene; null ends the tour. Returns whether it is another scene than before.
+   * @param {TourState | null} state
+   * @param {ModelInfo[]} models
+   */
   show(state, models) {
-    const isNext = this.state !== null && state !== null && this.state.scene !== state.scene;
+    const isOther = state !== null && this.state?.scene !== state.scene;
     this.state = state;
     this.element.hidden = state === null;
     this.invitation.hidden = state !== null;
-    if (!state) return;
+    if (!state) return false;
     const scene = SCENES[state.scene - 1];
     this.place.textContent = `Tour · scene ${state.scene} of ${SCENES.length}`;
     this.heading.textContent = scene.title;
@@ -168,7 +189,7 @@ export class Tour {
       this.result(scene, state),
       this.links(state.scene),
     );
-    if (isNext) this.heading.focus();
+    return isOther;
   }
 
   /** @param {string} text @param {number} index @param {TourState} state */

@@ -7,7 +7,7 @@
 
 import { drawNumbers, fitScale, setScale } from "./canvas.js";
 import { make, slide } from "./dom.js";
-import { makeTerm } from "./explain.js";
+import { makeTerm, SAMPLER_TEXTS } from "./explain.js";
 import { makesTwoCalls, WITH_ETA } from "../engine/samplers.js";
 import { MAX_STEPS, SAMPLERS } from "../engine/state.js";
 import { number, showEquations, typeset } from "./typeset.js";
@@ -17,10 +17,23 @@ const MIN_TILE = 32; // approximate width of a picture in the strip, in CSS pixe
 const MAX_TILE = 64;
 const CAPTION_HEIGHT = 52; // of a figure, in CSS pixels
 const FIGURE_GAP = 14;
+const MIN_FIGURE = 68; // width of a figure, and height of its picture, in CSS pixels; captions need that width
 const MIN_ROOM = 150; // height for the figures, in CSS pixels, where the page itself scrolls or has no room left
 
 /** Terms in explain.js, by symbol. @type {Record<string, string>} */
-const TERMS = { x_t: "x_t", "x̂_0": "x0", "ε̂": "eps", "x_s": "x_s", z: "z", "x_s − x_t": "change" };
+const TERMS = {
+  x_t: "x_t",
+  "x̂_0": "x0",
+  "ε̂": "eps",
+  "x_s": "x_s",
+  z: "z",
+  "v̄": "mean_velocity",
+  "ū": "mean_slope",
+  "x̂′_0": "previous_x0",
+  D: "extrapolated",
+  "ε̂_D": "eps_D",
+  "x_s − x_t": "change",
+};
 const FACTS = [
   ["t → s", "timesteps"],
   ["√{ᾱ_t}", "signal"],
@@ -52,7 +65,9 @@ export class TraceView {
     );
     this.sampler.setAttribute("aria-label", "Sampler");
     this.steps = make("input", { type: "range", min: "1", max: `${MAX_STEPS}` });
+    this.steps.setAttribute("aria-label", "Steps");
     this.eta = make("input", { type: "range", min: "0", max: "1", step: "0.05" });
+    this.eta.setAttribute("aria-label", "η (eta)");
     this.stepsText = make("output");
     this.etaText = make("output");
     this.strip = make("canvas", { className: "strip", width: 0, height: 0 });
@@ -75,8 +90,8 @@ export class TraceView {
         "div",
         { className: "sampler-options" },
         this.sampler,
-        make("label", {}, "steps", this.steps, this.stepsText),
-        make("label", {}, "η", this.eta, this.etaText),
+        make("div", { className: "option" }, makeTerm(["steps"], "steps"), this.steps, this.stepsText),
+        make("div", { className: "option" }, makeTerm(["η"], "eta"), this.eta, this.etaText),
       ),
       make("div", { className: "journey" }, this.start.element, this.noising, this.film, this.end.element),
       this.gallery,
@@ -125,6 +140,7 @@ export class TraceView {
   /** @param {SamplerOptions} options */
   setOptions({ sampler, steps, eta }) {
     this.sampler.value = sampler;
+    this.sampler.title = SAMPLER_TEXTS[sampler];
     slide(this.steps, steps);
     slide(this.eta, eta);
     this.eta.disabled = !WITH_ETA.includes(sampler);
@@ -264,9 +280,10 @@ export class TraceView {
     for (let candidate = Math.min(count, 3); candidate <= count; candidate++) {
       const rows = Math.ceil(count / candidate);
       const tileWidth = (width - (candidate - 1) * FIGURE_GAP) / candidate;
+      if (tileWidth < MIN_FIGURE && candidate > 3) break;
       const tileHeight = isScrolling ? Infinity : (room - (rows - 1) * FIGURE_GAP) / rows - CAPTION_HEIGHT;
-      const scale = fitScale({ width: trace.W, height: trace.H }, tileWidth, tileHeight);
-      if (scale > best) [best, columns] = [scale, candidate];
+      const scale = fitScale({ width: trace.W, height: trace.H }, tileWidth, Math.max(tileHeight, MIN_FIGURE));
+      if (scale >= best) [best, columns] = [scale, candidate];
     }
     gallery.style.setProperty("--columns", `${columns}`);
     for (const { canvas } of this.figures.values()) setScale(canvas, best);

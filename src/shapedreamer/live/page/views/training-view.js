@@ -1,7 +1,7 @@
 /**
  * A model learns: pictures from the same noise by stored checkpoints of a training run, beside its loss curve.
  *
- * @import { Checkpoint, Frame, ModelInfo, Settings } from "../engine/protocol.js"
+ * @import { Checkpoint, ModelInfo, Settings } from "../engine/protocol.js"
  * @import { Session } from "../engine/session.js"
  * @import { Place } from "../engine/state.js"
  *
@@ -9,11 +9,14 @@
  */
 
 import { draw, fitScale, gridLayout, setScale } from "./canvas.js";
-import { get, grouped, make } from "./dom.js";
+import { get, grouped, make, onResize } from "./dom.js";
+import { makeTerm } from "./explain.js";
 import { defaults } from "../engine/state.js";
 import { Handle, linear, Plot } from "./plot.js";
+import { Samples } from "./samples.js";
 import { Scrubber } from "./scrubber.js";
 
+const ABOUT_EPOCHS = "How long the network was trained; an epoch is a pass over all training pictures";
 const NUM = 16; // pictures
 const STAGE_MS = 1200; // per checkpoint while playing
 const MIN_HEIGHT = 180; // of the pictures, in CSS pixels
@@ -31,22 +34,21 @@ export class TrainingView {
     this.canvas.setAttribute("role", "img");
     this.easel = make("div", { className: "sheet" }, this.canvas);
     this.plot = new Plot("Held-out loss over the epochs of training");
-    this.handle = new Handle(this.plot, "Epoch", (epoch) => this.go(this.nearest(epoch)));
-    this.caption = make("p", { className: "hint" });
-    this.message = make("p", { className: "message" });
-    this.message.setAttribute("role", "status");
-    this.scrubber = new Scrubber("Epoch", STAGE_MS, (index) => this.go(index));
+    this.handle = new Handle(this.plot, "Epoch", ABOUT_EPOCHS, (epoch) => this.go(this.nearest(epoch)));
+    this.seen = make("span");
+    this.loss = make("output");
+    this.result = make("span", {}, " Its ", makeTerm(["held-out loss"], "loss"), " is ", this.loss, ".");
+    this.caption = make("p", { className: "hint" }, this.seen, this.result);
+    this.lack = make("p", { className: "hint", textContent: NO_STAGES, hidden: true });
+    this.samples = new Samples(session, this.element, () => this.wanted(), () => this.show());
+    this.scrubber = new Scrubber("Epoch", ABOUT_EPOCHS, STAGE_MS, (index) => this.go(index));
     this.body = make("div", { className: "split" }, this.easel, make("div", {}, this.plot.element, this.caption));
-    this.element.append(this.body, this.scrubber.element, this.message);
+    this.element.append(this.body, this.scrubber.element, this.lack, this.samples.message);
     /** @type {Stage[]} by epoch */
     this.stages = [];
     this.index = 0;
-    /** Pictures by name of the model, for the seed `seed`. @type {Map<string, Frame>} */
-    this.pictures = new Map();
-    this.seed = "";
-    this.isRequesting = false;
     this.isOpen = false;
-    new ResizeObserver(() => this.isOpen && this.show()).observe(this.element);
+    onResize(this.element, () => this.isOpen && this.show());
   }
 
   /** @param {Settings} settings @param {Partial<Place>} place */
@@ -56,8 +58,7 @@ export class TrainingView {
     this.stages = /** @type {Stage[]} */ (stages).sort((a, b) => a.checkpoint.epoch - b.checkpoint.epoch);
     const isEmpty = this.stages.length === 0;
     this.body.hidden = this.scrubber.element.hidden = isEmpty;
-    this.message.textContent = isEmpty ? NO_STAGES : "";
-    this.message.classList.toggle("calm", isEmpty);
+    this.lack.hidden = !isEmpty;
     if (isEmpty) return;
     this.scrubber.setLast(this.stages.length - 1);
     if (typeof epoch === "number") this.index = this.nearest(epoch);
@@ -101,52 +102,35 @@ export class TrainingView {
 
   /** The seed may have changed. */
   update() {
-    if (!this.isOpen || !this.stages.length) return;
-    const { seed } = this.session.settings;
-    if (seed !== this.seed) this.pictures.clear();
-    this.seed = seed;
-    void this.request();
+    if (this.isOpen && this.stages.length) this.samples.request();
   }
 
-  /** The first stage without pictures; the one that is shown comes first. */
-  missing() {
-    return [this.stages[this.index], ...this.stages].find(({ name }) => !this.pictures.has(name));
+  /** The settings of a stage's pictures. @param {Stage} stage @returns {Settings} */
+  settingsOf(stage) {
+    return { ...defaults(stage), seed: this.session.settings.seed, num: NUM };
   }
 
-  /** Request the missing pictures, one stage after the other. */
-  async request() {
-    if (this.isRequesting) return;
-    this.isRequesting = true;
-    this.element.setAttribute("aria-busy", "true");
-    try {
-      for (let stage = this.missing(); stage && this.isOpen; stage = this.missing()) {
-        const { seed } = this;
-        const picture = await this.session.sample({ ...defaults(stage), seed, num: NUM });
-        if (seed === this.seed) this.pictures.set(stage.name, picture);
-        this.show();
-      }
-      this.message.textContent = "";
-    } catch (error) {
-      this.message.textContent = error instanceof Error ? error.message : `${error}`;
-    }
-    this.isRequesting = false;
-    this.element.setAttribute("aria-busy", "false");
+  /** The settings of all pictures; those of the stage that is shown come first. */
+  wanted() {
+    return this.isOpen ? [this.stages[this.index], ...this.stages].map((stage) => this.settingsOf(stage)) : [];
   }
 
   show() {
-    const { checkpoint, name } = this.stages[this.index] ?? {};
-    if (!checkpoint || !name) return;
-    const picture = this.pictures.get(name);
-    const { epoch, curve } = checkpoint;
+    const stage = this.stages[this.index];
+    if (!stage) return;
+    const picture = this.samples.get(this.settingsOf(stage));
+    const { epoch, curve } = stage.checkpoint;
     const last = this.stages[this.stages.length - 1].checkpoint;
     const text = `epoch ${epoch} of ${last.epoch}`;
     this.scrubber.show(this.index, text);
     this.drawCurve(last);
     this.handle.show(epoch, text);
     const [images, loss] = curve[curve.length - 1] ?? [0, NaN];
-    this.caption.textContent = epoch
-      ? `After epoch ${epoch}, the network has seen ${grouped(images)} pictures. Its held-out loss is ${loss.toFixed(3)}.`
+    this.seen.textContent = epoch
+      ? `After epoch ${epoch}, the network has seen ${grouped(images)} pictures.`
       : "Before training, the weights of the network are random.";
+    this.result.hidden = epoch === 0;
+    this.loss.value = loss.toFixed(3);
     this.canvas.setAttribute("aria-label", picture ? `${NUM} pictures after epoch ${epoch}` : "No pictures yet");
     this.canvas.style.visibility = picture ? "visible" : "hidden";
     if (!picture) return;

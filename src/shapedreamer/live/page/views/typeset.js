@@ -5,6 +5,7 @@
  */
 
 import { make } from "./dom.js";
+import { explainFactor } from "./explain.js";
 
 /** @param {string} formula @returns {HTMLSpanElement} */
 export function typeset(formula) {
@@ -51,7 +52,11 @@ export class Equation {
     this.left = left;
     this.key = keyOf(left, terms);
     this.values = terms.map(() => make("span", { className: "value" }));
-    this.terms = terms.map(({ symbol, of }, i) => imageButton("term", of, typeset(`${symbol} ${of}`.trim()), this.values[i]));
+    this.terms = terms.map(({ symbol, of }, i) => {
+      const term = imageButton("term", of, typeset(`${symbol} ${of}`.trim()), this.values[i]);
+      term.title = explainFactor(symbol);
+      return term;
+    });
     this.element = make("div", { className: "equation" }, imageButton("side", left, typeset(left)));
     this.element.setAttribute("role", "group");
     this.terms.forEach((term, i) => {

@@ -80,7 +80,8 @@ export function waitOf(session, download, idle) {
   }
   if (awaited === "restart") return { text: `waiting for the first picture of ${requested.model}`, isStale: true };
   if (awaited === "repaint") return { text: "repainting the masked area" };
-  if (session.replies.size > 0) return { text: "sampling every step", isStale: true };
+  const [reply] = session.replies.values();
+  if (reply) return { text: reply.type === "trace" ? "sampling every step" : "sampling the pictures", isStale: true };
   const isDue = session.lastSent.playing && idle > Math.max(SLOW_MS, 2000 / (requested.fps || Infinity));
   return awaited === "step" || isDue ? { text: "generating the next frame" } : null;
 }
