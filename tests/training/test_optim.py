@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from shapedreamer.networks.threads import torch_threads
 from shapedreamer.networks.unet import UNet
-from shapedreamer.training.optim import Muon, hidden_matrices, make_optimizers, orthogonalise
+from shapedreamer.training.optim import Muon, hidden_matrices, make_optimizers, orthogonalise, shares_of_work
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 64), (64, 8)])
@@ -40,6 +41,39 @@ def test_weight_decay_shrinks_the_weights_without_a_gradient() -> None:
     weight.grad = torch.zeros(4, 4)
     Muon([weight], lr=0.1, weight_decay=0.5).step()
     torch.testing.assert_close(weight.detach(), torch.full((4, 4), 0.95))
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_threads_share_the_weights_and_change_nothing(number: int) -> None:
+    """In float32, where one and several threads round alike for matrices this small."""
+    shapes = [(8, 4, 3, 3), (6, 6), (16, 2, 1, 1), (4, 12)]
+
+    def trained(threads: int) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        weights = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+        optimizer = Muon(weights, lr=0.1, weight_decay=0.1)
+        with torch_threads(threads):
+            for _ in range(3):
+                for weight in weights:
+                    weight.grad = torch.randn_like(weight)
+                optimizer.step()
+        assert list(map(id, optimizer.state)) == list(map(id, weights))
+        return [weight.detach() for weight in weights]
+
+    for one, several in zip(trained(1), trained(number), strict=True):
+        torch.testing.assert_close(one, several)
+
+
+def test_the_threads_get_equal_work_and_each_weight_once() -> None:
+    weights = hidden_matrices(UNet(channels=(64, 128), attention=(1,)))
+    with torch_threads(3):
+        shares = shares_of_work(weights)
+    assert len(shares) == 3
+    assert sorted(id(weight) for share in shares for weight in share) == sorted(map(id, weights))
+    work = [sum(w.numel() * min(len(w), w[0].numel()) for w in share) for share in shares]
+    assert max(work) < 1.05 * min(work)
+    with torch_threads(8):
+        assert [len(share) for share in shares_of_work(weights[:2])] == [1, 1]
 
 
 def test_every_parameter_has_exactly_one_optimizer() -> None:

@@ -56,6 +56,8 @@ def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any
 
     The threads have the caller's gradient mode and autocast, which PyTorch keeps for each thread.
     """
+    if len(items) == 1:
+        return [function(items[0])]
     threads = max(1, torch.get_num_threads() // len(items))
     inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
     enabled, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")

@@ -5,6 +5,7 @@ scaled as in Liu et al. 2025, "Muon is scalable for LLM training", so that AdamW
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ..common.device import has_fast_bf16
 from ..common.names import OptimizerName
+from ..networks.threads import in_threads
 
 
 class Muon(torch.optim.Optimizer):
@@ -26,16 +28,38 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for weight in group["params"]:
-                average = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
-                average.lerp_(weight.grad, 1 - group["momentum"])
-                direction = weight.grad.lerp_(average, group["momentum"])  # Nesterov momentum; overwrites the gradient
-                # channels last is the memory layout of the weights: no copy; the order of the columns does not matter
-                rows = direction.movedim(1, -1)
-                update = orthogonalise(rows.flatten(1)).view(rows.shape).movedim(-1, 1)
-                # the entries of an orthogonal m x n matrix have RMS max(m, n)^-1/2; AdamW's update has about 0.2
-                scale = 0.2 * max(len(weight), weight[0].numel()) ** 0.5
-                weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
+            for weight in group["params"]:  # here, as the threads would add them in any order
+                self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+            in_threads(partial(self._update, group), shares_of_work(group["params"]))
+
+    def _update(self, group: dict[str, Any], weights: list[nn.Parameter]) -> None:
+        for weight in weights:
+            assert weight.grad is not None
+            average = self.state[weight]["momentum"].lerp_(weight.grad, 1 - group["momentum"])
+            direction = weight.grad.lerp_(average, group["momentum"])  # Nesterov momentum; overwrites the gradient
+            # channels last is the memory layout of the weights: no copy; the order of the columns does not matter
+            rows = direction.movedim(1, -1)
+            update = orthogonalise(rows.flatten(1)).view(rows.shape).movedim(-1, 1)
+            # the entries of an orthogonal m x n matrix have RMS max(m, n)^-1/2; AdamW's update has about 0.2
+            scale = 0.2 * max(len(weight), weight[0].numel()) ** 0.5
+            weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
+
+
+def shares_of_work(weights: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """The weights in one list for each of torch's threads, so that all take about equally long; one list on a GPU."""
+    number = min(torch.get_num_threads(), len(weights)) if weights[0].device.type == "cpu" else 1
+    shares: list[list[nn.Parameter]] = [[] for _ in range(number)]
+    work = [0] * number
+    for weight in sorted(weights, key=_work, reverse=True):
+        least = work.index(min(work))
+        shares[least].append(weight)
+        work[least] += _work(weight)
+    return shares
+
+
+def _work(weight: Tensor) -> int:
+    """In proportion to the multiplications of orthogonalise."""
+    return weight.numel() * min(len(weight), weight[0].numel())
 
 
 def orthogonalise(matrix: Tensor, steps: int = 4) -> Tensor:
