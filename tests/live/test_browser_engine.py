@@ -210,7 +210,7 @@ def test_repainting_and_traces(built: Path, browser: "Browser") -> None:
         for row, step in zip(rows, steps, strict=True):
             assert row[1:2].view("<i4") == step.t
             for found, expected in zip(row[2 + size :].reshape(2, size), (step.x0, step.x), strict=True):
-                assert np.abs(found - expected.numpy().ravel()).max() < 1e-3
+                assert np.abs(found - expected.numpy().ravel()).max() < site.HALF_TOLERANCE
 
 
 def test_play_pause_and_restart(built: Path, browser: "Browser") -> None:
@@ -269,6 +269,7 @@ def test_invalid_messages_are_answered_with_an_error_and_playback_continues(buil
         ({"type": "set", "id": -1, "settings": values}, "id must be"),
         ({"type": "set", "id": 1, "settings": values, "image": "AAAA"}, "image must be"),
         ({"type": "set", "id": 1}, "settings must be"),
+        ({"type": "set", "id": 1, "settings": []}, "settings must be"),
         ({"type": "dance"}, 'send "set" before'),
         ({}, 'send "set" before'),
     ]

@@ -236,6 +236,7 @@ def test_a_phone_reports_a_foreign_sampler_and_scrolls_only_vertically(visit: Op
     expect(page.locator("#status-text")).to_have_text(
         "sampler must be one of masked_ancestral, masked_random, masked_confidence, not ddim"
     )
+    page.locator("#problems-close").click()  # on a phone, the list covers the settings
     show_more_settings(page)
     for view in ("dream", "draw"):
         page.locator(f"nav [data-view={view}]").click()

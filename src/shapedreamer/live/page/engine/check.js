@@ -12,6 +12,11 @@ import { isSample, MAX_EVERY, MAX_FRAME, MOTIONS } from "./state.js";
 const FIELDS = ["model", "seed", "num", "sampler", "steps", "eta", "guidance", "creativity", "label", "fps", "motion", "every"];
 const [MAX_STEPS, MAX_GUIDANCE, MAX_AMOUNT, MAX_FPS] = [50, 10, 9, 60];
 
+/** @param {unknown} value */
+export function isObject(value) {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
 /**
  * Check all settings, and return the model that they name.
  *
@@ -20,7 +25,7 @@ const [MAX_STEPS, MAX_GUIDANCE, MAX_AMOUNT, MAX_FPS] = [50, 10, 9, 60];
  * @returns {ModelInfo}
  */
 export function checkSettings(settings, models) {
-  if (typeof settings !== "object" || settings === null) fail("settings", settings, "an object");
+  if (!isObject(settings)) fail("settings", settings, "an object");
   for (const key of Object.keys(settings)) {
     if (!FIELDS.includes(key)) fail("setting name", key, `one of ${FIELDS.join(", ")}`);
   }

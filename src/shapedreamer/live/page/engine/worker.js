@@ -9,7 +9,7 @@
  */
 
 import { gunzip } from "../files/bytes.js";
-import { checkBytes, checkFrame, checkId, checkSampler, checkSettings, checkStart } from "./check.js";
+import { checkBytes, checkFrame, checkId, checkSampler, checkSettings, checkStart, isObject } from "./check.js";
 import { Dream } from "./dream.js";
 import { isBetter, openGraphics } from "./graphics.js";
 import { Model } from "./model.js";
@@ -112,7 +112,7 @@ function handle(message) {
 
 /** The settings of a message; those of older clients, without a motion, melt. @param {any} settings @returns {Settings} */
 function complete(settings) {
-  return { motion: "melt", every: 0, ...settings };
+  return isObject(settings) ? { motion: "melt", every: 0, ...settings } : settings;
 }
 
 /** @param {number} id @param {() => Promise<ArrayBuffer>} make */

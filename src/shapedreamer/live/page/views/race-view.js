@@ -151,7 +151,7 @@ export class RaceView {
     this.plot.element.toggleAttribute("hidden", quality === null);
     const known = Object.keys(this.quality ?? {}).join(" and ");
     if (!quality) {
-      this.caption.textContent = this.quality ? `Quality was measured for the models ${known}.` : "";
+      this.caption.textContent = this.quality ? `Quality was measured for ${known} only.` : "";
       return;
     }
     const { num, measure, real, real_fid, points } = quality;
