@@ -303,6 +303,30 @@ def test_any_stored_epoch_can_be_packed(run: Path, quick_pack: Callable[..., Non
         quick_pack(run, "late", epoch=7)
 
 
+@pytest.mark.usefixtures("weights")
+def test_sharpening_scales_the_output_of_the_network(run: Path, quick_pack: Callable[..., None]) -> None:
+    quick_pack(run, "sharp", sharpen=1.25)
+    plain, sharp = (sd.load(name).network for name in ("digits", "sharp"))
+    x, t = torch.randn(4, 1, 28, 28), torch.tensor([1, 20, 30, 50])
+    with torch.no_grad():
+        torch.testing.assert_close(sharp(x, t), 1.25 * plain(x, t), rtol=2e-3, atol=2e-3)
+    for factor in (0.5, 1.6, math.nan):
+        with pytest.raises(UserError, match=r"sharpen must be between 1 and 1\.5, not"):
+            quick_pack(run, "sharper", sharpen=factor)
+    assert "sharper" not in zoo.names()
+
+
+@pytest.mark.usefixtures("weights")
+def test_only_predictions_of_the_image_can_be_sharpened(
+    run: Path, tmp_path: Path, quick_pack: Callable[..., None]
+) -> None:
+    made = load_checkpoint(find_checkpoint(run))
+    config = replace(made.config, recipe=replace(made.config.recipe, prediction="v"))
+    save_checkpoint(tmp_path, "velocity", config, made.step, {}, made.ema, made.best_loss, made.labels)
+    with pytest.raises(UserError, match="only a U-Net without a head that predicts x0 can be sharpened"):
+        quick_pack(tmp_path / "velocity.safetensors", "sharp", sharpen=1.25)
+
+
 @pytest.mark.parametrize("name", ["", "../digits", "a/b", "Digits", "a b", "a.b", "zahlen\n"])
 @pytest.mark.usefixtures("weights")
 def test_an_invalid_name_is_rejected(run: Path, quick_pack: Callable[..., None], name: str) -> None:

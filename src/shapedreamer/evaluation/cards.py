@@ -29,6 +29,7 @@ from .table import describe
 
 MAX_BYTES = 12e6  # weights of one model
 MAX_TOTAL_BYTES = 50e6  # weights of all models, compressed as in a wheel
+MAX_SHARPEN = 1.5  # more would also decide pixels that are really grey
 GRID_IMAGES = 64  # samples in the picture
 
 
@@ -43,6 +44,7 @@ def pack(
     num: int = 2000,
     epoch: int | None = None,
     path: Path | None = None,
+    sharpen: float = 1.0,
 ) -> None:
     """Turn a run into a shipped model: NAME.safetensors, NAME.json and NAME.png. Writes all three files or none.
 
@@ -60,6 +62,8 @@ def pack(
         num: Number of samples to measure its quality with.
         epoch: Use the checkpoint of this epoch instead of the best one.
         path: Where the training images are now, if they were moved.
+        sharpen: Factor of the network's output, for few-step models of black and white images: pixels that are nearly
+            black or white become so when x̂₀ is clipped. 1 changes nothing.
     """
     from ..common.progress import Progress
     from .evaluator import evaluate_subject, load_subject
@@ -70,6 +74,8 @@ def pack(
         find_checkpoint(run) if epoch is None else run / "checkpoints" / f"epoch-{epoch:04d}.safetensors"
     )
     recipe = checkpoint.config.recipe
+    if sharpen != 1:
+        checkpoint = replace(checkpoint, ema=_scale_output(checkpoint, sharpen))
     with naming_disk_errors(zoo.WEIGHTS):
         zoo.WEIGHTS.mkdir(exist_ok=True)
         # on the same disk as zoo.WEIGHTS, so that the files can be renamed into it
@@ -135,6 +141,19 @@ def _write_weights(checkpoint: Checkpoint, folder: Path, name: str) -> Path:
             f"the maximum is {MAX_TOTAL_BYTES / 1e6:.0f} MB"
         )
     return weights
+
+
+def _scale_output(checkpoint: Checkpoint, factor: float) -> dict[str, Tensor]:
+    """The averaged weights of a network whose output is `factor` times that of the checkpoint's.
+
+    UserError unless the network predicts x̂₀ and its last layer is a convolution, conv_out.
+    """
+    recipe, last = checkpoint.config.recipe, ("conv_out.weight", "conv_out.bias")
+    if recipe.prediction != "x0" or not checkpoint.ema.keys() >= set(last) or "head.conv_out.weight" in checkpoint.ema:
+        raise UserError("only a U-Net without a head that predicts x0 can be sharpened: leave out sharpen")
+    if not 1 < factor <= MAX_SHARPEN:
+        raise UserError(f"sharpen must be between 1 and {MAX_SHARPEN}, not {factor:g}")
+    return checkpoint.ema | {key: checkpoint.ema[key] * factor for key in last}
 
 
 def _to_half(state: dict[str, Tensor]) -> dict[str, Tensor]:
