@@ -63,8 +63,8 @@ def run(programs: Path, folder: Path, *words: str) -> "subprocess.CompletedProce
 def test_the_wheel_has_what_the_package_needs_and_nothing_else(built: Path) -> None:
     needed = r"""shapedreamer/(.+/)?[a-z0-9_]+\.py | shapedreamer/py\.typed
         | shapedreamer/data/drawn/art/[a-z]+\.(txt|json) | shapedreamer/evaluation/weights/[a-z_]+\.safetensors
-        | shapedreamer/models/zoo/weights/[a-z0-9_-]+\.(json|safetensors)
-        | shapedreamer/live/page/(.+/)?[a-z-]+\.(js|css|html|svg)
+        | shapedreamer/models/zoo/weights/[a-z0-9_-]+\.(json|png|safetensors)
+        | shapedreamer/live/page/(.+/)?[a-z-]+\.(js|css|html|json|svg)
         | shapedreamer-[0-9.]+\.dist-info/(METADATA|RECORD|WHEEL|entry_points\.txt|top_level\.txt|licenses/LICENSE)"""
     names = zipfile.ZipFile(next(built.glob("*.whl"))).namelist()
     assert [name for name in names if not re.fullmatch(needed, name, re.VERBOSE)] == []
