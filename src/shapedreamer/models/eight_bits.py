@@ -37,7 +37,7 @@ def to_eight_bits(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def from_eight_bits(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state with its 8-bit weights as float16. UserError for a tensor without its scale, or if there are too many.
 
-    A state without 8-bit weights stays as it is.
+    A state without 8-bit weights is returned unchanged.
     """
     quantised = {key for key, value in state.items() if value.dtype == torch.int8}
     if sum(state[key].numel() for key in quantised) > MAX_PARAMETERS:
