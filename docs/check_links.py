@@ -5,8 +5,9 @@
 prints every broken link, and exits with 1 if there is one.
 
 Markdown (README.md, CONTRIBUTING.md, docs/): every relative link leads to a file, and every #anchor to a heading.
-HTML (in the folder SITE): every internal link leads to a file and to an anchor in it. Pages load nothing from another
-host, so the site works without a network.
+HTML (in the folder SITE): every internal link leads to a file and to an anchor in it. A fragment such as #view=draw is
+not an anchor: it holds settings for the live page. Pages load nothing from another host, so the site works without a
+network.
 """
 
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).parents[1]
+SETTINGS = re.compile(r"[a-z]+=[^&]*(&[a-z]+=[^&]*)*")
 LOADED = {("img", "src"), ("script", "src"), ("iframe", "src"), ("link", "href"), ("source", "src"), ("use", "href")}
 
 
@@ -54,7 +56,12 @@ def broken_html_links(site: Path) -> Iterator[str]:
             linked = linked / "index.html" if linked.is_dir() else linked
             if not linked.is_file():
                 yield f"{path}: there is no {target}"
-            elif url.fragment and linked in pages and unquote(url.fragment) not in pages[linked].anchors:
+            elif (
+                url.fragment
+                and linked in pages
+                and not SETTINGS.fullmatch(url.fragment)
+                and unquote(url.fragment) not in pages[linked].anchors
+            ):
                 yield f"{path}: {linked.name} has no anchor #{url.fragment}"
     for path in site.rglob("*.css"):
         for target in re.findall(r"url\(\s*[\"']?([^\"')]+)", path.read_text(encoding="utf-8")):

@@ -189,15 +189,20 @@ def test_broken_html_links_are_found(tmp_path: Path) -> None:
     page = tmp_path / "index.html"
     page.write_text(
         '<link href="style.css?v=1"><a href="sub/#here">a</a> <a href="https://example.org">b</a> <img src="data:x">'
+        '<a href="sub/#view=draw&seed=7">c</a>'
     )
     assert list(check(tmp_path)) == []
-    page.write_text('<a href="sub/#gone">a</a> <img src="gone.png"> <script src="https://example.org/x.js"></script>')
+    page.write_text(
+        '<a href="sub/#gone">a</a> <a href="#view=">b</a> <a href="#a b=c">c</a>'
+        '<img src="gone.png"> <script src="https://example.org/x.js"></script>'
+    )
     (tmp_path / "style.css").write_text(
         "a { background: url(gone.woff2) } b { background: url(https://example.org/x) }"
     )
     style = tmp_path / "style.css"
     assert list(check(tmp_path)) == [
         f"{page}: index.html has no anchor #gone",
+        f"{page}: index.html has no anchor #a b=c",
         f"{page}: there is no gone.png",
         f"{page}: <script> loads https://example.org/x.js from another host",
         f"{style}: there is no gone.woff2 on this host",
