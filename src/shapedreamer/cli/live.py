@@ -6,8 +6,6 @@ from tyro.conf import Positional, arg
 
 from ..common.names import DeviceName
 
-PREFERRED = ("shapes-turbo", "shapes", "sprites")
-
 
 def run(
     model: Annotated[
@@ -37,14 +35,13 @@ def run(
     from ..live import access
 
     with access.listen(host, port) as listener:  # before the slow imports, because the port may be taken
-        from ..live.catalog import Catalog
+        from ..live.catalog import PREFERRED, Catalog, shipped
         from ..live.engine import Engine
         from ..live.server import make_server
-        from ..models import zoo
 
-        default = next((name for name in PREFERRED if name in zoo.names()), PREFERRED[0])
+        default = next(iter(shipped()), PREFERRED[0])
         first = str(Path(model or default))  # a run is named by its path, so that code copied from the page loads it
-        catalog = Catalog({name: name for name in (first, *zoo.names())}, device)
+        catalog = Catalog({name: name for name in (first, *shipped())}, device)
         if model is not None:
             catalog[first]  # raises if it is damaged
         is_local, url = access.is_local(listener), access.url(listener, host)

@@ -17,7 +17,8 @@ def run(
 
     Args:
         out: A new or empty folder, or an earlier site, which is replaced.
-        models: Shipped models, run folders (their best checkpoint is used) or checkpoint files.
+        models: Shipped models, run folders (their best checkpoint is used) or checkpoint files. The page starts with
+            the first one.
         runtime: The tarball of the npm package onnxruntime-web, which runs the models, if npm cannot download it.
     """
     from ..common.progress import Progress

@@ -10,8 +10,17 @@ import torch
 from torch import nn
 
 from ..common.names import DeviceName
+from ..models import zoo
 from ..models.checkpoint import read_outline
 from ..models.model import Model, find_checkpoint, load
+
+PREFERRED = ("shapes-turbo", "shapes", "sprites")  # to start with: fast models first
+
+
+def shipped() -> list[str]:
+    """The names of all shipped models, in the page's order: it starts with the first one."""
+    first = [name for name in PREFERRED if name in zoo.names()][:1]
+    return first + [name for name in zoo.names() if name not in first]
 
 
 class Catalog(Mapping[str, Model]):

@@ -34,6 +34,7 @@ from ..common.values import as_path
 from ..export.onnx import OnnxNetwork, to_onnx
 from ..models import zoo
 from ..models.model import Model, find_checkpoint, load
+from .catalog import shipped
 from .settings import model_info
 
 PAGE = Path(__file__).parent / "page"
@@ -118,7 +119,8 @@ def build_site(
 ) -> dict[str, int]:
     """Write the site to the folder `out`, completely or not at all. An earlier site in the folder is replaced.
 
-    models:   names of shipped models, run folders or checkpoints; by default, all shipped models
+    models:   names of shipped models, run folders or checkpoints; by default, all shipped models. The page starts with
+              the first one
     runtime:  the tarball of RUNTIME; by default, npm downloads it
     progress: called with the current task, the number of steps done and their total
 
@@ -128,7 +130,7 @@ def build_site(
     out = as_path("out", out).resolve()
     runtime = None if runtime is None else as_path("runtime", runtime)
     _check_replaceable(out)
-    runs = _name_models(models or zoo.names())
+    runs = _name_models(models or shipped())
     loaded = {name: _load_model(run) for name, run in runs.items()}
     progress("runtime", 0, 1)
     files = _page_files() | _runtime_files(runtime)
