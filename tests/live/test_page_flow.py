@@ -117,6 +117,39 @@ def test_back_and_forward_walk_the_views(visit: Open, engine: FakeEngine) -> Non
     expect(shown).to_have_text("Draw")
 
 
+def test_back_restores_another_visit_as_it_was_left(visit: Open) -> None:
+    page = visit()
+    shown, seed = page.locator("nav [aria-current=true]"), page.locator("#seed")
+    page.locator("nav [data-view=microscope]").click()
+    page.wait_for_url(re.compile("view=microscope"))
+    page.locator("#seed").evaluate("seed => { seed.value = '9'; seed.dispatchEvent(new Event('change')) }")
+    page.evaluate("() => { location.hash = '#model=mnist&seed=3&paused=1' }")  # before the URL shows the new seed
+    expect(page.locator("#model")).to_have_value("mnist")
+    page.evaluate("() => history.go(-2)")  # to an entry whose URL shows the first seed
+    expect(page.locator("#model")).to_have_value("sprites")
+    expect(seed).to_have_value("9")
+    expect(shown).to_have_text("Dream")
+    page.wait_for_url(re.compile("seed=9"))
+    page.go_forward()
+    expect(shown).to_have_text("Microscope")
+    expect(seed).to_have_value("9")
+    page.go_forward()
+    expect(page.locator("#model")).to_have_value("mnist")
+    page.go_back()
+    expect(shown).to_have_text("Microscope")
+    page.go_back()
+    expect(shown).to_have_text("Dream")
+    expect(seed).to_have_value("9")
+    page.reload()
+    page.wait_for_url(re.compile("seed=9"))
+    show_more_settings(page)
+    seed.fill("11")
+    seed.press("Enter")
+    page.go_forward()  # a reload does not separate the views of a dream
+    expect(shown).to_have_text("Microscope")
+    expect(seed).to_have_value("11")
+
+
 def test_reconnecting_resumes_the_dream_where_it_was(visit: Open, engine: FakeEngine) -> None:
     page = visit("#model=sprites&steps=2&seed=11&fps=30")
     number = page.locator("#frame-number")

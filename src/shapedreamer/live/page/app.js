@@ -5,6 +5,7 @@
  * @import { Snapshot } from "./engine/session.js"
  * @import { Place, ViewName } from "./engine/state.js"
  * @import { Settings } from "./engine/protocol.js"
+ * @import { Entry } from "./views/history.js"
  *
  * @typedef {object} Lens  a view that explains
  * @property {(settings: Settings, place: Partial<Place>) => void} open
@@ -109,8 +110,15 @@ const session = new Session(await makeEngine(), {
   viewers: (viewers) => status.setViewers(viewers),
 });
 const past = new History({
-  onVisit: (hash) => session.requested && openHash(hash),
-  onView: (name, place) => showView(name, place),
+  onVisit(hash, entry) {
+    if (!session.requested) return;
+    past.leave(linkTo(visible().snapshot, view));
+    void openHash(hash, entry);
+  },
+  onView(name, place) {
+    openings++; // a link that is still being read comes too late
+    showView(name, place);
+  },
 });
 const tour = new Tour(() => updateUrlSoon());
 const microscope = new Microscope(session, () => updateUrlSoon());
@@ -149,10 +157,17 @@ async function makeEngine() {
 
 // the URL
 
-/** Apply the state stored in a URL. @param {string} hash */
-async function openHash(hash) {
+let openings = 0; // of links; only the latest one counts, and reading one with a picture takes longer
+
+/** Apply the state stored in a URL. @param {string | Promise<string>} hash @param {Entry | null} [entry]  in the history */
+async function openHash(hash, entry = null) {
+  const opening = ++openings;
   const seed = `${crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000}`;
-  const { place, problems } = await fromUrlHash(expandScene(hash), session.models, { seed });
+  const { place, problems } = await fromUrlHash(expandScene(await hash), session.models, { seed });
+  if (opening !== openings) return;
+  if (entry && entry.view !== place.view) {
+    Object.assign(place, { scope: null, epoch: null, calls: null, ...entry.place, view: entry.view });
+  }
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) place.paused = true;
   const isFirst = !session.requested;
   past.begin(place.view);
