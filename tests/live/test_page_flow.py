@@ -292,6 +292,57 @@ def test_a_wait_of_a_long_lens_is_on_the_screen(visit: Open, engine: FakeEngine)
     assert waiting["y"] + waiting["height"] <= scrubber["y"]
 
 
+def test_large_numbers_of_a_slow_machine_fit_on_a_small_screen(visit: Open) -> None:
+    page = visit(SPRITES, 320, 640, **PHONE)
+    expect(page.locator("#ms")).to_have_text(re.compile(r"^(\d{1,3}\.\d|\d{4,})$"))
+    for name, text in (("frame-number", "12\u202f345"), ("ms", "12345"), ("calls", "100"), ("rate", "60")):
+        page.locator(f"#{name}").evaluate("(output, text) => { output.value = text }", text)
+    assert page.evaluate("() => document.documentElement.scrollWidth") == 320
+
+
+def test_a_term_in_a_sentence_is_as_wide_as_its_text(visit: Open) -> None:
+    page = visit(SPRITES + "&view=race&calls=2")
+    term = page.locator(".explanation .explain", has_text="FID")
+    sizes = "term => { const text = document.createRange(); text.selectNodeContents(term);"
+    widths = term.evaluate(sizes + "return [term, text].map((part) => part.getBoundingClientRect().width) }")
+    assert abs(widths[0] - widths[1]) < 1
+
+
+def test_sliders_beside_the_picture_are_long_enough(visit: Open) -> None:
+    page = visit("#model=sprites&seed=7&motion=melt&every=0&steps=6&frame=1&paused=1", 640, 400)
+    show_more_settings(page)
+    for view in ("dream", "microscope"):
+        show_view(page, view)
+        for slider in page.locator("input[type=range]:visible").all():
+            assert box(slider)["width"] > 80, (view, slider.get_attribute("id"))
+
+
+@pytest.mark.parametrize("frame", [0, 1])  # a sample, and a frame with a slider for its noise
+@pytest.mark.parametrize("width", [320, 390])
+def test_the_next_frame_of_the_microscope_has_no_row_of_its_own(visit: Open, width: int, frame: int) -> None:
+    link = f"#model=sprites&seed=7&motion=melt&every=0&steps=6&frame={frame}&paused=1&view=microscope"
+    page = visit(link, width, 844, **PHONE)
+    expect(page.locator("#scrub-text")).to_have_text("step 3 of 6")
+    button, switch = box(page.get_by_role("button", name="Next frame").last), box(page.locator("#microscope .switch"))
+    assert button["y"] <= switch["y"] + switch["height"] / 2 <= button["y"] + button["height"]
+    assert switch["x"] + switch["width"] <= button["x"]
+    assert button["x"] + button["width"] <= width
+
+
+def test_the_race_keeps_the_places_of_its_pictures(visit: Open, engine: FakeEngine) -> None:
+    page = visit(SPRITES, 390, 844, **PHONE)
+    engine.ready.clear()
+    page.locator("nav [data-view=microscope]").click()
+    page.locator("input[name=lens][value=race]").check(force=True)
+    expect(page.locator("#race .pending")).to_have_count(4)
+    canvases = page.locator("#race .lanes canvas")
+    places = [box(canvas) for canvas in canvases.all()]
+    assert places[0]["y"] == places[1]["y"] < places[2]["y"]
+    engine.ready.set()
+    expect(page.locator("#race .pending")).to_have_count(0)
+    assert [box(canvas) for canvas in canvases.all()] == places
+
+
 def test_captions_of_many_pictures_do_not_overlap(visit: Open) -> None:
     for width, height in ((1280, 800), (320, 640)):
         page = visit(SPRITES + "&view=microscope&look=dpmpp_2m-6-0.5+ddpm-6-0&step=2", width, height)

@@ -240,7 +240,8 @@ function showNumbers() {
   get("rate", HTMLOutputElement).value = arrivals.length.toFixed(0);
   if (!session.shown) return;
   get("calls", HTMLOutputElement).value = `${session.shown.calls}`;
-  get("ms", HTMLOutputElement).value = session.shown.ms.toFixed(1);
+  const { ms } = session.shown;
+  get("ms", HTMLOutputElement).value = ms.toFixed(ms < 1000 ? 1 : 0);
 }
 
 function showWait() {

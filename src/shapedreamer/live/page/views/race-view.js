@@ -128,9 +128,12 @@ export class RaceView {
     this.scrubber.show(calls - 1, text);
     this.showQuality(quality, text);
     const pictures = this.lanes.map(({ sampler }) => this.samples.get(this.settingsOf(sampler)));
-    this.lanes.forEach((lane, i) => lane.show(pictures[i], quality ? measured(quality, lane.sampler, calls) : null));
-    const some = pictures.find((picture) => picture !== null);
-    if (some) this.sizeLanes(gridLayout(some));
+    const { channels: C, height: H, width: W } = this.session.model;
+    const size = gridLayout({ num: this.session.settings.num, C, H, W });
+    this.lanes.forEach((lane, i) => {
+      lane.show(pictures[i], size, quality ? measured(quality, lane.sampler, calls) : null);
+    });
+    this.sizeLanes(size);
   }
 
   /** Make the pictures as large as the space allows. @param {{width: number, height: number}} size */
@@ -188,11 +191,14 @@ class Lane {
     this.element = make("figure", {}, this.canvas, make("figcaption", {}, name, this.quality));
   }
 
-  /** @param {Frame | null} picture @param {Point | null} point */
-  show(picture, point) {
+  /** @param {Frame | null} picture @param {{width: number, height: number}} size @param {Point | null} point */
+  show(picture, { width, height }, point) {
     this.element.classList.toggle("pending", picture === null);
     this.canvas.setAttribute("aria-label", `${SAMPLERS[this.sampler]}${picture ? "" : ": not generated yet"}`);
     if (picture) draw(this.canvas, picture);
+    else if (this.canvas.width !== width || this.canvas.height !== height) {
+      [this.canvas.width, this.canvas.height] = [width, height]; // the place of the picture to come
+    }
     this.quality.textContent = point
       ? `${percent(point.share)} (${percent(point.low)} to ${percent(point.high)}), ` +
         `FID ${point.fid} with ${point.calls} ${point.calls === 1 ? "call" : "calls"}`
