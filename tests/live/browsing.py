@@ -130,6 +130,18 @@ def follow(page: "Page", hash: str) -> None:
     wait_for_frame(page)
 
 
+def hold(page: "Page", locator: "Locator") -> None:
+    """Hold a finger on an element until its explanation appears."""
+    locator.scroll_into_view_if_needed()
+    box = locator.bounding_box()
+    assert box
+    point = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    touch = page.context.new_cdp_session(page)
+    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [point]})
+    expect(page.locator("#explanation-tip")).to_be_visible()
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
 # A control is explained by its own title or that of its group, by a term or a hint beside it, or by its description.
 UNEXPLAINED = """() => {
     const isExplained = (control) => {

@@ -1,6 +1,7 @@
 """The page's flow in a real browser: waits, history, reconnecting, links, small screens, explanations, the tour."""
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("websockets", reason="needs the extra 'web'")
 pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
-from tests.live.browsing import PHONE, SPRITES, Open, expect, unexplained  # noqa: E402  these need the modules above
+from tests.live.browsing import PHONE, SPRITES, Open, expect, hold, unexplained  # noqa: E402  these need the modules above
 from tests.live.fake_engine import FakeEngine  # noqa: E402  it needs websockets
 from tests.live.test_page import (  # noqa: E402
     choose_tool,
@@ -413,13 +414,6 @@ def test_no_control_is_without_an_explanation(visit: Open) -> None:
     name, slider = box(page.locator("#term-depth")), box(page.locator("#depth"))
     assert name["x"] + name["width"] <= slider["x"]
     page.locator("#beside").check()
-    set_slider(page, "#scrub", 0)
-    terms = page.locator(".look").first.locator(".equation .term")
-    for sampler, its_own in {"ddpm": "β", "dpmpp_2m": "r"}.items():
-        page.locator("#looks select").first.select_option(sampler)
-        expect(terms.filter(has_text=its_own)).not_to_have_count(0)
-        for text, title in terms.evaluate_all("terms => terms.map((term) => [term.textContent, term.title])"):
-            assert all(letter in title for letter in re.sub("[^βσφτcr]", "", text)), (sampler, text)
     symbols = page.locator(".figures figcaption b, .facts dt, #schedule b")
     assert symbols.count() == symbols.locator(".explain").count()
     show_view(page, "draw")
@@ -432,6 +426,72 @@ def test_no_control_is_without_an_explanation(visit: Open) -> None:
         page.keyboard.press("Escape")
     page.evaluate("() => document.querySelector('#more > div').append(document.createElement('select'))")
     assert unexplained(page) == ["<select></select>"]
+
+
+def letters(text: str) -> set[str]:
+    """The letters of a formula, with the accents that change their meaning."""
+    decomposed = unicodedata.normalize("NFD", text)
+    return {found for found in re.findall(r"\w[\u0300-\u036f]*", decomposed) if found[0].isalpha()}
+
+
+def test_every_letter_of_an_equation_is_explained(visit: Open) -> None:
+    page = visit("#model=sprites&seed=7&motion=melt&every=0&steps=6&eta=1&frame=1&paused=1&view=microscope")
+    expect(page.locator("#scrub-text")).to_have_text("step 3 of 6")
+    tip, parts = page.locator("#explanation-tip"), page.locator(".look").first.locator(".equation button")
+    found = set()
+    for sampler, its_own in {
+        "ddim": "σ",
+        "ddpm": "β",
+        "heun": "φ",
+        "dpmpp_2m": "r",
+        "midpoint": "τ",
+        "heun_line": "c",
+    }.items():
+        page.locator("#looks select").first.select_option(sampler)
+        expect(parts.filter(has_text=its_own)).not_to_have_count(0)
+        for part in parts.all():
+            part.focus()
+            formula = part.locator(".math").inner_text()
+            known = [line.split(":")[0] for line in tip.inner_text().splitlines()]
+            assert letters(formula) <= letters("".join(known)), (sampler, formula)
+            found |= letters(formula)
+    assert len(found) >= 15
+    page.keyboard.press("Escape")
+    expect(tip).to_be_hidden()
+
+
+def test_a_title_opens_when_a_finger_holds_the_control_or_the_keyboard_focuses_it(
+    visit: Open, engine: FakeEngine
+) -> None:
+    page = visit(SPRITES + "&view=draw", 390, 844, **PHONE)
+    tip, seed = page.locator("#explanation-tip"), page.locator("#seed").input_value()
+    hold(page, page.locator("#randomize"))
+    expect(tip).to_have_text(re.compile("New random seed"))
+    assert page.locator("#seed").input_value() == seed  # the button was held, not pressed
+    page.locator("h1").tap()
+    expect(tip).to_be_hidden()
+    hold(page, page.locator("input[name=tool][value=mask]"))
+    expect(tip).to_have_text(re.compile("Mark an area to repaint"))
+    page.locator("input[name=tool][value=mask]").tap()
+    expect(page.locator("input[name=tool][value=mask]")).to_be_checked()
+    expect(tip).to_be_hidden()
+    page.locator("#term-brush").tap()
+    expect(tip).to_contain_text("Width of a stroke")
+    page.locator("#share").tap()
+    hold(page, page.locator("input[name=share][value=python]"))
+    expect(tip).to_have_text(re.compile("Python code"))
+    tip.click()  # the dialog does not cover it
+    page.keyboard.press("Escape")
+    expect(page.locator("#share-dialog")).to_be_hidden()
+
+    page = visit()
+    page.locator("#restart").focus()
+    page.keyboard.press("Tab")
+    expect(page.locator("#explanation-tip")).to_have_text(re.compile("Play or pause"))
+    page.keyboard.press("Tab")
+    expect(page.locator("#explanation-tip")).to_have_text(re.compile("Next frame"))
+    page.keyboard.press("Escape")
+    expect(page.locator("#explanation-tip")).to_be_hidden()
 
 
 def test_an_explanation_opens_with_a_tap_and_links_to_its_lab(visit: Open) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
-from tests.live.browsing import Open, expect, hosting, unexplained, visiting  # noqa: E402  it needs playwright
+from tests.live.browsing import PHONE, Open, expect, hold, hosting, unexplained, visiting  # noqa: E402  it needs playwright
 
 STILL = "#data=ring&train=0&t=0&plots=exact-ddim-5+network-ddim-5"  # an untrained network, and no animation
 
@@ -163,6 +163,17 @@ def test_points_are_drawn_by_mouse_and_by_keyboard_and_erased(visit: Open) -> No
     canvas.focus()
     page.keyboard.press("Space")
     expect(page.locator("#data-hint")).to_have_text(re.compile("^Draw: 2 of"))
+
+
+def test_words_with_a_dotted_line_explain_themselves(visit: Open) -> None:
+    page = visit(STILL, 390, 844, **PHONE)
+    distance(page, 1)
+    tip = page.locator("#explanation-tip")
+    for word, text in (("exact", "no network can do better"), ("energy distance", "0: not at all")):
+        page.get_by_role("button", name=word, exact=True).first.tap()
+        expect(tip).to_contain_text(text)
+    hold(page, page.locator("#noise"))
+    expect(tip).to_have_text(re.compile("Other noise"))
 
 
 def test_time_plays_from_noise_to_data_with_the_keyboard(visit: Open) -> None:

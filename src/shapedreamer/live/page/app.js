@@ -34,6 +34,7 @@ import { Session } from "./engine/session.js";
 import { Share } from "./views/share.js";
 import { fromUrlHash, isMasked, toUrlHash } from "./engine/state.js";
 import { Status } from "./views/status.js";
+import { bindTitles } from "./views/tip.js";
 import { expandScene, Tour } from "./views/tour.js";
 import { TrainingView } from "./views/training-view.js";
 import { bindTheme, storedPreference } from "./views/theme.js";
@@ -402,6 +403,7 @@ async function toggleFullscreen() {
 explainControls(() =>
   session.requested ? { prediction: session.model.prediction, sampler: session.settings.sampler } : null,
 );
+bindTitles();
 get("tour-link", HTMLAnchorElement).addEventListener("click", () => get("help-dialog", HTMLDialogElement).close());
 const toggleTheme = bindTheme();
 const shortcuts = storedPreference("keys", "on");

@@ -13,6 +13,7 @@ import { DRAWN, fromPointsHash, MAX_TRAINING, PLOTS, toPointsHash } from "./engi
 import { networkX0, T } from "./engine/points-training.js";
 import { SCHEDULES } from "./engine/schedule.js";
 import { get, setIcon } from "./views/dom.js";
+import { explainWords } from "./views/explain.js";
 import { listen, table } from "./views/keyboard.js";
 import { PointsControls } from "./views/points-controls.js";
 import { bindCursor } from "./views/points-cursor.js";
@@ -20,6 +21,7 @@ import { PlotFigure } from "./views/points-figure.js";
 import { drawCloud } from "./views/points-plot.js";
 import { savePlots } from "./views/points-save.js";
 import { bindTheme, storedPreference } from "./views/theme.js";
+import { bindTitles } from "./views/tip.js";
 
 const PLAY_MS = 5000; // from noise to data
 const MORE_TRAINING = 2000; // steps, when training continues after its end
@@ -322,6 +324,8 @@ const controls = new PointsControls({
   onCount: (count) => change({ plots: PLOTS.slice(0, count).map((plot, i) => state.plots[i] ?? { ...plot }) }),
 });
 
+explainWords();
+bindTitles();
 const toggleTheme = bindTheme();
 const shortcuts = storedPreference("keys", "on");
 const shortcutSwitch = get("keys-on", HTMLInputElement);

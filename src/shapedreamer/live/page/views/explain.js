@@ -1,12 +1,12 @@
 /**
- * One-line explanations of every control and symbol. A term is a button with a dotted line under it. Hovering over it,
- * focusing it or tapping it shows its explanation, with a link to the lab that teaches it.
+ * One-line explanations of every control and symbol. A term is a button with a dotted line under it; tip.js shows its
+ * explanation.
  *
- * @typedef {{text: string, lab?: number}} Explanation
+ * @import { Explanation } from "./tip.js"
  */
 
 import { make } from "./dom.js";
-import { LABS } from "./labs.js";
+import { bindTip } from "./tip.js";
 
 /** @type {Record<string, Explanation>} */
 export const EXPLANATIONS = {
@@ -23,6 +23,7 @@ export const EXPLANATIONS = {
   steps: { text: "How often the network is called for one picture. More is slower, and usually better.", lab: 4 },
   eta: { text: "η: how much fresh noise each step adds. 0 adds none; with 1, DDIM becomes DDPM.", lab: 4 },
   masked_eta: { text: "η: how many visible pixels each step hides again, to correct mistakes.", lab: 13 },
+  brush: { text: "Width of a stroke, in pixels of the picture." },
   guidance: { text: "How strongly the label counts. 1 is plain, 0 ignores it; above 1 exaggerates it.", lab: 3 },
   frame: { text: "The number of this frame. Frame 0 is the first sample of the seed, or your drawing." },
   rate: { text: "Frames that arrived in the last second." },
@@ -48,6 +49,10 @@ export const EXPLANATIONS = {
   t: { text: "t: the timestep, from 0, the picture, to T, pure noise.", lab: 0 },
   loss: { text: "Mean squared error of the predictions for pictures the network was never trained on.", lab: 2 },
   fid: { text: "Fréchet inception distance: how far samples are from training pictures, in a classifier's features.", lab: 6 },
+  training_step: { text: "Each step shows the network a batch of noisy points, and changes its weights a little.", lab: 2 },
+  points_loss: { text: "Mean squared error of the network's prediction.", lab: 2 },
+  exact_loss: { text: "The loss of the exact denoiser. On average, no network can do better.", lab: 8 },
+  distance: { text: "How far the samples are from the data; 0: not at all. In brackets: other points drawn from the data." },
 };
 
 /** What a network can predict, which x̂₀ follows from. @type {Record<string, string>} */
@@ -71,22 +76,45 @@ export const SAMPLER_TEXTS = {
   masked_confidence: "Reveals first what the network is most certain of.",
 };
 
-/** Letters of the factors in a sampler's equation. @type {Record<string, string>} */
-const LETTERS = {
-  ᾱ: "ᾱ: the share of the clean picture in the variance",
-  β: "β = 1 − ᾱ_t / ᾱ_s; β̃ = β (1−ᾱ_s) / (1−ᾱ_t): the variance of the fresh noise",
-  σ: "σ: how strong the fresh noise is",
-  φ: "φ: the noise level as an angle, cos φ = √ᾱ",
-  τ: "τ: the time of flow matching, from 0, the picture, to 1, pure noise",
-  c: "c = √ᾱ + √(1−ᾱ): the scale of x compared with flow matching",
-  r: "r: half the length of this step compared with the one before, in log-SNR",
+/** The images in the equations of the microscope: keys of EXPLANATIONS, by symbol. @type {Record<string, string>} */
+export const IMAGE_TERMS = {
+  x_t: "x_t",
+  "x̂_0": "x0",
+  "ε̂": "eps",
+  x_s: "x_s",
+  z: "z",
+  "v̄": "mean_velocity",
+  "ū": "mean_slope",
+  "x̂′_0": "previous_x0",
+  D: "extrapolated",
+  "ε̂_D": "eps_D",
+  "x_s − x_t": "change",
 };
 
-/** What the letters of a factor mean. @param {string} factor  a formula */
-export function explainFactor(factor) {
-  return Object.entries(LETTERS)
-    .flatMap(([letter, text]) => (factor.normalize("NFC").includes(letter.normalize("NFC")) ? [text] : []))
-    .join("; ");
+/** Letters of the factors in a sampler's equation. @type {Record<string, string>} */
+const LETTERS = {
+  ᾱ: "ᾱ: the share of the clean picture in the variance, which depends on the timestep",
+  β: "β = 1 − ᾱ_t / ᾱ_s; β̃ = β (1−ᾱ_s) / (1−ᾱ_t): the variance of the fresh noise",
+  σ: "σ: how strong the fresh noise is; η scales it",
+  φ: "φ: the noise level as an angle, cos φ = √ᾱ",
+  τ: "τ = √(1−ᾱ) / c: the time of flow matching, from 0, the picture, to 1, pure noise",
+  c: "c = √ᾱ + √(1−ᾱ): the scale of x compared with flow matching",
+  r: "r: half the length of this step compared with the one before, in log-SNR",
+  t: "t: the timestep before this step",
+  s: "s: the timestep after it",
+};
+
+/** What a term of an equation means: one line for each letter of its factor, and one for its image.
+ * @param {string} factor  a formula
+ * @param {string} image   its symbol
+ * @returns {Explanation}
+ */
+export function explainTerm(factor, image) {
+  const letters = Object.entries(LETTERS)
+    .filter(([letter]) => factor.normalize("NFC").includes(letter.normalize("NFC")))
+    .map(([, text]) => text);
+  const { text, lab } = EXPLANATIONS[IMAGE_TERMS[image]];
+  return { text: [...letters, text].join("\n"), lab };
 }
 
 /** The controls whose label or title becomes a term: a selector, and a key of EXPLANATIONS. */
@@ -105,6 +133,7 @@ const CONTROLS = [
   ['label[for="eta"][data-process="gaussian"]', "eta"],
   ['label[for="eta"][data-process="masked"]', "masked_eta"],
   ['label[for="guidance"]', "guidance"],
+  ['label[for="brush"]', "brush"],
   ['label[for="depth"]', "depth"],
 ];
 const COUNTERS = [
@@ -113,14 +142,6 @@ const COUNTERS = [
   ["#calls", "calls"],
   ["#ms", "ms"],
 ];
-
-/** @type {HTMLElement | null} the term whose explanation is open */
-let current = null;
-let isPinned = false; // opened by a tap or a click; it then stays until the next one
-const text = make("span");
-const link = make("a");
-const tip = make("div", { id: "explanation-tip", hidden: true }, text, " ", link);
-tip.setAttribute("role", "tooltip");
 
 /** Make terms of all controls. @param {() => {prediction: string, sampler: string} | null} getState  what runs now */
 export function explainControls(getState) {
@@ -149,22 +170,14 @@ export function explainControls(getState) {
       if (node instanceof Text && node.data.trim()) node.replaceWith(" ", makeTerm([node.data.trim()], key), " ");
     }
   }
+  explainWords();
+}
+
+/** Make terms of the words that the page marks. */
+export function explainWords() {
   for (const word of document.querySelectorAll("[data-term]")) {
     word.replaceWith(makeTerm([...word.childNodes], word.getAttribute("data-term") ?? ""));
   }
-  document.body.append(tip);
-  document.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || tip.hidden) return;
-    event.preventDefault();
-    close();
-  });
-  document.addEventListener("pointerdown", ({ target }) => {
-    if (target instanceof Node && !tip.contains(target) && !current?.contains(target)) close();
-  });
-  tip.addEventListener("focusout", closeUnlessInside);
-  tip.addEventListener("pointerleave", () => !isPinned && close());
-  addEventListener("scroll", place, true);
-  addEventListener("resize", close);
 }
 
 /**
@@ -175,68 +188,11 @@ export function explainControls(getState) {
  */
 export function makeTerm(content, key, getMore = () => "") {
   const button = make("button", { type: "button", className: "explain" }, ...content);
-  const show = () => open(button, EXPLANATIONS[key], getMore());
-  button.addEventListener("pointerenter", ({ pointerType }) => pointerType === "mouse" && !isPinned && show());
-  button.addEventListener("pointerleave", ({ relatedTarget }) => {
-    if (!isPinned && !(relatedTarget instanceof Node && tip.contains(relatedTarget))) close();
-  });
-  button.addEventListener("focus", show);
-  button.addEventListener("focusout", closeUnlessInside);
-  button.addEventListener("keydown", (event) => {
-    if (event.key !== "Tab" || event.shiftKey || tip.hidden || link.hidden) return;
-    event.preventDefault(); // the link comes next; the one after it follows the term again
-    link.focus();
-  });
-  button.addEventListener("click", () => {
-    show();
-    isPinned = true;
+  bindTip(button, () => {
+    const { text, lab } = EXPLANATIONS[key];
+    return { text: `${text} ${getMore()}`.trim(), lab };
   });
   return button;
-}
-
-link.addEventListener("keydown", (event) => {
-  if (event.key !== "Tab" || !current) return;
-  current.focus(); // without preventDefault: the browser moves on from the term
-  close();
-  if (event.shiftKey) event.preventDefault();
-});
-
-/** @param {HTMLElement} term @param {Explanation} explanation @param {string} more */
-function open(term, { text: sentence, lab }, more) {
-  if (current !== term) close();
-  current = term;
-  term.setAttribute("aria-describedby", tip.id);
-  text.textContent = more ? `${sentence} ${more}` : sentence;
-  link.hidden = lab === undefined;
-  if (lab !== undefined) {
-    link.href = `page/labs.html#lab${lab}`;
-    link.target = "_blank";
-    link.textContent = `Lab ${lab}: ${LABS[lab].title}`;
-  }
-  tip.hidden = false;
-  place();
-}
-
-/** Put the explanation below its term, or above it at the bottom of the window. */
-function place() {
-  if (!current) return;
-  const box = current.getBoundingClientRect();
-  const { width, height } = tip.getBoundingClientRect();
-  const left = Math.min(Math.max(box.left, 8), innerWidth - width - 8);
-  const below = box.bottom + height < innerHeight;
-  tip.style.setProperty("left", `${Math.max(left, 8)}px`);
-  tip.style.setProperty("top", `${below ? box.bottom : Math.max(box.top - height, 0)}px`);
-}
-
-function close() {
-  current?.removeAttribute("aria-describedby");
-  [current, isPinned, tip.hidden] = [null, false, true];
-}
-
-/** @param {FocusEvent} event */
-function closeUnlessInside({ relatedTarget }) {
-  const isInside = relatedTarget instanceof Node && (tip.contains(relatedTarget) || current === relatedTarget);
-  if (!isInside) close();
 }
 
 /** @param {string} key @param {{prediction: string, sampler: string} | null} state */

@@ -9,6 +9,7 @@
 import { DENOISERS, PLOTS } from "../engine/points-state.js";
 import { MAX_STEPS, SAMPLERS } from "../engine/state.js";
 import { make, slide } from "./dom.js";
+import { makeTerm } from "./explain.js";
 import { drawPlot } from "./points-plot.js";
 
 /** One sentence about each sampler. */
@@ -38,9 +39,9 @@ export class PlotFigure {
     this.calls.title = "How often the sampler may ask the denoiser: the more often, the smaller its steps";
     this.callsText = make("output");
     this.about = make("p", { className: "hint" });
-    this.caption = make("figcaption", {
-      title: "How far the samples are from the data; 0: not at all. In brackets: other points drawn from the data.",
-    });
+    this.distance = make("output");
+    this.baseline = make("span");
+    this.caption = make("figcaption", {}, makeTerm(["energy distance"], "distance"), " ", this.distance, this.baseline);
     this.options = make(
       "div",
       { className: "options" },
@@ -58,6 +59,7 @@ export class PlotFigure {
       onChange({ sampler: /** @type {PlotOptions["sampler"]} */ (this.sampler.value) });
     });
     this.calls.addEventListener("input", () => onChange({ calls: Number(this.calls.value) }));
+    this.setSamples(null);
   }
 
   /** @param {PlotOptions} chosen */
@@ -74,12 +76,9 @@ export class PlotFigure {
   /** @param {Samples | null} samples */
   setSamples(samples) {
     this.samples = samples;
-    if (!samples) {
-      this.caption.replaceChildren("\u00a0");
-      return;
-    }
-    const distance = make("output", { value: samples.distance.toFixed(3) });
-    this.caption.replaceChildren("energy distance ", distance, ` (data ${samples.baseline.toFixed(3)})`);
+    this.caption.classList.toggle("empty", !samples);
+    this.distance.value = samples?.distance.toFixed(3) ?? "";
+    this.baseline.textContent = ` (data ${samples?.baseline.toFixed(3)})`;
   }
 
   /** What the plot shows, in a few words. */

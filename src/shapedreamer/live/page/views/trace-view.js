@@ -7,7 +7,7 @@
 
 import { drawNumbers, fitScale, setScale } from "./canvas.js";
 import { make, slide } from "./dom.js";
-import { makeTerm, SAMPLER_TEXTS } from "./explain.js";
+import { IMAGE_TERMS, makeTerm, SAMPLER_TEXTS } from "./explain.js";
 import { makesTwoCalls, WITH_ETA } from "../engine/samplers.js";
 import { MAX_STEPS, SAMPLERS } from "../engine/state.js";
 import { number, showEquations, typeset } from "./typeset.js";
@@ -20,20 +20,6 @@ const FIGURE_GAP = 14;
 const MIN_FIGURE = 68; // width of a figure, and height of its picture, in CSS pixels; captions need that width
 const MIN_ROOM = 150; // height for the figures, in CSS pixels, where the page itself scrolls or has no room left
 
-/** Terms in explain.js, by symbol. @type {Record<string, string>} */
-const TERMS = {
-  x_t: "x_t",
-  "x̂_0": "x0",
-  "ε̂": "eps",
-  "x_s": "x_s",
-  z: "z",
-  "v̄": "mean_velocity",
-  "ū": "mean_slope",
-  "x̂′_0": "previous_x0",
-  D: "extrapolated",
-  "ε̂_D": "eps_D",
-  "x_s − x_t": "change",
-};
 const FACTS = [
   ["t → s", "timesteps"],
   ["√{ᾱ_t}", "signal"],
@@ -326,7 +312,7 @@ class Figure {
 
   /** @param {string} symbol @param {string} caption */
   name(symbol, caption) {
-    const term = TERMS[symbol];
+    const term = IMAGE_TERMS[symbol];
     const name = term ? makeTerm([typeset(symbol)], term) : typeset(symbol);
     const formula = symbol ? [make("b", {}, name)] : [];
     this.caption.replaceChildren(...formula, ` ${caption} `, this.note);

@@ -5,7 +5,8 @@
  */
 
 import { make } from "./dom.js";
-import { explainFactor } from "./explain.js";
+import { explainTerm } from "./explain.js";
+import { bindTip, closeTipIn } from "./tip.js";
 
 /** @param {string} formula @returns {HTMLSpanElement} */
 export function typeset(formula) {
@@ -45,7 +46,7 @@ export function number(value, digits = 3) {
   return value.toFixed(digits).replace("-", "−");
 }
 
-/** The equation left = sum of terms, with each factor's value below it. Every image in it is a button. */
+/** The equation left = sum of terms, with each factor's value below it. Each of them is a button that explains itself. */
 export class Equation {
   /** @param {string} left @param {Term[]} terms */
   constructor(left, terms) {
@@ -54,10 +55,12 @@ export class Equation {
     this.values = terms.map(() => make("span", { className: "value" }));
     this.terms = terms.map(({ symbol, of }, i) => {
       const term = imageButton("term", of, typeset(`${symbol} ${of}`.trim()), this.values[i]);
-      term.title = explainFactor(symbol);
+      bindTip(term, () => explainTerm(symbol, of));
       return term;
     });
-    this.element = make("div", { className: "equation" }, imageButton("side", left, typeset(left)));
+    const side = imageButton("side", left, typeset(left));
+    bindTip(side, () => explainTerm("", left));
+    this.element = make("div", { className: "equation" }, side);
     this.element.setAttribute("role", "group");
     this.terms.forEach((term, i) => {
       this.element.append(make("span", { className: "sign" }, i === 0 ? "=" : "+"), term);
@@ -87,7 +90,10 @@ export function showEquations(element, shown, equations) {
   const isSame = shown.map(({ key }) => key).join() === equations.map((args) => keyOf(...args)).join();
   if (isSame) equations.forEach(([, terms], i) => shown[i].update(terms));
   else shown = equations.map((args) => new Equation(...args));
-  if (!isSame) element.replaceChildren(...shown.map((equation) => equation.element));
+  if (!isSame) {
+    closeTipIn(element);
+    element.replaceChildren(...shown.map((equation) => equation.element));
+  }
   return shown;
 }
 
