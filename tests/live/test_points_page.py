@@ -165,6 +165,30 @@ def test_points_are_drawn_by_mouse_and_by_keyboard_and_erased(visit: Open) -> No
     expect(page.locator("#data-hint")).to_have_text(re.compile("^Draw: 2 of"))
 
 
+COUNT_MESSAGES = """(() => {
+    window.messages = 0;
+    window.Worker = class extends Worker {
+        onEach = this.addEventListener("message", () => window.messages++);
+    };
+})()"""
+
+
+def test_without_data_the_network_stops_and_the_plots_are_empty(visit: Open) -> None:
+    page = visit("#data=ring&train=100000&t=0&plots=exact-ddim-5+network-ddim-5")
+    page.add_init_script(COUNT_MESSAGES)
+    page.reload()
+    distance(page, 1)
+    choose = "() => { document.querySelector('#shapes input[value=drawn]').click(); return window.messages }"
+    count = page.evaluate(choose)
+    page.wait_for_function(f"() => window.messages > {count}")  # the worker sends something about the data before
+    expect(page.locator("#status-text")).to_have_text("draw some points")
+    captions = page.locator(".plot figcaption")
+    assert [captions.nth(i).is_visible() for i in range(2)] == [False, False]
+    page.locator("#shapes input[value=ring]").click()
+    distance(page, 1)
+    expect(page.locator("#status-text")).to_have_text("training in this browser")
+
+
 def test_words_with_a_dotted_line_explain_themselves(visit: Open) -> None:
     page = visit(STILL, 390, 844, **PHONE)
     distance(page, 1)

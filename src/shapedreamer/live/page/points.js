@@ -34,8 +34,9 @@ let state = fromPointsHash("").state;
 /** @type {number[]} */
 let alphaBar = [];
 let mixture = { points: new Float64Array(), blur: 0 };
-/** @type {Order | null} */
+/** @type {Order | null} null while there is no data */
 let order = null;
+let lastId = 0; // of the orders
 let run = 0; // of training
 /** @type {Progress | null} */
 let progress = null;
@@ -80,11 +81,13 @@ function receiveProgress(data) {
 function sendOrder() {
   const { schedule, prediction, plots, train } = state;
   if (mixture.points.length === 0) {
+    if (order) worker.postMessage({ ...order, plots: [], goal: 0 }); // it stops, and what it still sends is too late
+    order = null;
     notify("draw some points");
     return;
   }
   const seed = BigInt(state.seed);
-  order = { id: (order?.id ?? 0) + 1, run, mixture, schedule, prediction, seed, plots, goal: train };
+  order = { id: ++lastId, run, mixture, schedule, prediction, seed, plots, goal: train };
   worker.postMessage(order);
 }
 
