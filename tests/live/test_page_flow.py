@@ -506,6 +506,8 @@ def test_an_explanation_opens_with_a_tap_and_links_to_its_lab(visit: Open) -> No
         tip.locator("a").tap()
     expect(opened.value.locator("#lab3 code")).to_have_text("shapedreamer labs lab3")
     titles = opened.value.locator("#labs h2").all_inner_texts()
+    back = opened.value.get_by_role("link", name="Back to the live page")
+    assert back.evaluate("link => link.href") == page.url.split("#")[0]
     labs = read_labs()
     assert len(titles) == len(labs)
     assert [title.split(".")[0] for title in titles] == [f"Lab {number}" for number in range(len(labs))]
