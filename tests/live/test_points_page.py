@@ -198,6 +198,8 @@ def test_words_with_a_dotted_line_explain_themselves(visit: Open) -> None:
         expect(tip).to_contain_text(text)
     hold(page, page.locator("#noise"))
     expect(tip).to_have_text(re.compile("Other noise"))
+    hold(page, page.locator("[name=prediction][value=x0]"))
+    expect(tip).to_have_text(re.compile("The network outputs the clean point"))
 
 
 def test_time_plays_from_noise_to_data_with_the_keyboard(visit: Open) -> None:

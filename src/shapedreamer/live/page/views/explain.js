@@ -100,8 +100,8 @@ const LETTERS = {
   τ: "τ = √(1−ᾱ) / c: the time of flow matching, from 0, the picture, to 1, pure noise",
   c: "c = √ᾱ + √(1−ᾱ): the scale of x compared with flow matching",
   r: "r: half the length of this step compared with the one before, in log-SNR",
-  t: "t: the timestep before this step",
-  s: "s: the timestep after it",
+  t: "t: the timestep at the start of this step",
+  s: "s: the timestep at the end of this step",
 };
 
 /** What a term of an equation means: one line for each letter of its factor, and one for its image.

@@ -93,10 +93,11 @@ export class PointsControls {
     write("data-hint", `${titleOf(state.data)}: ${points}.${isDrawn ? ` ${DRAW_HINT}` : ""}`);
     write("schedule-hint", HINTS.schedule[state.schedule]);
     write("prediction-hint", HINTS.prediction[state.prediction]);
-    const eps = document.querySelector('[name="prediction"][value="eps"]');
-    if (eps instanceof HTMLInputElement) {
-      eps.disabled = !allowsEps(state.schedule);
-      eps.closest("label")?.setAttribute("title", eps.disabled ? NO_EPS : HINTS.prediction.eps);
+    for (const radio of document.getElementsByName("prediction")) {
+      if (!(radio instanceof HTMLInputElement)) continue;
+      const prediction = /** @type {PointsState["prediction"]} */ (radio.value);
+      radio.disabled = prediction === "eps" && !allowsEps(state.schedule);
+      radio.closest("label")?.setAttribute("title", radio.disabled ? NO_EPS : HINTS.prediction[prediction]);
     }
     if (!previous || previous.drawn !== state.drawn) this.drawShapes();
   }
