@@ -85,6 +85,23 @@ def test_a_download_has_a_progress_bar(visit: Open, engine: FakeEngine) -> None:
     expect(page.locator("#stage .waiting")).to_be_hidden()
 
 
+def test_a_slow_engine_samples_only_the_first_and_the_latest_trace(visit: Open, engine: FakeEngine) -> None:
+    page = visit("#model=sprites&seed=7&motion=melt&every=0&steps=6&frame=1&paused=1&view=microscope")
+    expect(page.locator("#scrub-text")).to_have_text("step 3 of 6")
+    engine.ready.clear()
+    page.get_by_role("button", name="Next frame").last.click()  # which takes the engine long
+    for sampler in ("heun", "midpoint", "ddpm"):
+        page.locator("#looks select").first.select_option(sampler)
+        page.wait_for_url(re.compile(f"look={sampler}"))  # written after the trace is requested
+    engine.ready.set()
+    expect(page.locator(".equation", has_text="β")).to_have_count(1)
+    expect(page.locator("#microscope")).to_have_attribute("aria-busy", "false")
+    samplers = [message["sampler"] for message in engine.messages if message["type"] == "trace"]
+    assert "heun" in samplers
+    assert "midpoint" not in samplers
+    assert samplers[-1] == "ddpm"
+
+
 # history and connections
 
 

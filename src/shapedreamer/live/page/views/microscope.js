@@ -178,11 +178,15 @@ export class Microscope {
     view.limitSteps(this.session.model);
     clearTimeout(view.timer);
     view.timer = setTimeout(async () => {
-      const [options, frame] = [view.options(), this.tracedFrame()];
-      this.element.setAttribute("aria-busy", "true");
       const request = ++view.requests;
+      this.element.setAttribute("aria-busy", "true");
+      await view.tracing; // a slow engine would sample every trace in turn, and only the latest counts
+      if (request !== view.requests || !this.isOpen) return;
+      const [options, frame] = [view.options(), this.tracedFrame()];
+      const tracing = this.session.trace(options, frame);
+      view.tracing = tracing.catch(() => {});
       try {
-        const trace = await this.session.trace(options, frame);
+        const trace = await tracing;
         if (request !== view.requests || !this.isOpen) return;
         this.showMessage("");
         this.element.setAttribute("aria-busy", "false");

@@ -41,6 +41,8 @@ export class TraceView {
     /** @type {number[]} */
     this.alphaBar = [1];
     this.requests = 0; // only the reply to the latest request counts
+    /** Ends when the engine has answered. @type {Promise<unknown>} */
+    this.tracing = Promise.resolve();
     this.index = -1; // of the step shown
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
