@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import get_args
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from shapedreamer.common.names import Prediction
+from shapedreamer.common.names import Prediction, Weight
 from shapedreamer.diffusion.loss import (
     denoising_loss,
     loss_weight,
@@ -144,8 +145,20 @@ def test_min_snr_by_hand() -> None:
     assert_close(loss_weight("min_snr", "x0", schedule, gamma=2.0)[1:], float64(2, 2, 1, 1 / 4), rtol=1e-12, atol=0)
 
 
+def test_balanced_by_hand() -> None:
+    schedule = Schedule(float64(1, 0.99, 0.9, 0.5, 0.2))  # SNR 99, 9, 1, 1/4
+    assert_close(loss_weight("balanced", "x0", schedule)[1:], float64(626, 226, 26, 7.25), rtol=1e-12, atol=0)
+    assert_close(loss_weight("balanced", "v", schedule)[3:], float64(13, 5.8), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("weight", "of_x0"),
+    [("min_snr", lambda snr: snr.clamp(max=5)), ("balanced", lambda snr: 1 + 25 * snr.clamp(max=25))],
+)
 @pytest.mark.parametrize("schedule", [linear(200), cosine(200)])
-def test_min_snr_weights_the_same_x0_error_equally_for_every_prediction_type(schedule: Schedule) -> None:
+def test_a_weight_is_the_same_for_the_same_x0_error_with_every_prediction_type(
+    schedule: Schedule, weight: Weight, of_x0: Callable[[Tensor], Tensor]
+) -> None:
     T = schedule.T
     t, x0, eps, predicted_x0 = torch.arange(1, T + 1), images(T, 0), images(T, 1), images(T, 2)
     alpha, sigma = schedule.alpha_sigma(t, x0)
@@ -154,16 +167,17 @@ def test_min_snr_weights_the_same_x0_error_equally_for_every_prediction_type(sch
     for prediction in PREDICTIONS:
         output = target(prediction, predicted_x0, t, to_eps(predicted_x0, x_t, t, schedule), schedule)
         error = (output - target(prediction, x0, t, eps, schedule)).square().flatten(1).mean(1)
-        weighted.append(loss_weight("min_snr", prediction, schedule)[1:] * error)
-    expected = schedule.snr[1:].clamp(max=5) * (predicted_x0 - x0).square().flatten(1).mean(1)
+        weighted.append(loss_weight(weight, prediction, schedule)[1:] * error)
+    expected = of_x0(schedule.snr[1:]) * (predicted_x0 - x0).square().flatten(1).mean(1)
     for loss in weighted:
         assert_close(loss, expected, rtol=1e-6, atol=0)
 
 
-def test_min_snr_with_zero_terminal_snr_is_finite() -> None:
+@pytest.mark.parametrize("name", ["min_snr", "balanced"])
+def test_weights_with_zero_terminal_snr_are_finite(name: Weight) -> None:
     predictions: tuple[Prediction, ...] = ("x0", "v", "flow")  # eps-prediction needs a positive SNR
     for prediction in predictions:
-        weight = loss_weight("min_snr", prediction, linear_zero_snr(100))
+        weight = loss_weight(name, prediction, linear_zero_snr(100))
         assert weight.isfinite().all()
         assert (weight >= 0).all()
 

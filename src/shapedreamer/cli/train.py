@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from ..common.names import DeviceName, NetworkName, Prediction, Process, RecipeName, ScheduleName
+from ..common.names import DeviceName, NetworkName, Prediction, Process, RecipeName, ScheduleName, Weight
 from .options import Images
 
 
@@ -28,6 +28,7 @@ def run(
     timesteps: Annotated[int | None, _recipe("INT")] = None,
     schedule: Annotated[ScheduleName | None, _recipe("{linear,cosine,linear_zero_snr,flow}")] = None,
     prediction: Annotated[Prediction | None, _recipe("{eps,x0,v,flow}")] = None,
+    weight: Annotated[Weight | None, _recipe("{simple,min_snr,balanced}")] = None,
     labels: Annotated[Literal["yes", "no"] | None, _recipe("{yes,no}")] = None,
     label_dropout: Annotated[float | None, _recipe("FLOAT")] = None,
     seed: Annotated[int | None, _recipe("INT")] = None,
@@ -60,6 +61,8 @@ def run(
         timesteps: Number of timesteps T.
         schedule: Noise schedule.
         prediction: What the network predicts.
+        weight: Weight of each noise level in the loss: simple is 1, min_snr favours much noise, and balanced lets all
+            levels of a picture in black and white count about equally, for sharper shapes after a long training.
         labels: Train a class-conditional model. All recipes except shapes do by default.
         label_dropout: Fraction of training samples without label, 0 to 1, for classifier-free guidance.
         seed: Determines the initial weights, the order of the images, timesteps and noise.
@@ -96,6 +99,7 @@ def run(
                 timesteps=timesteps,
                 schedule=schedule,
                 prediction=prediction,
+                weight=weight,
                 labels=None if labels is None else labels == "yes",
                 label_dropout=label_dropout,
                 seed=seed,

@@ -14,7 +14,7 @@ TIMESTEPS: dict[ScheduleName, tuple[int, int]] = {
     "linear_zero_snr": (2, 70_000),
     "flow": (2, 100_000),
 }
-Weight = Literal["simple", "min_snr"]
+Weight = Literal["simple", "min_snr", "balanced"]
 OptimizerName = Literal["adamw", "muon"]
 SamplerName = Literal["ddpm", "ddim", "heun", "dpmpp_2m", "midpoint", "heun_line"]
 WITH_ETA: tuple[SamplerName, ...] = ("ddim", "dpmpp_2m")  # samplers with an eta parameter

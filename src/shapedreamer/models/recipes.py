@@ -398,7 +398,7 @@ _BLACK_AND_WHITE = NoiseLevels(
 _PATCHES = {"patterns": 8, "sprites": 2}
 _SHADES = NoiseLevels(mean=-1.0, std=2.2, uniform=0.1)
 # the best of the trials at equal images, for long trainings
-_WIDE: dict[str, Any] = {"channels": (128, 128, 192), "head": 32, "scale_shift": True}
+_WIDE: dict[str, Any] = {"channels": (128, 128, 192), "head": 32, "scale_shift": True, "time_at": "blocks"}
 
 
 def shapes(*, textbook: bool = False, **changes: Any) -> Recipe:
