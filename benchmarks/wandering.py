@@ -5,14 +5,13 @@ Two numbers, for several frames of each motion of the live page:
     brightness  mean of all pixels, from 0 (black) to 1 (white); for shapes, the share of white area
     spread      variance of a pixel over the images, averaged over the pixels; it falls if images become alike
 
-Melt: a stretch of frames from a sample on, each a variation of the one before. On the page, a new sample starts a new
-stretch after EVERY frames, so the frames of the first stretch stand for those of every other, however long the dream.
-The last row of a model is a dream that never starts a new sample.
+Melt: one dream of 1,008 frames at the page's default settings. Each frame is a variation of the one before, and a new
+sample starts after every EVERY frames. Frame 15 is the last before a new sample, in the mean of all stretches.
 
 Drift: frames between two samples of a seed. Here, too, one stretch stands for all.
 
-The change is relative to frame 0. Its standard error is over the images, which are the same in both frames (melt), or
-over independent images (drift).
+The change is relative to frame 0 of a stretch. Its standard error is over the images, which are the same in both frames
+(melt), or over independent images (drift).
 """
 
 from collections.abc import Iterator
@@ -60,29 +59,28 @@ def measure_motions(model: Model, num: int, frames: int, seed: int) -> Iterator[
     """The rows of a model."""
     options = SampleOptions(seed=seed)
     info: dict[str, Any] = model_info("", model)
-    melting = melt(model, model.sample(num, options), info["creativity"], max(frames, EVERY), num, options)
-    samples = melting[0]
+    dream = melt(model, model.sample(1, options), info["creativity"], frames, 1, options, EVERY)
+    stretches = dream[: frames - frames % EVERY, 0].unflatten(0, (-1, EVERY))
     for frame in (0, EVERY // 2, EVERY - 1):
-        yield measure("melt", frame, melting[frame], samples, paired=True)
+        yield measure("melt", frame, stretches[:, frame], stretches[:, 0], paired=True)
     if not model.is_masked:
+        samples = model.sample(num, options)
         for phase in PHASES:
             frame = int(phase * DRIFT_EVERY)
             images = drift_frame(model, frame, num, options)
             yield measure("drift", frame, images, samples, paired=False)
-    if frames > EVERY:
-        yield measure("melt, not renewed", frames - 1, melting[-1], samples, paired=True)
 
 
-def main(models: Positional[tuple[str, ...]] = (), num: int = 64, frames: int = 64, seed: int = 11) -> None:
+def main(models: Positional[tuple[str, ...]] = (), num: int = 64, frames: int = 63 * EVERY, seed: int = 11) -> None:
     """Print a table in Markdown.
 
     Args:
         models: Shipped models, runs or checkpoints; all shipped models by default.
-        num: Number of images in each row.
-        frames: Length of the dream that is not renewed; 16 or less leaves it out.
+        num: Number of images in each row of drift.
+        frames: Length of the dream that melts, EVERY or more.
         seed: Determines the noise and the labels.
     """
-    print(f"{machine()}; {num} images, seed {seed}.\n", flush=True)
+    print(f"{machine()}; {frames} frames that melt, {num} images that drift, seed {seed}.\n", flush=True)
     print("| " + " | ".join(HEAD) + " |\n" + "|---" * len(HEAD) + "|", flush=True)
     for name in models or zoo.names():
         with torch.inference_mode():
