@@ -19,7 +19,7 @@ from shapedreamer.cli import live as live_command
 from shapedreamer.common.errors import UserError
 from shapedreamer.live import access, server
 from shapedreamer.live.access import listen
-from shapedreamer.live.catalog import Catalog
+from shapedreamer.live.catalog import Catalog, shipped
 from shapedreamer.live.engine import Engine
 from shapedreamer.live.frames import TRACE, Header, unpack
 from shapedreamer.live.seats import Seats
@@ -500,7 +500,7 @@ def test_the_command_starts_with_the_given_run(
     monkeypatch.chdir(tmp_path.parent)
     live_command.run(f"{tmp_path.name}/shapes/", host="localhost", port=0, open=True, device="cpu")
     run = f"{tmp_path.name}/shapes"  # not the shipped model of that name
-    assert list(command.engine.models) == [run, *zoo.names()]
+    assert list(command.engine.models) == [run, *shipped()]
     assert command.engine.models[run].spec == MODELS["small"].spec
     assert command.opened == [f"http://localhost:{command.ports[0]}"]
     assert command.opened[0] in capsys.readouterr().out

@@ -14,9 +14,6 @@ from .denoiser import Network
 from .process import diffuse, target
 from .schedule import Schedule
 
-BALANCE = 25.0  # of the weight "balanced"
-
-
 def denoising_loss(
     network: Network, x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule, prediction: Prediction
 ) -> Tensor:
@@ -32,14 +29,9 @@ def denoising_loss(
 def loss_weight(weight: Weight, prediction: Prediction, schedule: Schedule, gamma: float = 5.0) -> Tensor:
     """The weight of each timestep in the loss: (T+1,) float64.
 
-    "simple" is 1 everywhere. The others weight the error of x̂₀:
-
-    min_snr    min(SNR, γ), so that timesteps with little noise do not dominate (Hang et al. 2023)
-    balanced   1 + 25 min(SNR, 25), so that all noise levels of a picture in black and white count about equally. With
-               x₀ as the target, the error at little noise is a thousandth of that at much noise, and "simple" hardly
-               trains on it. Karras et al. 2024a learn such a weight; this one is fitted to the losses of `shapes`
-
-    For other predictions the weight is divided by the factor of their error:
+    "simple" is 1 everywhere. The error of x̂₀ is weighted by min(SNR, γ) for "min_snr" (Hang et al. 2023), so that little
+    noise does not dominate, and by 1 + 25 min(SNR, 25) for "balanced", so that all noise levels of an image in black and
+    white count about equally. For other predictions the weight is divided by the factor of their error:
 
         ‖x̂₀ − x₀‖² = ‖ε̂ − ε‖² / SNR = ‖v̂ − v‖² / (SNR + 1) = ‖û − u‖² / (√SNR + 1)²
     """
@@ -48,8 +40,7 @@ def loss_weight(weight: Weight, prediction: Prediction, schedule: Schedule, gamm
     snr = schedule.snr.clone()
     snr[0] = snr[1]  # t = 0 is never trained on, and its SNR is infinite
     divisor = {"eps": snr, "x0": torch.ones_like(snr), "v": snr + 1, "flow": (snr.sqrt() + 1) ** 2}[prediction]
-    of_x0 = 1 + BALANCE * snr.clamp(max=BALANCE) if weight == "balanced" else snr.clamp(max=gamma)
-    return of_x0 / divisor
+    return {"min_snr": snr.clamp(max=gamma), "balanced": 1 + 25 * snr.clamp(max=25)}[weight] / divisor
 
 
 def timestep_distribution(
