@@ -14,6 +14,7 @@ from .denoiser import Network
 from .process import diffuse, target
 from .schedule import Schedule
 
+
 def denoising_loss(
     network: Network, x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule, prediction: Prediction
 ) -> Tensor:
@@ -29,9 +30,8 @@ def denoising_loss(
 def loss_weight(weight: Weight, prediction: Prediction, schedule: Schedule, gamma: float = 5.0) -> Tensor:
     """The weight of each timestep in the loss: (T+1,) float64.
 
-    "simple" is 1 everywhere. The error of x̂₀ is weighted by min(SNR, γ) for "min_snr" (Hang et al. 2023), so that little
-    noise does not dominate, and by 1 + 25 min(SNR, 25) for "balanced", so that all noise levels of an image in black and
-    white count about equally. For other predictions the weight is divided by the factor of their error:
+    "simple" is 1 everywhere. The error of x̂₀ has the weight min(SNR, γ) with "min_snr" (Hang et al. 2023), and 1 + 25
+    min(SNR, 25) with "balanced" (docs/concepts.md). For other predictions it is divided by the factor of their error:
 
         ‖x̂₀ − x₀‖² = ‖ε̂ − ε‖² / SNR = ‖v̂ − v‖² / (SNR + 1) = ‖û − u‖² / (√SNR + 1)²
     """
