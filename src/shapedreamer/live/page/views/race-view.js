@@ -152,7 +152,7 @@ export class RaceView {
   /** @param {Quality | null} quality @param {string} text */
   showQuality(quality, text) {
     this.plot.element.toggleAttribute("hidden", quality === null);
-    const known = Object.keys(this.quality ?? {}).join(" and ");
+    const known = new Intl.ListFormat("en").format(Object.keys(this.quality ?? {}));
     if (!quality) {
       this.caption.textContent = this.quality ? `Quality was measured for ${known} only.` : "";
       return;
