@@ -5,10 +5,10 @@ Two numbers, for several frames of each motion of the live page:
     brightness  mean of all pixels, from 0 (black) to 1 (white); for shapes, the share of white area
     spread      variance of a pixel over the images, averaged over the pixels; it falls if images become alike
 
-Melt: one dream of 1,008 frames at the page's default settings. Each frame is a variation of the one before, and a new
-sample starts after every EVERY frames. Frame 15 is the last before a new sample, in the mean of all stretches.
+Melt: one long dream at the page's default settings. Each frame is a variation of the one before, and after EVERY frames
+a new sample starts a new stretch. Frame 15, the last of a stretch, is averaged over all stretches.
 
-Drift: frames between two samples of a seed. Here, too, one stretch stands for all.
+Drift: frames between two samples of a seed. One such stretch stands for all.
 
 The change is relative to frame 0 of a stretch. Its standard error is over the images, which are the same in both frames
 (melt), or over independent images (drift).
@@ -23,6 +23,7 @@ from torch import Tensor
 from tyro.conf import Positional
 
 from shapedreamer.common.errors import exit_on_user_error
+from shapedreamer.common.values import as_int
 from shapedreamer.imaging.editing import DRIFT_EVERY, drift_frame, melt
 from shapedreamer.live.settings import model_info
 from shapedreamer.models import zoo
@@ -57,7 +58,7 @@ def measure(motion: str, frame: int, images: Tensor, first: Tensor, paired: bool
 
 def measure_motions(model: Model, num: int, frames: int, seed: int) -> Iterator[Row]:
     """The rows of a model."""
-    options = SampleOptions(seed=seed)
+    options, frames = SampleOptions(seed=seed), as_int("frames", frames, EVERY)
     info: dict[str, Any] = model_info("", model)
     dream = melt(model, model.sample(1, options), info["creativity"], frames, 1, options, EVERY)
     stretches = dream[: frames - frames % EVERY, 0].unflatten(0, (-1, EVERY))

@@ -429,8 +429,8 @@ if check.lab5.walk_back(walk_back):
 # decided. Only then do edges appear. Coarse first, fine last.
 #
 # Compare the last picture with the samples of your small network. The shipped network has 10 million weights, and was
-# trained for 73 minutes. Its edges are sharp, and nearly all of its circles are round. Yours draws soft circles, and at
-# times nothing at all: half a minute is not enough.
+# trained for 73 minutes. Its edges are sharp, and its circles are round except for a few pixels. Yours draws soft
+# circles, and at times nothing at all: half a minute is not enough.
 #
 # The usual mistakes are noise with the variance in place of its root, noise in the last step (it stays as grain), and
 # a list of the same tensor changed in place again and again, so that all its pictures are the last one.

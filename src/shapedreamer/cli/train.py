@@ -61,8 +61,9 @@ def run(
         timesteps: Number of timesteps T.
         schedule: Noise schedule.
         prediction: What the network predicts.
-        weight: Weight of each noise level in the loss: simple is 1, min_snr favours much noise, and balanced lets all
-            levels of a picture in black and white count about equally, for sharper shapes after a long training.
+        weight: Weight of each noise level in the loss. simple is 1. The others weight the error of the predicted image:
+            min_snr by the SNR, at most 5; balanced so that all noise levels of a black-and-white image count about
+            equally, which gives sharper edges.
         labels: Train a class-conditional model. All recipes except shapes do by default.
         label_dropout: Fraction of training samples without label, 0 to 1, for classifier-free guidance.
         seed: Determines the initial weights, the order of the images, timesteps and noise.

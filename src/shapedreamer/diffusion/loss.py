@@ -30,8 +30,8 @@ def denoising_loss(
 def loss_weight(weight: Weight, prediction: Prediction, schedule: Schedule, gamma: float = 5.0) -> Tensor:
     """The weight of each timestep in the loss: (T+1,) float64.
 
-    "simple" is 1 everywhere. The error of x̂₀ has the weight min(SNR, γ) with "min_snr" (Hang et al. 2023), and 1 + 25
-    min(SNR, 25) with "balanced" (docs/concepts.md). For other predictions it is divided by the factor of their error:
+    "simple" is 1 everywhere. "min_snr" (Hang et al. 2023) weights the error of x̂₀ by min(SNR, γ), and "balanced" by
+    1 + 25 min(SNR, 25); see docs/concepts.md. Other predictions divide this weight by the factor of their error:
 
         ‖x̂₀ − x₀‖² = ‖ε̂ − ε‖² / SNR = ‖v̂ − v‖² / (SNR + 1) = ‖û − u‖² / (√SNR + 1)²
     """
