@@ -19,6 +19,7 @@ from shapedreamer.live.access import listen
 from shapedreamer.live.engine import Engine
 from shapedreamer.live.frames import unpack
 from shapedreamer.live.server import Limits, make_server
+from shapedreamer.live.settings import Settings
 from shapedreamer.models.model import Model
 from tests.watching import TIMEOUT, eager, no_threads_left, set_message, small_model
 
@@ -193,7 +194,8 @@ def hostile_message(rng: random.Random) -> str | bytes:
         return text.replace('"HERE"', rng.choice(["NaN", "Infinity", "-Infinity", "1e999", "0x1", "01", "1_0"]))
 
     def missing_field() -> str:
-        del settings[rng.choice(sorted(settings))]
+        required = [name for name, field in Settings.model_fields.items() if field.is_required()]
+        del settings[rng.choice(required)]
         return json.dumps(valid)
 
     def unknown_field() -> str:
@@ -264,6 +266,7 @@ def is_valid(field: str, value: Any) -> bool:
         "guidance": value in (-1, 0.5),
         "creativity": False,
         "fps": value in (0.5, 51),
+        "every": value == 51,
     }.get(field, False)
 
 
