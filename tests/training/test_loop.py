@@ -28,7 +28,7 @@ from shapedreamer.diffusion import oracle
 from shapedreamer.diffusion.loss import denoising_loss, timestep_distribution
 from shapedreamer.diffusion.process import to_eps
 from shapedreamer.models.checkpoint import RunConfig, load_checkpoint, load_optimizers, read_config, read_metrics
-from shapedreamer.models.model import load
+from shapedreamer.models.model import find_checkpoint, load
 from shapedreamer.models.recipes import RECIPES, FolderData, NoiseLevels, Recipe, get_recipe, sprites
 from shapedreamer.training.loop import ORDER, epoch_order, held_out_batch, learning_rate, seeded, train, training_batch
 from tests.recipe_data import data_for
@@ -403,6 +403,32 @@ def test_training_works_outside_the_main_thread(tmp_path: Path) -> None:
     thread.join()
     assert errors == []
     assert read_metrics(tmp_path)
+
+
+def test_a_run_starts_from_the_averaged_weights_of_another(uninterrupted: Path, tmp_path: Path) -> None:
+    recipe, start = replace(TUNED, seed=1, weight="balanced"), load_checkpoint(find_checkpoint(uninterrupted))
+    train(recipe, tmp_path / "whole", start_from=uninterrupted, sample_every=0, save_every=1)
+    first = load_checkpoint(tmp_path / "whole" / "checkpoints" / "epoch-0000.safetensors")
+    for state in (first.network, first.ema):
+        assert state.keys() == start.ema.keys()
+        assert all(torch.equal(state[key], start.ema[key]) for key in state)
+    expected = replace(recipe, start=start.digest, threads=torch.get_num_threads())
+    assert read_config(tmp_path / "whole").recipe == expected
+
+    train(recipe, tmp_path / "part", start_from=uninterrupted, max_minutes=0, sample_every=0, save_every=0)
+    train(recipe, tmp_path / "part", resume=True, sample_every=0, save_every=0)
+    assert_same_run(tmp_path / "whole", tmp_path / "part")
+
+
+def test_a_run_starts_only_from_a_model_with_its_network(uninterrupted: Path, tmp_path: Path) -> None:
+    wider = replace(TUNED, network=replace(SMALL, channels=(16, 16)))
+    with pytest.raises(UserError, match="weights of start_from do not fit the network of the recipe"):
+        train(wider, tmp_path, start_from=uninterrupted)
+    with pytest.raises(UserError, match="there is no run or checkpoint nowhere"):
+        train(TUNED, tmp_path, start_from="nowhere")
+    with pytest.raises(UserError, match="starts from the weights of another model; name it with `start_from`"):
+        train(replace(TUNED, start="0" * 64), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_errors_say_why_a_run_cannot_be_resumed(uninterrupted: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def run(
     labels: Annotated[Literal["yes", "no"] | None, _recipe("{yes,no}")] = None,
     label_dropout: Annotated[float | None, _recipe("FLOAT")] = None,
     seed: Annotated[int | None, _recipe("INT")] = None,
+    start_from: Annotated[str | None, arg(metavar="MODEL", help_behavior_hint="(default: random weights)")] = None,
     max_minutes: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: no limit)")] = None,
     sample_every: int = 10,
     save_every: int = 10,
@@ -41,7 +42,7 @@ def run(
     out: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(default: runs/RECIPE)")] = None,
     resume: bool = False,
 ) -> None:
-    """Train a model from scratch. Ctrl-C saves; --resume continues.
+    """Train a model, from scratch or from the weights of another. Ctrl-C saves; --resume continues.
 
     The recipes give good images in minutes on two CPU cores. --textbook uses the settings of the DDPM paper instead:
     learning rate 2e-4, linear schedule, eps-prediction, 1000 timesteps (sprites: 500), which take hours on a CPU. It
@@ -67,6 +68,8 @@ def run(
         labels: Train a class-conditional model. All recipes except shapes do by default.
         label_dropout: Fraction of training samples without label, 0 to 1, for classifier-free guidance.
         seed: Determines the initial weights, the order of the images, timesteps and noise.
+        start_from: A run, a checkpoint or a pretrained model with the same network. Training starts from its averaged
+            weights.
         max_minutes: Save and stop after this many minutes.
         sample_every: Epochs between sample grids; 0 for a single grid at the end.
         save_every: Epochs between checkpoints that are kept; 0 keeps only latest and best.
@@ -106,6 +109,7 @@ def run(
                 seed=seed,
             ),
             out,
+            start_from=start_from,
             resume=resume,
             device=device,
             accumulate=accumulate,

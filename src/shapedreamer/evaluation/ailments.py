@@ -303,7 +303,7 @@ def _check_ema(exam: Measurements) -> Check:
                 "and sample from it.",
             ),
         )
-    progress = None if recipe.teacher else _progress(initial_weights(recipe), raw, ema)
+    progress = None if recipe.teacher or recipe.start else _progress(initial_weights(recipe), raw, ema)
     raw_loss = exam.loss(case.raw, *(part[:NUM_IMAGES] for part in exam.real))
     ratio = exam.losses.held_out / max(raw_loss, 1e-9)
     measured, fine = f"loss {ratio:.2f} x that of the raw weights", f"at most {MAX_EMA_LOSS:g} x"

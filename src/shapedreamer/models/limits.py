@@ -167,6 +167,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "grad_clip": _real(None, MAX_LR, above=0),
         "ema_decay": _real(0, 1 - 1e-9),
         "seed": _seed,
+        "start": _optional(_text),
         "teacher": _optional(_text),
         "dmd_weight": _real(0, 1e6),
         "terminal_share": _real(None, 1, above=0),

@@ -238,6 +238,8 @@ class Recipe:
     grad_clip                         maximum norm of the gradient
     ema_decay                         decay of the averaged weights, which are used for sampling; see training/ema.py
     seed                              determines the initial weights, the order of the images, timesteps and noise
+    start                             digest of the checkpoint whose averaged weights the training starts from; None
+                                      for random weights
     sampling                          the model's default sampler; it does not affect training
     teacher, dmd_weight, terminal_share
                                       of a distilled model: digest of the teacher's checkpoint, weight of distribution
@@ -270,6 +272,7 @@ class Recipe:
     grad_clip: float = 1.0
     ema_decay: float = 0.999
     seed: int = 0
+    start: str | None = None  # not in files of older runs
     sampling: Sampling = field(default_factory=Sampling)
     teacher: str | None = None
     # stored as `match` and `pure` in models distilled before these names

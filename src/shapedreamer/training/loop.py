@@ -17,6 +17,7 @@ it, and the gradients are averaged.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -34,9 +35,10 @@ from ..data.spec import Dataset, DataSpec
 from ..diffusion import masked
 from ..diffusion.denoiser import with_label
 from ..diffusion.loss import denoising_loss, loss_weight, sample_timesteps, stratified_uniform, timestep_distribution
-from ..models.model import Model
+from ..models.checkpoint import Checkpoint, load_checkpoint, read_config
+from ..models.model import Model, find_checkpoint
 from ..models.recipes import Recipe
-from ..models.weights import check_network
+from ..models.weights import check_network, load_state
 from ..networks.threads import InShares
 from .fabric import make_fabric
 from .log import RunLog, check_minutes
@@ -53,6 +55,7 @@ def train(
     recipe: Recipe,
     out: str | Path | None = None,
     *,
+    start_from: str | Path | None = None,
     resume: bool = False,
     device: DeviceName = "auto",
     accumulate: int = 1,
@@ -63,6 +66,8 @@ def train(
 ) -> Model:
     """Train a recipe in the run folder `out` (default runs/NAME) and return the model with averaged weights.
 
+    start_from:    begin with the averaged weights of this model (a run, a checkpoint, or a pretrained model), whose
+                   network must be the recipe's, and not with random weights; not needed to resume
     resume:        continue the run in `out`; only `epochs` may differ from its recipe, and only before the learning
                    rate falls
     accumulate:    compute the gradient of a batch in this many parts, which need less memory
@@ -86,13 +91,20 @@ def train(
     accumulate = as_int("accumulate", accumulate, 1)
     group, torch_device = connect(pick_device(device))
     resume = with_resume(resume, out, group)
+    start = None if start_from is None else group.first(lambda: load_checkpoint(find_checkpoint(start_from)))
+    if start is not None:
+        recipe = replace(recipe, start=start.digest)
+    elif resume:
+        recipe = replace(recipe, start=group.first(lambda: read_config(out).recipe.start))
+    elif recipe.start:
+        raise UserError("this recipe starts from the weights of another model; name it with `start_from`")
     recipe = with_threads(recipe, out if resume else None, group)
     data, held_out = group.in_turn(recipe.make_data)
     recipe = recipe.bind_data(data)
     check_network(recipe)
     group.check_batch(recipe.images_per_step, accumulate)
     share = group.share(recipe.images_per_step)
-    run = _Training(recipe, out, data.spec, held_out, group, torch_device, accumulate, sample_every, save_every)
+    run = _Training(recipe, out, data.spec, held_out, group, torch_device, accumulate, sample_every, save_every, start)
     run.on_save = on_save
     network, optimizers, schedule, weight, density = run.network, run.optimizers, run.schedule, run.weight, run.density
     image_loss = run.image_loss  # denoising_loss, or the loss of the masked process
@@ -219,6 +231,7 @@ class _Training(Run):
         accumulate: int,
         sample_every: int,
         save_every: int,
+        start: Checkpoint | None,
     ) -> None:
         self.device, self.accumulate, self.sample_every, self.save_every = device, accumulate, sample_every, save_every
         self.fabric = make_fabric(group, device)
@@ -226,6 +239,8 @@ class _Training(Run):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(fold(recipe.seed, WEIGHTS))
             bare = recipe.make_network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if start is not None:
+            load_state(bare, start.ema, "weights of start_from")
         bare.to(device)
         optimizers = make_optimizers(bare, recipe.optimizer, recipe.lr, recipe.weight_decay)
         self.network, *self.optimizers = self.fabric.setup(InShares(bare), *optimizers)
