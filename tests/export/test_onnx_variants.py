@@ -59,6 +59,7 @@ MODELS: dict[str, tuple[Any, ...]] = {
     "ddim, eps": (Sampling("ddim", 5), "linear", "eps"),
     "ddpm, v": (Sampling("ddpm", 7), "cosine", "v"),
     "dpmpp_2m, labels": (Sampling("dpmpp_2m", 9, eta=1, spacing="log_snr"), "cosine", "x0", 3),
+    "dpmpp_2m, much noise": (Sampling("dpmpp_2m", 9, eta=1.6, spacing="log_snr"), "cosine", "x0"),
     "ddim, zero terminal SNR": (Sampling("ddim", 4, eta=0.3, spacing="cubic"), "linear_zero_snr", "v"),
 }
 slow_but_one = [pytest.param(name, marks=[pytest.mark.slow] * (name != "dpmpp_2m, labels"), id=name) for name in MODELS]

@@ -265,6 +265,17 @@ def test_another_sampler_can_be_chosen(tmp_path: Path) -> None:
     assert "num_inference_steps=30" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_more_noise_than_diffusers_can_add_is_lowered_to_eta_1(tmp_path: Path) -> None:
+    own, most = (make_model(Sampling("dpmpp_2m", 9, eta=eta, spacing="log_snr")) for eta in (1.6, 1.0))
+    save_pipeline(own, tmp_path / "own")
+    save_pipeline(most, tmp_path / "most")
+    scheduler = Path("scheduler") / "scheduler_config.json"
+    assert (tmp_path / "own" / scheduler).read_bytes() == (tmp_path / "most" / scheduler).read_bytes()
+    assert "adds more noise in each step (eta 1.6)" in (tmp_path / "own" / "README.md").read_text()
+    with pytest.raises(UserError, match=r"no counterpart for eta = 1\.6; choose 0 or 1"):
+        save_pipeline(own, tmp_path / "asked", SampleOptions(eta=1.6))
+
+
 def test_an_existing_folder_is_not_touched(tmp_path: Path) -> None:
     for existing in ("folder", "file"):
         out = tmp_path / existing

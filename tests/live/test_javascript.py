@@ -130,7 +130,7 @@ def trajectories() -> Iterator[dict[str, Any]]:
         even, uneven, late = step_times(60, 7), log_snr_times(schedule, 9), [33, 20, 4, 0]
         for ts in (even, uneven, late):
             yield trajectory(schedule, "ddpm", ts)
-            yield from (trajectory(schedule, sampler, ts, eta) for sampler in WITH_ETA for eta in (0.0, 0.4, 1.0))
+            yield from (trajectory(schedule, sampler, ts, eta) for sampler in WITH_ETA for eta in (0.0, 0.4, 1.0, 1.5))
             yield from (trajectory(schedule, sampler, ts) for sampler in TWO_CALLS)
         yield from (trajectory(schedule, sampler, calls) for sampler in TWO_CALLS for calls in (1, 2, 5, 8, 60))
 

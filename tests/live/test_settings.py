@@ -145,7 +145,7 @@ def test_options_of_settings() -> None:
         ("steps", True, "settings.steps must be a valid integer, not True"),
         ("steps", 10**400, "settings.steps"),
         ("eta", -0.01, "settings.eta must be at least 0, not -0.01"),
-        ("eta", 1.01, "settings.eta must be at most 1, not 1.01"),
+        ("eta", 2.01, "settings.eta must be at most 2, not 2.01"),
         ("eta", False, "settings.eta must be a valid number, not False"),
         ("guidance", 10.5, "settings.guidance must be at most 10, not 10.5"),
         ("guidance", "1", "settings.guidance must be a valid number, not '1'"),

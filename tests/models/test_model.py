@@ -293,7 +293,7 @@ def test_invalid_options_are_rejected(model: Model, tmp_path: Path) -> None:
         ({"steps": 51}, "steps must be between 1 and 50, not 51"),
         ({"steps": 0}, "steps must be between 1 and 50, not 0"),
         ({"num": 0}, "num must be at least 1, not 0"),
-        ({"eta": 1.5}, r"eta must be between 0 and 1, not 1\.5"),
+        ({"eta": 2.5}, r"eta must be between 0 and 2, not 2\.5"),
         ({"sampler": "heun", "eta": 0.5}, "heun has no eta; the samplers ddim and dpmpp_2m have one"),
         ({"seed": -1}, "seed must be between 0 and 2⁶⁴−1, not -1"),
     ):

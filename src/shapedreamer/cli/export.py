@@ -35,7 +35,7 @@ def run(
         precision: onnx: of the stored weights. half is half the size, int8 a quarter.
         sampler: How the pipeline, or a file with a sampler, gets from noise to image.
         steps: Number of network calls that it is meant for.
-        eta: Noise that ddim and dpmpp_2m add at each step, 0 to 1.
+        eta: Noise that ddim and dpmpp_2m add at each step, 0 to 2; 1 is as much as ddpm.
         which: Averaged weights (ema), or those of the last training step (raw).
     """
     from ..common.errors import UserError

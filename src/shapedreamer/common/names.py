@@ -18,6 +18,7 @@ Weight = Literal["simple", "min_snr", "balanced"]
 OptimizerName = Literal["adamw", "muon"]
 SamplerName = Literal["ddpm", "ddim", "heun", "dpmpp_2m", "midpoint", "heun_line"]
 WITH_ETA: tuple[SamplerName, ...] = ("ddim", "dpmpp_2m")  # samplers with an eta parameter
+MAX_ETA = 2  # of those; that of the masked process is a share, at most 1
 TWO_CALLS: tuple[SamplerName, ...] = ("heun", "midpoint", "heun_line")  # samplers that make two network calls a step
 MaskedSamplerName = Literal["masked_ancestral", "masked_random", "masked_confidence"]
 MASKED_WITH_ETA: tuple[MaskedSamplerName, ...] = ("masked_ancestral",)

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..common.names import SamplerName
+from ..common.names import MAX_ETA, SamplerName
 from ..common.noise import Noise
 from .denoiser import Denoise
 from .process import posterior, to_eps
@@ -69,10 +69,10 @@ def ddim(
 ) -> Iterator[Step]:
     """DDIM (Song et al. 2021, equations 12 and 16).
 
-        x_s = √b x̂₀ + √(1−b−σ²) ε̂ + σ z,    σ = η √((1−b)/(1−a)) √(1−a/b),    z ~ N(0, 1)
+        x_s = √b x̂₀ + √(1−b−σ²) ε̂ + σ z,    σ = η √((1−b)/(1−a)) √(1−a/b) ≤ √(1−b),    z ~ N(0, 1)
 
     ε̂ = (x_t − √a x̂₀)/√(1−a) is the noise in x_t if x̂₀ is its clean image, and σ the standard deviation of new noise.
-    (The paper writes α_t for our ᾱ_t.) η = eta from 0 to 1: 0 adds no noise, 1 is ddpm with the posterior variance.
+    η = eta: 0 adds no noise, 1 is ddpm with the posterior variance, and more corrects more of the network's errors.
     """
     check_eta(eta)
     x = x_T
@@ -80,7 +80,7 @@ def ddim(
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
         x0 = denoise(x, batch_of(t, x))
         eps = to_eps(x0, x, t, schedule)
-        sigma = eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b))
+        sigma = min(eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b)), math.sqrt(1 - b))
         x = math.sqrt(b) * x0 + math.sqrt(max(1 - b - sigma**2, 0.0)) * eps
         if sigma > 0:  # at s = 0, b = 1 and so sigma = 0
             x = x + sigma * _draw(generator, t, x)
@@ -132,7 +132,7 @@ def dpmpp_2m(
         h = half_log_snr(b) - half_log_snr(a)
         D = x0 if x0_before is None or s == 0 else x0 + h / (2 * h_before) * (x0 - x0_before)
         eps = to_eps(D, x, t, schedule)
-        sigma = eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b))
+        sigma = min(eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b)), math.sqrt(1 - b))
         x = math.sqrt(b) * D + math.sqrt(max(1 - b - sigma**2, 0.0)) * eps
         if sigma > 0:
             x = x + sigma * _draw(generator, t, x)
@@ -200,8 +200,8 @@ def _two_call_steps(schedule: Schedule, steps: Steps, last_calls: int) -> list[t
 
 
 def check_eta(eta: float) -> None:
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must be between 0 and 1, not {eta}")
+    if not 0 <= eta <= MAX_ETA:
+        raise ValueError(f"eta must be between 0 and {MAX_ETA}, not {eta}")
 
 
 def _draw(generator: Noise | None, t: int, x: Tensor) -> Tensor:

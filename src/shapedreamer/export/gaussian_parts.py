@@ -102,6 +102,11 @@ def gaussian_notes(model: Model, sampling: Sampling) -> list[str]:
     notes = [
         f"The scheduler is set up as {how}: `num_inference_steps={sampling.steps}` is what the model is meant for."
     ]
+    if model.sampling.eta > max(1, sampling.eta):
+        notes.append(
+            f"The model's own sampler adds more noise in each step (eta {model.sampling.eta:g}), which Diffusers "
+            "cannot. Its pictures are more exact: `shapedreamer sample`."
+        )
     if sampling.spacing != "even":
         notes.append(
             f"The model visits timesteps that are not evenly spaced ({sampling.spacing}). The timesteps of this "

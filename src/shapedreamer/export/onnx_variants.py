@@ -54,7 +54,7 @@ def step_coefficients(model: Model, sampling: Sampling, steps: int) -> list[list
         if sampling.sampler == "dpmpp_2m" and number > 0 and s > 0:
             extrapolation = h / (2 * h_before)
         h_before = h
-        noise = eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b))
+        noise = min(eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b)), math.sqrt(1 - b))
         direction = math.sqrt(max(1 - b - noise**2, 0.0)) / sigma  # of ε̂ = (x − α D)/σ
         rows.append([t, from_x, from_output, extrapolation, direction, math.sqrt(b) - alpha * direction, noise])
     return rows

@@ -18,7 +18,7 @@ Loading a folder with code takes trust_remote_code=True.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,7 +61,7 @@ OURS = "shapedreamer.json"  # what Diffusers has no place for: the run's configu
 def save_pipeline(model: Model, out: str | Path, options: SampleOptions = SampleOptions(), shipped: str = "") -> None:
     """Write a pipeline folder with a model card; the folder is written completely or not at all.
 
-    options: the sampler, steps and eta of the pipeline; None means the model's own
+    options: the sampler, steps and eta of the pipeline; None means the model's own, but an eta of at most 1
     shipped: the name of the model if it is a shipped one, for its card
 
     UserError if Diffusers has no counterpart for the network, the sampler, the size or the range of the images, if the
@@ -70,6 +70,8 @@ def save_pipeline(model: Model, out: str | Path, options: SampleOptions = Sample
     out = as_path("out", out)
     require("diffusers", "diffusers")
     config, sampling = config_of(model), model.resolve_sampling(options)
+    if options.eta is None and sampling.eta > 1:
+        sampling = replace(sampling, eta=1.0)
     _check_exportable(model, sampling)
     times, is_flow = clock(model, sampling), model.prediction == "flow"
     parts, index = (flow_parts if is_flow else gaussian_parts)(model, sampling, times)

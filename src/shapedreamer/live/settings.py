@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails, from_json
 from torch import Tensor
 
 from ..common.errors import UserError
-from ..common.names import AnySamplerName
+from ..common.names import MAX_ETA, AnySamplerName
 from ..diffusion import masked
 from ..imaging.editing import MAX_EVERY, MAX_FRAME
 from ..models import zoo
@@ -62,7 +62,7 @@ Label = Annotated[
 Id = Annotated[int, Field(ge=0, lt=2**32)]
 FrameNumber = Annotated[int, Field(ge=0, le=MAX_FRAME)]
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
-Eta = Annotated[float, Field(ge=0, le=1)]
+Eta = Annotated[float, Field(ge=0, le=MAX_ETA)]  # of masked models at most 1, which the engine checks
 
 
 class _Strict(BaseModel):

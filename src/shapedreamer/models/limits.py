@@ -145,7 +145,7 @@ RULES: dict[str, dict[str, Rule]] = {
     "Sampling": {
         "sampler": _choice(names.AnySamplerName),
         "steps": _whole(1, max(high for _, high in names.TIMESTEPS.values())),
-        "eta": _real(0, 1),
+        "eta": _real(0, names.MAX_ETA),
         "spacing": _choice(names.Spacing),
     },
     "Recipe": {

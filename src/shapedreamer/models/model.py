@@ -18,6 +18,7 @@ from ..common.errors import UserError
 from ..common.files import new_folder, write_atomic
 from ..common.names import (
     MASKED_WITH_ETA,
+    MAX_ETA,
     TIMESTEPS,
     TWO_CALLS,
     WITH_ETA,
@@ -229,7 +230,7 @@ class Model:
         if steps is not None:
             as_int("steps", steps, 1, self.schedule.T)
         if eta is not None:
-            as_float("eta", eta, 0, 1)
+            as_float("eta", eta, 0, 1 if self.is_masked else MAX_ETA)
         if eta and (sampler or default.sampler) not in with_eta:
             have = f"samplers {' and '.join(with_eta)} have" if len(with_eta) > 1 else f"sampler {with_eta[0]} has"
             raise UserError(f"{sampler or default.sampler} has no eta; the {have} one")

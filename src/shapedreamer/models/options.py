@@ -40,7 +40,8 @@ class SampleOptions:
     Args:
         sampler: How to get from noise to image. The samplers named masked_ are for models of the masked process.
         steps: Number of network calls.
-        eta: Noise that ddim and dpmpp_2m add at each step, 0 to 1; masked_ancestral hides pixels again instead.
+        eta: Noise that ddim and dpmpp_2m add at each step, 0 to 2; 1 is as much as ddpm. masked_ancestral hides pixels
+            again instead, 0 to 1.
         seed: The same seed gives the same images.
         label: Class label: a name or number (boot, 7), or names with amounts (circle=2,line=1; human=1,food=0.6). "any"
             draws a label from the data for each image; "none" samples unconditionally.

@@ -53,7 +53,7 @@ const WRONG = [
   [{ steps: 2.5 }, /steps/],
   [{ steps: NaN }, /steps/],
   [{ steps: "9" }, /steps/],
-  [{ eta: 1.1 }, /eta must be 0…1/],
+  [{ eta: 2.1 }, /eta must be 0…2/],
   [{ eta: NaN }, /eta/],
   [{ sampler: "ddpm" }, /eta must be 0 for the sampler ddpm/],
   [{ guidance: 10.5 }, /guidance must be −10…10/],
@@ -98,7 +98,7 @@ test("every setting is required", () => {
 
 test("sampler options, ids and bytes", () => {
   checkSampler({ sampler: "dpmpp_2m", steps: 1, eta: 0 }, labelled);
-  assert.throws(() => checkSampler({ sampler: "ddim", steps: 5 }, labelled), /eta must be 0…1, not undefined/);
+  assert.throws(() => checkSampler({ sampler: "ddim", steps: 5 }, labelled), /eta must be 0…2, not undefined/);
   for (const id of [0, 2 ** 32 - 1]) checkId(id);
   for (const id of [-1, 2 ** 32, 0.5, NaN, "1", null, undefined]) assert.throws(() => checkId(id), /id must be/);
   assert.deepEqual([...checkBytes("mask", "AP+A", 3)], [0, 255, 128]);

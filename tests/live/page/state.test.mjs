@@ -186,7 +186,7 @@ const WRONG = {
   "sampler=toString": /sampler must be one of ddpm, ddim, heun, dpmpp_2m, midpoint, heun_line, not toString/,
   "steps=0": /steps must be a whole number from 1 to 50, not 0/,
   "steps=1.5": /steps/,
-  "eta=1.01": /eta must be a number from 0 to 1/,
+  "eta=2.01": /eta must be a number from 0 to 2/,
   "eta=NaN": /eta/,
   "guidance=1e1": /guidance/,
   "guidance=Infinity": /guidance/,
@@ -261,6 +261,8 @@ test("a masked model has its own samplers, and one of them has an eta", () => {
   assert.equal(problem("sampler", "masked_random", masked), "");
   assert.match(problem("sampler", "ddim", masked), /must be one of masked_ancestral, masked_random, masked_confidence/);
   assert.match(problem("sampler", "masked_random", plain), /must be one of ddpm, ddim, heun, dpmpp_2m/);
+  assert.match(problem("eta", 1.5, masked), /eta must be a number from 0 to 1/);
+  assert.equal(problem("eta", 1.5, plain), "");
   assert.equal(normalize(defaults(masked), masked).eta, 0.1);
   assert.equal(normalize({ ...defaults(masked), sampler: "masked_random" }, masked).eta, 0);
 });

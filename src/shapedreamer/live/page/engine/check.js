@@ -6,7 +6,7 @@
  */
 
 import { fromBase64 } from "../files/bytes.js";
-import { SAMPLERS, WITH_ETA } from "./samplers.js";
+import { MAX_ETA, SAMPLERS, WITH_ETA } from "./samplers.js";
 import { isSample, MAX_EVERY, MAX_FRAME, MOTIONS } from "./state.js";
 
 const FIELDS = ["model", "seed", "num", "sampler", "steps", "eta", "guidance", "creativity", "label", "fps", "motion", "every"];
@@ -55,7 +55,7 @@ export function checkSampler({ sampler, steps, eta }, info) {
   if (!Object.hasOwn(SAMPLERS, sampler)) fail("sampler", sampler, `one of ${Object.keys(SAMPLERS).join(", ")}`);
   const maxSteps = Math.min(MAX_STEPS, info.T);
   if (!isWithin(steps, 1, maxSteps) || steps % 1) fail("steps", steps, `a whole number 1…${maxSteps}`);
-  if (!isWithin(eta, 0, 1)) fail("eta", eta, "0…1");
+  if (!isWithin(eta, 0, MAX_ETA)) fail("eta", eta, `0…${MAX_ETA}`);
   if (eta && !WITH_ETA.includes(sampler))
     fail("eta", eta, `0 for the sampler ${sampler} (only ${WITH_ETA.join(" and ")} have an eta)`);
 }

@@ -15,7 +15,7 @@
  * @property {SamplerName} sampler
  * @property {number} steps       network calls per frame without guidance, 1…50; samplers with two calls a step make as many calls
  *                                for frame 0, and take as many steps for later frames
- * @property {number} eta         share of fresh noise in each step, 0…1; only for samplers in WITH_ETA
+ * @property {number} eta         fresh noise in each step, 0…2 (of masked models 0…1); only for samplers with an eta
  * @property {number} guidance    classifier-free guidance scale, −10…10
  * @property {number} creativity  the timestep 0…T to which each frame is noised while it melts; 0: it stands still
  * @property {"melt" | "drift"} motion  each frame noises the one before it and denoises it; or is a sample of its own,

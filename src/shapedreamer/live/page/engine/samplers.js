@@ -14,7 +14,7 @@
  * @property {Floats} next  x_s, after the step
  *
  * @typedef Randomness
- * @property {number} eta    share of fresh noise, 0…1; only the samplers in WITH_ETA use it
+ * @property {number} eta    fresh noise, 0…MAX_ETA, 1 as much as DDPM's; only the samplers in WITH_ETA use it
  * @property {Noise} noise   called as noise(t, x) when a step leaves timestep t
  *
  * @typedef {(denoise: Denoise, alphaBar: number[], x: Floats, times: number[], randomness: Randomness) =>
@@ -165,6 +165,7 @@ export async function* dpmpp_2m(denoise, alphaBar, x, times, { eta, noise }) {
 /** @type {Record<string, Sampler>} */
 export const SAMPLERS = { ddpm, ddim, heun, dpmpp_2m, midpoint, heun_line };
 export const WITH_ETA = ["ddim", "dpmpp_2m"]; // samplers with an eta parameter
+export const MAX_ETA = 2;
 
 /**
  * p · x + q · y, element by element, in the type of x.
@@ -205,7 +206,7 @@ function intervals(alphaBar, times) {
  */
 function ddimStep(x0, x, t, a, b, eta, noise) {
   const eps = sum(1 / Math.sqrt(1 - a), x, -Math.sqrt(a / (1 - a)), x0);
-  const sigma = eta * Math.sqrt(((1 - b) / (1 - a)) * (1 - a / b));
+  const sigma = Math.min(eta * Math.sqrt(((1 - b) / (1 - a)) * (1 - a / b)), Math.sqrt(1 - b));
   const next = sum(Math.sqrt(b), x0, Math.sqrt(Math.max(1 - b - sigma ** 2, 0)), eps);
   return sigma > 0 ? sum(1, next, sigma, noise(t, x)) : next; // sigma = 0 at s = 0, because b = 1 there
 }

@@ -5,7 +5,7 @@
  */
 
 import { deflate, fromBase64Url, inflate, reduceBits, restoreBits, toBase64Url } from "../files/bytes.js";
-import { WITH_ETA } from "./samplers.js";
+import { MAX_ETA, WITH_ETA } from "./samplers.js";
 
 /** @typedef {"dream" | "microscope" | "schedule" | "training" | "race" | "draw"} ViewName */
 /** @typedef {Pick<Settings, "sampler" | "steps" | "eta">} SamplerOptions */
@@ -75,6 +75,11 @@ export const MAX_EPOCH = 9999;
 /** @param {ModelInfo} model */
 export function isMasked({ process }) {
   return process === "masked";
+}
+
+/** The largest η: of a masked model, the share of its visible pixels. @param {ModelInfo} model */
+export function maxEta(model) {
+  return isMasked(model) ? 1 : MAX_ETA;
 }
 
 /** The model's samplers and their titles. @param {ModelInfo} model @returns {Record<string, string>} */
@@ -170,7 +175,7 @@ export function problem(field, value, model) {
     case "steps":
       return between(1, Math.min(MAX_STEPS, model.T), true);
     case "eta":
-      return between(0, 1, false);
+      return between(0, maxEta(model), false);
     case "guidance":
       return between(-10, 10, false);
     case "creativity":

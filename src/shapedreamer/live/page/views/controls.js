@@ -17,6 +17,7 @@ import {
   isConditional,
   isMasked,
   MAX_STEPS,
+  maxEta,
   MOTION_DEFAULTS,
   problem,
   samplersOf,
@@ -116,6 +117,7 @@ export class Controls {
     this.write("creativity", `t = ${creativity} of ${model.T} · ${noise}`);
     choose("motion", settings.motion);
     document.body.dataset.motion = settings.motion;
+    range("eta").max = `${maxEta(model)}`;
     for (const [field, text] of SLIDERS) {
       const value = Number(settings[field]);
       if (field === "every" && value > Number(range(field).max)) range(field).max = `${value}`;

@@ -8,7 +8,7 @@
 import { drawNumbers, fitScale, setScale } from "./canvas.js";
 import { make, slide } from "./dom.js";
 import { IMAGE_TERMS, makeTerm, SAMPLER_TEXTS } from "./explain.js";
-import { makesTwoCalls, WITH_ETA } from "../engine/samplers.js";
+import { makesTwoCalls, MAX_ETA, WITH_ETA } from "../engine/samplers.js";
 import { MAX_STEPS, SAMPLERS } from "../engine/state.js";
 import { number, showEquations, typeset } from "./typeset.js";
 import { analyze, extrapolation, images, noiseGivenD, terms } from "./update.js";
@@ -54,7 +54,7 @@ export class TraceView {
     this.sampler.setAttribute("aria-label", "Sampler");
     this.steps = make("input", { type: "range", min: "1", max: `${MAX_STEPS}` });
     this.steps.setAttribute("aria-label", "Steps");
-    this.eta = make("input", { type: "range", min: "0", max: "1", step: "0.05" });
+    this.eta = make("input", { type: "range", min: "0", max: `${MAX_ETA}`, step: "0.05" });
     this.eta.setAttribute("aria-label", "η (eta)");
     this.stepsText = make("output");
     this.etaText = make("output");

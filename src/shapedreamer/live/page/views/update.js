@@ -182,7 +182,7 @@ function ddpm(a, b) {
  * @returns {Term[]}
  */
 function ddim(a, b, eta, [image, eps] = ["x̂_0", "ε̂"]) {
-  const sigma = eta * Math.sqrt(((1 - b) / (1 - a)) * (1 - a / b));
+  const sigma = Math.min(eta * Math.sqrt(((1 - b) / (1 - a)) * (1 - a / b)), Math.sqrt(1 - b));
   return [
     { symbol: "√{ᾱ_s}", factor: Math.sqrt(b), of: image },
     { symbol: eta > 0 ? "√{1−ᾱ_s−σ²}" : "√{1−ᾱ_s}", factor: Math.sqrt(Math.max(1 - b - sigma ** 2, 0)), of: eps },
