@@ -200,7 +200,7 @@ def test_train_resumes_with_the_stored_recipe(monkeypatch: pytest.MonkeyPatch) -
         (["sample", "nowhere"], "there is no run or checkpoint nowhere"),
         (["sample", "RUN", "--num", "0"], "num must be at least 1"),
         (["sample", "RUN", "--steps", "51"], "steps must be between 1 and 50"),
-        (["sample", "RUN", "--eta", "2"], "eta must be between 0 and 1"),
+        (["sample", "RUN", "--eta", "3"], "eta must be between 0 and 2"),
         (["sample", "RUN", "--out", "a.txt"], "must end in .png"),
         (["sample", "RUN", "--out", "/proc/nothing/a.png"], "cannot write"),
         (["train", "shapes", "--epochs", "0"], "epochs must be at least 1"),

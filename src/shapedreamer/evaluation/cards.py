@@ -45,6 +45,7 @@ def pack(
     epoch: int | None = None,
     path: Path | None = None,
     sharpen: float = 1.0,
+    images_before: int = 0,
 ) -> None:
     """Turn a run into a shipped model: NAME.safetensors, NAME.json and NAME.png. Writes all three files or none.
 
@@ -64,6 +65,7 @@ def pack(
         path: Where the training images are now, if they were moved.
         sharpen: Factor of the network's output, for few-step models of black and white images: pixels that are nearly
             black or white become so when x̂₀ is clipped. 1 changes nothing.
+        images_before: Images that the run's --start-from was trained on.
     """
     from ..common.progress import Progress
     from .evaluator import evaluate_subject, load_subject
@@ -92,14 +94,14 @@ def pack(
             data=data,
             commands=commands,
             seed=recipe.seed,
-            images=checkpoint.step * recipe.batch_size,
+            images=images_before + checkpoint.step * recipe.batch_size,
             minutes=minutes,
             machine=machine,
             parameters=sum(parameter.numel() for parameter in subject.model.network.parameters()),
             sampling=f"{evaluation.sampler}{eta}, {evaluation.steps} network calls",
             quality=asdict(replace(evaluation, model=name)),  # not the name of the temporary file
             curve=tuple(
-                (record["step"] * recipe.batch_size, round(record["held_out"], 5))
+                (images_before + record["step"] * recipe.batch_size, round(record["held_out"], 5))
                 for record in read_metrics(run)
                 if "held_out" in record and record["step"] <= checkpoint.step
             ),

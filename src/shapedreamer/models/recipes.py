@@ -394,9 +394,11 @@ _TUNED: dict[str, Any] = {
     "sampling": Sampling("dpmpp_2m", 24, eta=1.0, spacing="log_snr"),
 }
 _MASKED_SAMPLING = Sampling("masked_ancestral", 64)
-_BLACK_AND_WHITE = NoiseLevels(
-    mean=-2.0, std=1.8, uniform=0.25
-)  # take shape at high noise: noise hides two values poorly
+_DRAWN: dict[str, Any] = {  # black and white
+    **_TUNED,
+    "noise_levels": NoiseLevels(mean=-2.0, std=1.8, uniform=0.25),  # noise hides two values poorly
+    "sampling": Sampling("dpmpp_2m", 24, eta=1.5, spacing="log_snr"),  # more noise corrects outlines
+}
 # sides of the patches of a recipe's transformer where 4 is not best
 _PATCHES = {"patterns": 8, "sprites": 2}
 _SHADES = NoiseLevels(mean=-1.0, std=2.2, uniform=0.1)
@@ -415,7 +417,7 @@ def shapes(*, textbook: bool = False, **changes: Any) -> Recipe:
     recipe = Recipe(name="shapes")
     if not textbook:
         network = UNetConfig(channels=(64, 128, 128), patch=2)
-        recipe = replace(recipe, network=network, noise_levels=_BLACK_AND_WHITE, epochs=4, batch_size=32, **_TUNED)
+        recipe = replace(recipe, network=network, epochs=4, batch_size=32, **_DRAWN)
     return with_overrides(recipe, **changes)
 
 
@@ -425,7 +427,7 @@ def patterns(*, textbook: bool = False, **changes: Any) -> Recipe:
     recipe = Recipe(name="patterns", data=DrawnData("patterns"), network=network, labels=True)
     if not textbook:
         network = replace(network, channels=(64, 128, 128), patch=4)
-        recipe = replace(recipe, network=network, noise_levels=_BLACK_AND_WHITE, epochs=8, batch_size=32, **_TUNED)
+        recipe = replace(recipe, network=network, epochs=8, batch_size=32, **_DRAWN)
     return with_overrides(recipe, **changes)
 
 
