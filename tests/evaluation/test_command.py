@@ -186,7 +186,7 @@ def test_progress_goes_to_stderr_only(
         (["RUN"], "too few images to compare 2000 samples with; use at most --num 300"),
         (["RUN", "--num", "256", "--steps", "5"], "steps must be between 1 and 4"),
         (["RUN", "--num", "256", "--steps", "0"], "steps must be between 1 and 4"),
-        (["RUN", "--num", "256", "--eta", "2"], "eta must be between 0 and 1"),
+        (["RUN", "--num", "256", "--eta", "3"], "eta must be between 0 and 2"),
         (["RUN", "--num", "256", "--seed", "-1"], "seed must be between"),
         (["RUN", "--num", "256", "--guidance", "nan"], "guidance must be finite"),
         (["RUN", "--data", "."], "draws its own images; leave out --data"),

@@ -296,7 +296,7 @@ def test_evaluations_of_earlier_versions_can_be_read(images_subject: ImagesSubje
         (600, {}, "use at most `num=450`"),
         (MIN_IMAGES, {"sampler": "euler"}, "unknown sampler 'euler'"),
         (MIN_IMAGES, {"steps": 21}, "between 1 and 20, not 21"),
-        (MIN_IMAGES, {"eta": 2.0}, "eta must be between 0 and 1"),
+        (MIN_IMAGES, {"eta": 3.0}, "eta must be between 0 and 2"),
         (MIN_IMAGES, {"sampler": "heun", "eta": 1.0}, "heun has no eta"),
         (MIN_IMAGES, {"seed": -1}, "seed must be between"),
         (MIN_IMAGES, {"guidance": 2.0}, "guidance 2 needs a label"),

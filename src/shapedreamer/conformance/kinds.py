@@ -121,7 +121,7 @@ def load(target: str) -> Any:
     if not hasattr(module, name):
         available = [
             key for key, value in vars(module).items()
-            if not key.startswith("_") and not isinstance(value, ModuleType)
+            if not key.startswith("_") and not isinstance(value, ModuleType | int)
             and getattr(value, "__module__", module.__name__) == module.__name__
         ]  # fmt: skip
         raise UserError(f"{source} has no {name!r}; available: {', '.join(available) or 'nothing'}")
