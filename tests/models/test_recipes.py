@@ -21,6 +21,7 @@ from shapedreamer.models.recipes import (
     DiTConfig,
     DrawnData,
     Recipe,
+    Sampling,
     UNetConfig,
     folder,
     get_recipe,
@@ -259,3 +260,8 @@ def test_sd_train_is_a_function_regardless_of_import_order() -> None:
     imports = "import shapedreamer.training.loop, shapedreamer as sd"
     code = f"{imports}; assert callable(sd.train) and 'recipe' in inspect.signature(sd.train).parameters"
     assert subprocess.run([sys.executable, "-c", f"import inspect; {code}"]).returncode == 0
+
+
+def test_the_eta_of_a_masked_recipe_is_a_share() -> None:
+    with pytest.raises(UserError, match=r"eta of the masked process must be between 0 and 1, not 1\.5"):
+        shapes(process="masked", sampling=Sampling("masked_ancestral", 8, eta=1.5))

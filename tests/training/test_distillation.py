@@ -205,7 +205,8 @@ def test_the_dmd_gradient_leads_away_from_images_that_the_student_generates_too_
 
 
 def test_the_student_keeps_the_teachers_data_network_and_process() -> None:
-    recipe = student_recipe(CONDITIONAL, "abc", 2)
+    recipe = student_recipe(replace(CONDITIONAL, start="def"), "abc", 2)
+    assert (recipe.teacher, recipe.start) == ("abc", None)
     for field in ("data", "network", "schedule", "timesteps", "prediction", "labels"):
         assert getattr(recipe, field) == getattr(CONDITIONAL, field)
     assert recipe.sampling == Sampling("ddim", 2, 1.0, "cubic")

@@ -24,7 +24,7 @@ from torch.special import ndtr
 from ..common.names import MaskedSamplerName, Prediction
 from ..common.noise import Noise
 from .denoiser import Denoise, Network
-from .samplers import Sampler, Step, Steps, batch_of, intervals
+from .samplers import Sampler, Step, Steps, batch_of, check_eta, intervals
 from .schedule import Schedule
 
 
@@ -141,8 +141,7 @@ def ancestral(
 
     x_T is torch.zeros(B, C, H, W), or an image with some pixels hidden; `samplers` explains the other arguments.
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must be between 0 and 1, not {eta}")
+    check_eta(eta, 1)
     _check_start(x_T)
     x, visible = x_T, visibility(schedule).tolist()
     for t, s in intervals(schedule, steps):

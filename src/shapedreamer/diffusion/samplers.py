@@ -67,7 +67,7 @@ def ddpm(
 def ddim(
     denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps, *, eta: float = 0.0, generator: Noise | None = None
 ) -> Iterator[Step]:
-    """DDIM (Song et al. 2021, equations 12 and 16).
+    """DDIM (Song et al. 2021, equations 12 and 16, where α_t is our ᾱ_t).
 
         x_s = √b x̂₀ + √(1−b−σ²) ε̂ + σ z,    σ = η √((1−b)/(1−a)) √(1−a/b) ≤ √(1−b),    z ~ N(0, 1)
 
@@ -199,9 +199,9 @@ def _two_call_steps(schedule: Schedule, steps: Steps, last_calls: int) -> list[t
     return [(t, s, n) for (t, s), n in zip(pairs, calls, strict=True)]
 
 
-def check_eta(eta: float) -> None:
-    if not 0 <= eta <= MAX_ETA:
-        raise ValueError(f"eta must be between 0 and {MAX_ETA}, not {eta}")
+def check_eta(eta: float, high: int = MAX_ETA) -> None:
+    if not 0 <= eta <= high:
+        raise ValueError(f"eta must be between 0 and {high}, not {eta}")
 
 
 def _draw(generator: Noise | None, t: int, x: Tensor) -> Tensor:

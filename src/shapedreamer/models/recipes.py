@@ -33,7 +33,7 @@ from ..common.names import (
     TimeAt,
     Weight,
 )
-from ..common.values import as_choice, as_int
+from ..common.values import as_choice, as_float, as_int
 from .limits import MAX_PATCH, MAX_TOKENS, check
 
 if TYPE_CHECKING:
@@ -283,6 +283,8 @@ class Recipe:
     def __post_init__(self) -> None:
         check(self)
         check_sampler(self.sampling.sampler, self.process)
+        if self.process == "masked":
+            as_float("eta of the masked process", self.sampling.eta, 0, 1)
         if self.process == "masked" and (self.prediction != "x0" or self.weight != "simple"):
             raise UserError(
                 "the masked process predicts the hidden pixels and has its own weights: use prediction x0 and weight "
@@ -396,7 +398,7 @@ _TUNED: dict[str, Any] = {
 _MASKED_SAMPLING = Sampling("masked_ancestral", 64)
 _DRAWN: dict[str, Any] = {  # black and white
     **_TUNED,
-    "noise_levels": NoiseLevels(mean=-2.0, std=1.8, uniform=0.25),  # noise hides two values poorly
+    "noise_levels": NoiseLevels(mean=-2.0, std=1.8, uniform=0.25),  # two values take shape at high noise
     "sampling": Sampling("dpmpp_2m", 24, eta=1.5, spacing="log_snr"),  # more noise corrects outlines
 }
 # sides of the patches of a recipe's transformer where 4 is not best

@@ -222,6 +222,7 @@ def student_recipe(teacher: Recipe, digest: str, steps: int) -> Recipe:
         ema_decay=0.995,
         sampling=Sampling("ddim", steps, eta=1.0, spacing="cubic"),
         teacher=digest,
+        start=None,
         threads=None,
     )
 

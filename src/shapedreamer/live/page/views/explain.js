@@ -21,7 +21,10 @@ export const EXPLANATIONS = {
   seed: { text: "The number that all random noise follows from: the same seed makes the same picture.", lab: 0 },
   sampler: { text: "The rule that turns the network's prediction into the next, less noisy picture.", lab: 4 },
   steps: { text: "How often the network is called for one picture. More is slower, and usually better.", lab: 4 },
-  eta: { text: "η: how much fresh noise each step adds. 0 adds none; with 1, DDIM becomes DDPM; more corrects more of the network's mistakes.", lab: 4 },
+  eta: {
+    text: "η: how much fresh noise each step adds. 0 adds none; with 1, DDIM becomes DDPM; more corrects more mistakes.",
+    lab: 4,
+  },
   masked_eta: { text: "η: how many visible pixels each step hides again, to correct mistakes.", lab: 13 },
   brush: { text: "Width of a stroke, in pixels of the picture." },
   guidance: { text: "How strongly the label counts. 1 is plain, 0 ignores it; above 1 exaggerates it.", lab: 3 },
