@@ -378,6 +378,7 @@ def test_copied_code_reproduces_the_picture(
 
 def test_the_share_dialog_refers_to_the_frame_that_is_shown(visit: Open, engine: FakeEngine) -> None:
     page = visit("#model=sprites&steps=2&fps=0")
+    expect(page.locator("#frame-number")).not_to_have_text("0")  # a later frame has an index in the code
     page.keyboard.press("c")
     engine.wait(lambda message: message["type"] == "pause", 3)
     engine.send(type="note", message="no more frames will come")
