@@ -405,7 +405,7 @@ _DRAWN: dict[str, Any] = {  # black and white
 _PATCHES = {"patterns": 8, "sprites": 2}
 _SHADES = NoiseLevels(mean=-1.0, std=2.2, uniform=0.1)
 # the best of the trials at equal images, for long trainings
-_WIDE: dict[str, Any] = {"channels": (128, 128, 192), "head": 32, "scale_shift": True, "time_at": "blocks"}
+_WIDE: dict[str, Any] = {"head": 32, "scale_shift": True, "time_at": "blocks"}
 
 
 def shapes(*, textbook: bool = False, **changes: Any) -> Recipe:
@@ -564,7 +564,9 @@ def _with_network(recipe: Recipe, name: str) -> Recipe:
     if name == recipe.network.kind:
         return recipe
     if name == "wide_unet" and isinstance(recipe.network, UNetConfig):
-        return replace(recipe, network=replace(recipe.network, **_WIDE))
+        # digits and clothes have two levels (28 = 4 · 7), and need fewer channels
+        channels = (96, 128) if len(recipe.network.channels) == 2 else (128, 128, 192)
+        return replace(recipe, network=replace(recipe.network, channels=channels, **_WIDE))
     if name != "dit":
         choices = {"unet": "unet, wide_unet or dit", "dit": "dit"}.get(recipe.network.kind, "context_unet or dit")
         raise UserError(f"the recipe {recipe.name} has no network {name}; `network` can be {choices}")
