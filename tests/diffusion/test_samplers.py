@@ -26,6 +26,7 @@ from shapedreamer.diffusion.samplers import (
     heun,
     heun_line,
     midpoint,
+    place_in_step,
     sample,
 )
 from shapedreamer.diffusion.schedule import Schedule, cosine, flow, linear, linear_zero_snr, step_times
@@ -299,21 +300,40 @@ def test_a_ddim_step_is_equation_12(eta: float) -> None:
 
 
 @pytest.mark.parametrize("sampler", [ddim, dpmpp_2m])
-def test_an_eta_above_1_adds_more_noise_up_to_all_of_it(sampler: Sampler) -> None:
-    """The step from 70 to 65 replaces two thirds of the noise's variance, and the one from 70 to 30 all of it."""
-    schedule, noise, x = linear(100), RecordingNoise(6), starting_noise(2)
-    denoise = gaussian(0.3, 0.5, schedule)
-    for s, is_all in ((65, False), (30, True)):
-        step = next(sampler(denoise, schedule, x, [70, s, 0], eta=2.0, generator=noise))
-        a, b = (schedule.alpha_bar[t].item() for t in (70, s))
-        sigma = 2 * math.sqrt((1 - b) / (1 - a)) * math.sqrt(1 - a / b)
-        assert (sigma > math.sqrt(1 - b)) == is_all
-        if is_all:
-            expected = math.sqrt(b) * step.x0 + math.sqrt(1 - b) * noise(70, x)
-        else:
-            eps = (x - math.sqrt(a) * step.x0) / math.sqrt(1 - a)
-            expected = math.sqrt(b) * step.x0 + math.sqrt(1 - b - sigma**2) * eps + sigma * noise(70, x)
-        assert_close(step.x, expected, rtol=1e-12, atol=1e-13)
+@pytest.mark.parametrize(("t", "s"), [(30, 28), (70, 65), (90, 88), (70, 20)])
+def test_an_eta_above_1_adds_more_noise_where_there_is_image_and_at_most_all(sampler: Sampler, t: int, s: int) -> None:
+    schedule, noise, x = cosine(100), Noise(6), starting_noise(2)
+    step = next(sampler(gaussian(0.3, 0.5, schedule), schedule, x, [t, s, 0], eta=1.8, generator=noise))
+    a, b = (schedule.alpha_bar[time].item() for time in (t, s))
+    factor = {28: 1.8, 65: 1 + 0.8 * 2 * b, 88: 1 + 0.8 * 2 * b, 20: math.inf}[s]  # ᾱ is ½ at t = 50
+    sigma = min(factor * math.sqrt((1 - b) / (1 - a)) * math.sqrt(1 - a / b), math.sqrt(1 - b))
+    eps = (x - math.sqrt(a) * step.x0) / math.sqrt(1 - a)
+    expected = math.sqrt(b) * step.x0 + math.sqrt(1 - b - sigma**2) * eps + sigma * noise(t, x)
+    assert_close(step.x, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("eta", "times", "c"), [(1.0, [70, 60, 50, 0], 0.5), (0.3, [70, 60, 50, 0], 0.5), (2.0, [70, 60, 20, 0], 1.0)]
+)
+def test_dpmpp_2m_looks_further_ahead_the_less_noise_it_keeps(eta: float, times: list[int], c: float) -> None:
+    """With all noise new, x_s depends on x̂₀ at the end of the step only: D is linear in λ up to there."""
+    schedule, noise, x = cosine(100), Noise(6), starting_noise(2)
+    first, second, _ = dpmpp_2m(gaussian(0.3, 0.5, schedule), schedule, x, times, eta=eta, generator=noise)
+    lam = [schedule.log_snr[t].item() / 2 for t in times[:3]]
+    a, b = (schedule.alpha_bar[t].item() for t in times[1:3])
+    D = second.x0 + c * (lam[2] - lam[1]) / (lam[1] - lam[0]) * (second.x0 - first.x0)
+    sigma = min(eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b)), math.sqrt(1 - b))
+    eps = (first.x - math.sqrt(a) * D) / math.sqrt(1 - a)
+    expected = math.sqrt(b) * D + math.sqrt(1 - b - sigma**2) * eps + sigma * noise(times[1], x)
+    assert_close(second.x, expected, rtol=1e-11, atol=1e-12)
+
+
+def test_dpmpp_2m_looks_ahead_to_the_middle_in_short_steps() -> None:
+    """c − ½ falls in proportion to the length of the step, so that the order of the solver stays 2."""
+    a = 0.8
+    offsets = [place_in_step(1.8, a, a + change) - 0.5 for change in (1e-2, 1e-3, 1e-4)]
+    assert offsets[0] > 0
+    assert [offsets[0] / offsets[1], offsets[1] / offsets[2]] == pytest.approx([10, 10], rel=0.3)
 
 
 @pytest.mark.parametrize("sampler", [ddim, dpmpp_2m])

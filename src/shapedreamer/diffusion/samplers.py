@@ -50,16 +50,14 @@ def ddpm(
 ) -> Iterator[Step]:
     """DDPM's ancestral sampling (Ho et al. 2020, algorithm 2): the mean of q(x_s | x_t, x̂₀) plus noise.
 
-    variance: of the noise: "posterior" is β̃ = (1−b)/(1−a) · (1−a/b), and "beta" is β = 1−a/b (section 3.2 of the paper,
-    where s = t − 1)
+    variance: "posterior" is β̃ = (1−b)/(1−a) · (1−a/b), and "beta" is β = 1−a/b (section 3.2, where s = t − 1)
     """
     x = x_T
     for t, s in intervals(schedule, steps):
         x0 = denoise(x, batch_of(t, x))
         x, var = posterior(x0, x, t, s, schedule)
         if s > 0:
-            if variance == "beta":
-                var = 1 - (schedule.alpha_bar[t] / schedule.alpha_bar[s]).item()
+            var = 1 - (schedule.alpha_bar[t] / schedule.alpha_bar[s]).item() if variance == "beta" else var
             x = x + math.sqrt(var) * generator(t, like=x)
         yield Step(s, x, x0)
 
@@ -69,10 +67,10 @@ def ddim(
 ) -> Iterator[Step]:
     """DDIM (Song et al. 2021, equations 12 and 16, where α_t is our ᾱ_t).
 
-        x_s = √b x̂₀ + √(1−b−σ²) ε̂ + σ z,    σ = η √((1−b)/(1−a)) √(1−a/b) ≤ √(1−b),    z ~ N(0, 1)
+        x_s = √b x̂₀ + √(1−b−σ²) ε̂ + σ z,    σ = η √β̃,    β̃ = (1−b)/(1−a) · (1−a/b),    z ~ N(0, 1)
 
     ε̂ = (x_t − √a x̂₀)/√(1−a) is the noise in x_t if x̂₀ is its clean image, and σ the standard deviation of new noise.
-    η = eta: 0 adds no noise, 1 is ddpm with the posterior variance, and more corrects more of the network's errors.
+    η = eta: 0 adds no noise, 1 is ddpm with the posterior variance. Above 1, see `fresh_noise`.
     """
     check_eta(eta)
     x = x_T
@@ -80,10 +78,9 @@ def ddim(
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
         x0 = denoise(x, batch_of(t, x))
         eps = to_eps(x0, x, t, schedule)
-        sigma = min(eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b)), math.sqrt(1 - b))
+        sigma = fresh_noise(eta, a, b)
         x = math.sqrt(b) * x0 + math.sqrt(max(1 - b - sigma**2, 0.0)) * eps
-        if sigma > 0:  # at s = 0, b = 1 and so sigma = 0
-            x = x + sigma * _draw(generator, t, x)
+        x = _add_noise(x, sigma, t, generator)
         yield Step(s, x, x0)
 
 
@@ -94,7 +91,7 @@ def heun(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps) -> Ite
     derivative v in θ. The ODE follows its prediction from T, where θ is close to π/2, down to 0 (Salimans & Ho 2022,
     appendix D). A step from θ to φ makes a DDIM step to x', then follows the average of the slopes at x and x':
 
-        dx/dθ = v̂(x, θ) = cos θ ε̂ − sin θ x̂₀
+        dx/dθ = v̂(x, θ) = cos θ ε̂ − sin θ x̂₀ = (cos θ x − x̂₀)/sin θ, because x = cos θ x̂₀ + sin θ ε̂
         x' = cos(φ−θ) x + sin(φ−θ) v̂(x, θ),    x_s = x + (φ−θ) (v̂(x, θ) + v̂(x', φ))/2
 
     A step takes two denoiser calls. The last one takes one: v̂ is not defined at t = 0, so it is a DDIM step. An even
@@ -103,10 +100,11 @@ def heun(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps) -> Ite
     x = x_T
     for t, s, calls in _two_call_steps(schedule, steps, last_calls=1):
         theta, phi = (math.acos(math.sqrt(schedule.alpha_bar[time].item())) for time in (t, s))
-        x0, v = _x0_and_v(denoise, x, t, theta)
+        x0 = denoise(x, batch_of(t, x))
+        v = (math.cos(theta) * x - x0) / math.sin(theta)
         end = math.cos(phi - theta) * x + math.sin(phi - theta) * v
         if calls == 2:
-            _, v_end = _x0_and_v(denoise, end, s, phi)
+            v_end = (math.cos(phi) * end - denoise(end, batch_of(s, end))) / math.sin(phi)
             end = x + (phi - theta) * (v + v_end) / 2
         x = end
         yield Step(s, x, x0)
@@ -117,25 +115,24 @@ def dpmpp_2m(
 ) -> Iterator[Step]:
     """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): DDIM with x̂₀ extrapolated from the last two predictions.
 
-        D = x̂₀ + h/(2h') (x̂₀ − x̂₀'),    x_s = √b D + √(1−b−σ²) ε̂ + σ z,    ε̂ = (x_t − √a D)/√(1−a)
+        D = x̂₀ + c h/h' (x̂₀ − x̂₀'),    x_s = √b D + √(1−b−σ²) ε̂ + σ z,    ε̂ = (x_t − √a D)/√(1−a)
 
-    A DDIM step is exact if x̂₀ does not change during it. This solver assumes that x̂₀ changes linearly in
-    λ = log(√ᾱ/√(1−ᾱ)), and extrapolates the last two predictions to D, in the middle of the step. h is the length of
-    the step in λ; x̂₀' and h' belong to the previous step. The first step has none, and the last is infinitely long in
-    λ: both use D = x̂₀; so does the second if ᾱ_T = 0. σ is that of ddim, and eta = 1 the paper's SDE-DPM-Solver++(2M).
+    A DDIM step is exact if x̂₀ does not change in it. This solver assumes that x̂₀ is linear in λ = log(√ᾱ/√(1−ᾱ)), and
+    extrapolates the last two predictions to D, in its middle (c = ½). h is the length of the step in λ; x̂₀' and h' are
+    those of the step before. The first step has none, and the last is infinitely long: both use D = x̂₀; so does the
+    second if ᾱ_T = 0. σ is that of ddim. eta = 1 is SDE-DPM-Solver++(2M); for more, see `place_in_step`.
     """
     check_eta(eta)
     x, x0_before, h_before = x_T, None, math.nan
     for t, s in intervals(schedule, steps):
         a, b = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
         x0 = denoise(x, batch_of(t, x))
-        h = half_log_snr(b) - half_log_snr(a)
-        D = x0 if x0_before is None or s == 0 else x0 + h / (2 * h_before) * (x0 - x0_before)
+        h = (schedule.log_snr[s] - schedule.log_snr[t]).item() / 2
+        D = x0 if x0_before is None or s == 0 else x0 + place_in_step(eta, a, b) * h / h_before * (x0 - x0_before)
         eps = to_eps(D, x, t, schedule)
-        sigma = min(eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b)), math.sqrt(1 - b))
+        sigma = fresh_noise(eta, a, b)
         x = math.sqrt(b) * D + math.sqrt(max(1 - b - sigma**2, 0.0)) * eps
-        if sigma > 0:
-            x = x + sigma * _draw(generator, t, x)
+        x = _add_noise(x, sigma, t, generator)
         x0_before, h_before = x0, h
         yield Step(s, x, x0)
 
@@ -148,8 +145,7 @@ def midpoint(denoise: Denoise, schedule: Schedule, x_T: Tensor, steps: Steps) ->
         z = x_t/(√ᾱ_t + √(1−ᾱ_t)) = (1−τ) x₀ + τ ε,    dz/dτ = û = ε̂ − x̂₀ = (z − x̂₀)/τ
 
     Euler's method on it is ddim with eta 0. This method makes such a step to m, the first timestep whose τ reaches the
-    middle between t and s, and follows the slope there from t to s. If the number of calls is odd, the first step is
-    Euler's.
+    middle between t and s, and follows the slope there from t to s. With an odd number of calls the first is Euler's.
     """
     x = x_T
     for t, s, calls in _two_call_steps(schedule, steps, last_calls=2):
@@ -199,21 +195,32 @@ def _two_call_steps(schedule: Schedule, steps: Steps, last_calls: int) -> list[t
     return [(t, s, n) for (t, s), n in zip(pairs, calls, strict=True)]
 
 
+def fresh_noise(eta: float, a: float, b: float) -> float:
+    """σ of a step from ᾱ_t = a to ᾱ_s = b: η' √β̃ ≤ √(1−b). η' is η up to 1, and 1 + (η−1) min(1, 2b) above.
+
+    New noise makes the network draw details again, and mend them. Early, it would forget what it began to draw.
+    """
+    eta = min(eta, 1.0) + max(eta - 1.0, 0.0) * min(1.0, 2 * b)
+    return min(eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b)), math.sqrt(1 - b))
+
+
+def place_in_step(eta: float, a: float, b: float) -> float:
+    """c, the place of D in a step of dpmpp_2m: ½ up to η = 1, and more if less of ε̂ is kept: 1, the end, if none is."""
+    kept, kept_by_ddpm = (max(1 - b - fresh_noise(e, a, b) ** 2, 0.0) for e in (eta, 1.0))
+    return 1 - min(1.0, math.sqrt(kept / kept_by_ddpm)) / 2
+
+
 def check_eta(eta: float, high: int = MAX_ETA) -> None:
     if not 0 <= eta <= high:
         raise ValueError(f"eta must be between 0 and {high}, not {eta}")
 
 
-def _draw(generator: Noise | None, t: int, x: Tensor) -> Tensor:
+def _add_noise(x: Tensor, sigma: float, t: int, generator: Noise | None) -> Tensor:
+    if sigma == 0:  # so it is at s = 0, where b = 1
+        return x
     if generator is None:
         raise ValueError("a sampler with eta above 0 adds noise and needs a generator")
-    return generator(t, like=x)
-
-
-def _x0_and_v(denoise: Denoise, x: Tensor, t: int, theta: float) -> tuple[Tensor, Tensor]:
-    """x̂₀, and v̂ = cos θ ε̂ − sin θ x̂₀, which is (cos θ x − x̂₀)/sin θ because x = cos θ x̂₀ + sin θ ε̂."""
-    x0 = denoise(x, batch_of(t, x))
-    return x0, (math.cos(theta) * x - x0) / math.sin(theta)
+    return x + sigma * generator(t, like=x)
 
 
 def _line_step(denoise: Denoise, schedule: Schedule, x: Tensor, t: int, m: int, s: int) -> tuple[Tensor, Tensor]:
@@ -235,8 +242,3 @@ def _line_step(denoise: Denoise, schedule: Schedule, x: Tensor, t: int, m: int, 
 
 def batch_of(t: int, x: Tensor) -> Tensor:
     return torch.full((len(x),), t, dtype=torch.int64, device=x.device)
-
-
-def half_log_snr(alpha_bar: float) -> float:
-    """λ = ½ log(ᾱ/(1−ᾱ)): −∞ for ᾱ = 0, and +∞ for ᾱ = 1."""
-    return (2 * alpha_bar - 1) * math.inf if alpha_bar in (0, 1) else 0.5 * math.log(alpha_bar / (1 - alpha_bar))

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..common.errors import UserError, require
 from ..common.names import TWO_CALLS, Prediction
-from ..diffusion.samplers import half_log_snr
+from ..diffusion.samplers import fresh_noise, place_in_step
 from ..models.model import Model
 from ..models.recipes import Sampling
 
@@ -44,19 +44,20 @@ def step_coefficients(model: Model, sampling: Sampling, steps: int) -> list[list
 
     diffusion/samplers.py has the formulas. There a = ᾱ_t and b = ᾱ_s too.
     """
-    alpha_bar, rows, h_before = model.schedule.alpha_bar.tolist(), [], math.nan
+    alpha_bar, log_snr = model.schedule.alpha_bar.tolist(), model.schedule.log_snr.tolist()
+    rows, h_before = [], math.nan
     eta = 1.0 if sampling.sampler == "ddpm" else sampling.eta
     for number, (t, s) in enumerate(itertools.pairwise(model.times(steps))):
         a, b = alpha_bar[t], alpha_bar[s]
         alpha, sigma = math.sqrt(a), math.sqrt(1 - a)
         from_x, from_output = _x0_weights(model.prediction, alpha, sigma)
-        h, extrapolation = half_log_snr(b) - half_log_snr(a), 0.0
+        h, r = (log_snr[s] - log_snr[t]) / 2, 0.0
         if sampling.sampler == "dpmpp_2m" and number > 0 and s > 0:
-            extrapolation = h / (2 * h_before)
+            r = place_in_step(eta, a, b) * h / h_before
         h_before = h
-        noise = min(eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b)), math.sqrt(1 - b))
+        noise = fresh_noise(eta, a, b)
         direction = math.sqrt(max(1 - b - noise**2, 0.0)) / sigma  # of ε̂ = (x − α D)/σ
-        rows.append([t, from_x, from_output, extrapolation, direction, math.sqrt(b) - alpha * direction, noise])
+        rows.append([t, from_x, from_output, r, direction, math.sqrt(b) - alpha * direction, noise])
     return rows
 
 
@@ -94,8 +95,8 @@ def with_sampler(proto: Any, model: Model, sampling: Sampling) -> Any:
         helper.make_node("Add", ["x0_part_of_x", "x0_part_of_output"], ["x0_unclipped"]),
         helper.make_node("Clip", ["x0_unclipped", "low", "high"], ["x0"]),
         helper.make_node("Sub", ["x0", "x0_before"], ["x0_change"]),
-        helper.make_node("Mul", ["extrapolation", "x0_change"], ["x0_change_to_middle"]),
-        helper.make_node("Add", ["x0", "x0_change_to_middle"], ["D"]),
+        helper.make_node("Mul", ["extrapolation", "x0_change"], ["x0_extrapolation"]),
+        helper.make_node("Add", ["x0", "x0_extrapolation"], ["D"]),
         helper.make_node("Mul", ["x_from_x", "x"], ["next_part_of_x"]),
         helper.make_node("Mul", ["x_from_x0", "D"], ["next_part_of_x0"]),
         helper.make_node("Add", ["next_part_of_x", "next_part_of_x0"], ["next_mean" if stochastic else "x_next"]),

@@ -399,7 +399,7 @@ _MASKED_SAMPLING = Sampling("masked_ancestral", 64)
 _DRAWN: dict[str, Any] = {  # black and white
     **_TUNED,
     "noise_levels": NoiseLevels(mean=-2.0, std=1.8, uniform=0.25),  # two values take shape at high noise
-    "sampling": Sampling("dpmpp_2m", 24, eta=1.5, spacing="log_snr"),  # more noise corrects outlines
+    "sampling": Sampling("dpmpp_2m", 24, eta=2.0, spacing="log_snr"),  # more noise corrects outlines
 }
 # sides of the patches of a recipe's transformer where 4 is not best
 _PATCHES = {"patterns": 8, "sprites": 2}

@@ -76,7 +76,7 @@ for (const options of CASES) {
       const { eps, change, signal, noise } = analyze(step, alphaBar);
       const images = { x_t: step.x, x̂_0: step.x0, ε̂: eps, z };
       const before = steps[index - 1]?.x0 ?? step.x0;
-      const [factor, previousFactor] = extrapolation(steps, index, alphaBar).map(({ factor }) => factor);
+      const [factor, previousFactor] = extrapolation(options.eta, steps, index, alphaBar).map(({ factor }) => factor);
       images.D = add([scaled(factor, step.x0), scaled(previousFactor, before)]);
       const [ofX, ofD] = noiseGivenD(signal, noise).map(({ factor }) => factor);
       images.ε̂_D = add([scaled(ofX, step.x), scaled(ofD, images.D)]);

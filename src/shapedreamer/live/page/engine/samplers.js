@@ -153,7 +153,7 @@ export async function* dpmpp_2m(denoise, alphaBar, x, times, { eta, noise }) {
   for (const [t, s, a, b] of intervals(alphaBar, times)) {
     const x0 = await denoise(x, t);
     const h = halfLogSnr(b) - halfLogSnr(a);
-    const r = h / (2 * previousH);
+    const r = (placeInStep(eta, a, b) * h) / previousH;
     const D = previousX0 === null || s === 0 ? x0 : sum(1 + r, x0, -r, previousX0);
     const next = ddimStep(D, x, t, a, b, eta, noise);
     [previousX0, previousH] = [x0, h];
@@ -206,9 +206,35 @@ function intervals(alphaBar, times) {
  */
 function ddimStep(x0, x, t, a, b, eta, noise) {
   const eps = sum(1 / Math.sqrt(1 - a), x, -Math.sqrt(a / (1 - a)), x0);
-  const sigma = Math.min(eta * Math.sqrt(((1 - b) / (1 - a)) * (1 - a / b)), Math.sqrt(1 - b));
+  const sigma = freshNoise(eta, a, b);
   const next = sum(Math.sqrt(b), x0, Math.sqrt(Math.max(1 - b - sigma ** 2, 0)), eps);
   return sigma > 0 ? sum(1, next, sigma, noise(t, x)) : next; // sigma = 0 at s = 0, because b = 1 there
+}
+
+/**
+ * σ, the standard deviation of the noise that ddim and dpmpp_2m add in a step: η' √β̃ ≤ √(1−b).
+ *
+ * η' is η up to 1, and 1 + (η−1) min(1, 2b) above.
+ *
+ * @param {number} eta
+ * @param {number} a
+ * @param {number} b
+ */
+export function freshNoise(eta, a, b) {
+  const grown = Math.min(eta, 1) + Math.max(eta - 1, 0) * Math.min(1, 2 * b);
+  return Math.min(grown * Math.sqrt(((1 - b) / (1 - a)) * (1 - a / b)), Math.sqrt(1 - b));
+}
+
+/**
+ * c, the place of D in a step of dpmpp_2m: ½ up to η = 1, and more if less of ε̂ is kept: 1, the end, if none is.
+ *
+ * @param {number} eta
+ * @param {number} a
+ * @param {number} b
+ */
+export function placeInStep(eta, a, b) {
+  const [kept, keptByDdpm] = [eta, 1].map((value) => Math.max(1 - b - freshNoise(value, a, b) ** 2, 0));
+  return 1 - Math.min(1, Math.sqrt(kept / keptByDdpm)) / 2;
 }
 
 /** v from x = cos θ x₀ + sin θ ε and x̂₀. @param {Floats} x @param {Floats} x0 @param {number} theta */

@@ -102,7 +102,7 @@ const LETTERS = {
   φ: "φ: the noise level as an angle, cos φ = √ᾱ",
   τ: "τ = √(1−ᾱ) / c: the time of flow matching, from 0, the picture, to 1, pure noise",
   c: "c = √ᾱ + √(1−ᾱ): the scale of x compared with flow matching",
-  r: "r: half the length of this step compared with the one before, in log-SNR",
+  r: "r: the length of this step up to D, compared with the step before, in log-SNR",
   t: "t: the timestep at the start of this step",
   s: "s: the timestep at the end of this step",
 };

@@ -196,7 +196,7 @@ export class TraceView {
       ["x_s", terms(this.traced, steps, index, this.alphaBar)],
     ];
     if (this.traced.sampler === "dpmpp_2m") {
-      equations.push(["D", extrapolation(steps, index, this.alphaBar)]);
+      equations.push(["D", extrapolation(this.traced.eta, steps, index, this.alphaBar)]);
       equations.push(["ε̂_D", noiseGivenD(signal, noise)]);
     }
     this.equations = showEquations(this.formulas, this.equations, equations);

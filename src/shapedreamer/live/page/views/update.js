@@ -17,7 +17,7 @@
  * @property {Float32Array | null} values  null if it does not matter in this step, because its factor is 0
  */
 
-import { halfLogSnr, makesTwoCalls, stepsOfCalls } from "../engine/samplers.js";
+import { freshNoise, halfLogSnr, makesTwoCalls, placeInStep, stepsOfCalls } from "../engine/samplers.js";
 
 /** Signal, noise, SNR, ε̂ and change of a step. @param {TraceStep} step @param {number[]} alphaBar */
 export function analyze({ t, x, x0, next }, alphaBar) {
@@ -61,7 +61,7 @@ export function images(options, steps, index, alphaBar) {
   const found = { x_t: step.x, "x̂_0": step.x0, "ε̂": eps };
   if (options.sampler === "dpmpp_2m") {
     found["x̂′_0"] = steps[index - 1]?.x0 ?? null;
-    found.D = total(extrapolation(steps, index, alphaBar), found);
+    found.D = total(extrapolation(options.eta, steps, index, alphaBar), found);
     found["ε̂_D"] = total(noiseGivenD(signal, noise), found);
   }
   const update = terms(options, steps, index, alphaBar);
@@ -136,14 +136,17 @@ export function terms(options, steps, index, alphaBar) {
 
 /**
  * The terms of D in DPM-Solver++(2M): x̂₀ extrapolated from the previous step's prediction.
+ * @param {number} eta
  * @param {TraceStep[]} steps
  * @param {number} index
  * @param {number[]} alphaBar
  * @returns {Term[]}
  */
-export function extrapolation(steps, index, alphaBar) {
+export function extrapolation(eta, steps, index, alphaBar) {
   const h = (/** @type {TraceStep} */ { t, s }) => halfLogSnr(alphaBar[s]) - halfLogSnr(alphaBar[t]);
-  const r = index === 0 || steps[index].s === 0 ? 0 : h(steps[index]) / (2 * h(steps[index - 1]));
+  const { t, s } = steps[index];
+  const c = placeInStep(eta, alphaBar[t], alphaBar[s]);
+  const r = index === 0 || s === 0 ? 0 : (c * h(steps[index])) / h(steps[index - 1]);
   return [
     { symbol: "(1 + r)", factor: 1 + r, of: "x̂_0" },
     { symbol: "− r", factor: -r, of: "x̂′_0" },
@@ -182,7 +185,7 @@ function ddpm(a, b) {
  * @returns {Term[]}
  */
 function ddim(a, b, eta, [image, eps] = ["x̂_0", "ε̂"]) {
-  const sigma = Math.min(eta * Math.sqrt(((1 - b) / (1 - a)) * (1 - a / b)), Math.sqrt(1 - b));
+  const sigma = freshNoise(eta, a, b);
   return [
     { symbol: "√{ᾱ_s}", factor: Math.sqrt(b), of: image },
     { symbol: eta > 0 ? "√{1−ᾱ_s−σ²}" : "√{1−ᾱ_s}", factor: Math.sqrt(Math.max(1 - b - sigma ** 2, 0)), of: eps },
