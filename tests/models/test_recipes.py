@@ -212,7 +212,7 @@ def test_overrides_that_are_none_change_nothing() -> None:
     assert with_overrides(shapes(), samples=None, epochs=None) == shapes()
     changed = with_overrides(shapes(), samples=77, epochs=3)
     assert (changed.data.samples, changed.epochs) == (77, 3)
-    assert replace(changed, data=shapes().data, epochs=4) == shapes()
+    assert replace(changed, data=shapes().data, epochs=shapes().epochs) == shapes()
 
 
 @pytest.mark.parametrize(

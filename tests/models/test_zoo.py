@@ -347,7 +347,8 @@ def test_weights_that_are_too_large_are_rejected(
         patch.setattr(cards, "MAX_BYTES", size // 2)  # 8-bit weights have scales and configuration too
         with pytest.raises(UserError, match=r"the weights of digits take 0\.\d MB; the maximum is 0 MB"):
             quick_pack(run, "digits")
-    monkeypatch.setattr(cards, "MAX_TOTAL_BYTES", compressed_size(zoo.path("digits")) * 3 // 2)
+    compressed = compressed_size(zoo.path("digits"))
+    monkeypatch.setattr(cards, "MAX_TOTAL_BYTES", compressed * 5 // 4)
     with pytest.raises(UserError, match=r"with more, the weights in the package would take 0\.\d MB"):
         quick_pack(run, "more")
     assert contents(weights) == before
@@ -357,6 +358,15 @@ def test_weights_that_are_too_large_are_rejected(
     expected = from_eight_bits(to_eight_bits(load_checkpoint(find_checkpoint(run)).ema))
     loaded = sd.load("digits").network.state_dict()
     assert all(torch.equal(loaded[key], value.float()) for key, value in expected.items())
+
+
+def test_a_model_ships_in_8_bits_if_all_would_be_too_large_together(
+    run: Path, weights: Path, quick_pack: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = zoo.path("digits").stat().st_size
+    monkeypatch.setattr(cards, "MAX_TOTAL_BYTES", compressed_size(zoo.path("digits")) * 9 // 5)
+    quick_pack(run, "more")
+    assert zoo.path("more").stat().st_size < 0.9 * size
 
 
 def contents(folder: Path) -> dict[str, bytes]:

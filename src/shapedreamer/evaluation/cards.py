@@ -126,23 +126,19 @@ def _write_weights(checkpoint: Checkpoint, folder: Path, name: str) -> Path:
     """
     config = _without_local_paths(checkpoint.config)
     weights = folder / f"{name}.safetensors"
+    others = sum(compressed_size(zoo.path(other)) for other in zoo.names() if other != name)
     for compress in (_to_half, to_eight_bits):
         ema = compress(checkpoint.ema)
         save_checkpoint(folder, name, config, checkpoint.step, {}, ema, checkpoint.best_loss, checkpoint.labels)
-        size = weights.stat().st_size
-        if size <= MAX_BYTES:
-            break
-    else:
+        size, total = weights.stat().st_size, others + compressed_size(weights)
+        if size <= MAX_BYTES and total <= MAX_TOTAL_BYTES:
+            return weights
+    if size > MAX_BYTES:
         raise UserError(f"the weights of {name} take {size / 1e6:.1f} MB; the maximum is {MAX_BYTES / 1e6:.0f} MB")
-    total = sum(
-        compressed_size(path) for path in [weights, *(zoo.path(other) for other in zoo.names() if other != name)]
+    raise UserError(
+        f"with {name}, the weights in the package would take {total / 1e6:.1f} MB; "
+        f"the maximum is {MAX_TOTAL_BYTES / 1e6:.0f} MB"
     )
-    if total > MAX_TOTAL_BYTES:
-        raise UserError(
-            f"with {name}, the weights in the package would take {total / 1e6:.1f} MB; "
-            f"the maximum is {MAX_TOTAL_BYTES / 1e6:.0f} MB"
-        )
-    return weights
 
 
 def _scale_output(checkpoint: Checkpoint, factor: float) -> dict[str, Tensor]:
