@@ -171,7 +171,8 @@ def test_a_network_can_be_named_or_given_and_a_stored_one_stays() -> None:
     assert wide.network == UNetConfig(channels=(128, 128, 192), patch=2, head=32, scale_shift=True)
     assert replace(wide, network=shapes().network) == shapes()
     assert with_overrides(wide, network="wide_unet") == with_overrides(wide, network="unet") == wide
-    assert recipes.mnist(network="wide_unet").network.channels == (96, 128)  # 28 = 4 · 7
+    digits = recipes.mnist(network="wide_unet").network
+    assert digits == UNetConfig(channels=(96, 128), attention=(1,), patch=2, head=32, scale_shift=True)  # 28 = 4 · 7
     stored = shapes(network=DiTConfig(width=64))
     assert with_overrides(stored, network="dit") == stored
     with pytest.raises(UserError, match="shapes has no network context_unet; `network` can be unet, wide_unet or dit"):

@@ -384,7 +384,7 @@ def test_values_that_cannot_work_are_errors(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     out = ("--out", str(tmp_path / "run"))
-    assert "a batch of 32 images cannot be divided evenly among 3 micro-batches" in refuse(
+    assert "a batch of 64 images cannot be divided evenly among 3 micro-batches" in refuse(
         monkeypatch, capsys, "--accumulate", "3", *out
     )
     assert "accumulate must be at least 1, not 0" in refuse(monkeypatch, capsys, "--accumulate", "0", *out)
