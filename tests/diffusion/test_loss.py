@@ -246,8 +246,8 @@ def test_a_fraction_of_the_timesteps_stays_uniform() -> None:
         ((0.0, -1.0), 0.0, "std > 0"),
         ((0.0, 1.0), -0.1, r"\[0, 1\]"),
         ((0.0, 1.0), 1.1, r"\[0, 1\]"),
-        ((60.0, 0.5), 0.5, "reaches no timestep: choose a mean in"),  # unchecked, this divides by 0
-        ((-300.0, 0.5), 0.0, "reaches no timestep: choose a mean in"),
+        ((60.0, 0.5), 0.5, "reaches no timestep: choose a mean between"),  # unchecked, this divides by 0
+        ((-300.0, 0.5), 0.0, "reaches no timestep: choose a mean between"),
     ],
 )
 def test_invalid_distributions_are_rejected(log_snr: tuple[float, float], uniform: float, message: str) -> None:

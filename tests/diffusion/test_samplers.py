@@ -309,7 +309,7 @@ def test_an_eta_above_1_adds_more_noise_where_there_is_image_and_at_most_all(sam
     sigma = min(factor * math.sqrt((1 - b) / (1 - a)) * math.sqrt(1 - a / b), math.sqrt(1 - b))
     eps = (x - math.sqrt(a) * step.x0) / math.sqrt(1 - a)
     expected = math.sqrt(b) * step.x0 + math.sqrt(1 - b - sigma**2) * eps + sigma * noise(t, x)
-    assert_close(step.x, expected, rtol=1e-12, atol=1e-12)
+    assert_close(step.x, expected, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize(

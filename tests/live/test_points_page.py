@@ -146,6 +146,7 @@ def test_points_are_drawn_by_mouse_and_by_keyboard_and_erased(visit: Open) -> No
     page.mouse.up()
     expect(page.locator("#data-hint")).to_have_text(re.compile("^Draw: [1-9]"))
     distance(page, 0)
+    page.wait_for_function("() => new URLSearchParams(location.hash.slice(1)).has('points')")  # written a moment later
 
     page.locator("#clear").click()
     expect(page.locator("#data-hint")).to_have_text(re.compile("^Draw: 0 of"))
@@ -153,7 +154,7 @@ def test_points_are_drawn_by_mouse_and_by_keyboard_and_erased(visit: Open) -> No
     for key in ("ArrowRight", "Space", "Shift+ArrowUp", "Space"):
         page.keyboard.press(key)
     expect(page.locator("#data-hint")).to_have_text(re.compile("^Draw: 4 of"))
-    # The URL is written a moment later: four points of two bytes each, 11 characters in base64.
+    # four points of two bytes each: 11 characters in base64
     page.wait_for_function("() => new URLSearchParams(location.hash.slice(1)).get('points')?.length === 11")
     reopened = visit("#" + urlsplit(page.url).fragment)
     expect(reopened.locator("#data-hint")).to_have_text(re.compile("^Draw: 4 of"))

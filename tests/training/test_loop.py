@@ -569,6 +569,6 @@ def test_every_recipe_trains_and_samples_with_flow_matching(name: RecipeName, tm
 
 def test_noise_levels_outside_of_the_schedule_are_an_error(tmp_path: Path) -> None:
     recipe = replace(TUNED, noise_levels=NoiseLevels(90, 0.1, 0))
-    with pytest.raises(UserError, match=r"choose a mean in .* or a larger std"):
+    with pytest.raises(UserError, match=r"choose a mean between .* or a larger std"):
         train(recipe, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -66,8 +66,8 @@ def timestep_distribution(
     cdf = torch.special.ndtr((edges - mean) / std)
     mass = torch.cat([torch.zeros(1, dtype=torch.float64), cdf[:-1] - cdf[1:]])  # between the edges around each log-SNR
     if mass.sum() == 0:
-        span = f"{level[0]:.3g} to {level[-1]:.3g}, the log-SNR of the schedule"
-        raise ValueError(f"log_snr={log_snr} reaches no timestep: choose a mean in {span}, or a larger std")
+        span = f"between {level[-1]:.3g} and {level[0]:.3g}, the log-SNR at T and at 1"
+        raise ValueError(f"log_snr={log_snr} reaches no timestep: choose a mean {span}, or a larger std")
     return uniform * even + (1 - uniform) * mass / mass.sum()
 
 

@@ -198,14 +198,14 @@ def _two_call_steps(schedule: Schedule, steps: Steps, last_calls: int) -> list[t
 def fresh_noise(eta: float, a: float, b: float) -> float:
     """σ of a step from ᾱ_t = a to ᾱ_s = b: η' √β̃ ≤ √(1−b). η' is η up to 1, and 1 + (η−1) min(1, 2b) above.
 
-    New noise makes the network draw details again, and mend them. Early, it would forget what it began to draw.
+    Late in sampling, more noise lets the network redraw details and correct mistakes. Early, it erases the layout.
     """
     eta = min(eta, 1.0) + max(eta - 1.0, 0.0) * min(1.0, 2 * b)
     return min(eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b)), math.sqrt(1 - b))
 
 
 def place_in_step(eta: float, a: float, b: float) -> float:
-    """c, the place of D in a step of dpmpp_2m: ½ up to η = 1, and more if less of ε̂ is kept: 1, the end, if none is."""
+    """c, the place of D in a step of dpmpp_2m: ½ up to η = 1. More new noise moves it towards 1, the end of it."""
     kept, kept_by_ddpm = (max(1 - b - fresh_noise(e, a, b) ** 2, 0.0) for e in (eta, 1.0))
     return 1 - min(1.0, math.sqrt(kept / kept_by_ddpm)) / 2
 

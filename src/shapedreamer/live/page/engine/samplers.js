@@ -226,7 +226,7 @@ export function freshNoise(eta, a, b) {
 }
 
 /**
- * c, the place of D in a step of dpmpp_2m: ½ up to η = 1, and more if less of ε̂ is kept: 1, the end, if none is.
+ * c, the place of D in a step of dpmpp_2m: ½ up to η = 1. More new noise moves it towards 1, the end of the step.
  *
  * @param {number} eta
  * @param {number} a
