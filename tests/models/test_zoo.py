@@ -37,7 +37,17 @@ from shapedreamer.models.checkpoint import Checkpoint, load_checkpoint, read_met
 from shapedreamer.models.eight_bits import from_eight_bits, to_eight_bits
 from shapedreamer.models.model import Model, find_checkpoint
 from shapedreamer.models.options import SampleOptions
-from shapedreamer.models.recipes import DrawnData, FolderData, MnistData, Recipe, Sampling, TilesData, with_data_path
+from shapedreamer.models.recipes import (
+    DrawnData,
+    FolderData,
+    MnistData,
+    Recipe,
+    Sampling,
+    TilesData,
+    UNetConfig,
+    with_data_path,
+)
+from shapedreamer.networks.unet import UNet
 from shapedreamer.training.loop import train
 from tests.tiny import CONDITIONAL
 
@@ -320,13 +330,36 @@ def test_sharpening_scales_the_output_of_the_network(run: Path, quick_pack: Call
 
 
 @pytest.mark.usefixtures("weights")
+def test_sharpening_scales_the_output_of_a_network_with_a_head(
+    run: Path, tmp_path: Path, quick_pack: Callable[..., None]
+) -> None:
+    """The head sees the prediction of the U-Net, and must see the one it was trained with."""
+    made = load_checkpoint(find_checkpoint(run))
+    assert isinstance(made.config.recipe.network, UNetConfig)
+    recipe = replace(made.config.recipe, network=replace(made.config.recipe.network, head=8))
+    network = recipe.make_network()
+    assert isinstance(network, UNet)
+    assert network.head is not None
+    for parameter in network.head.parameters():  # those of its last layer start at zero
+        torch.nn.init.normal_(parameter, std=0.3)
+    config = replace(made.config, recipe=recipe)
+    save_checkpoint(tmp_path, "plain", config, made.step, {}, network.state_dict(), made.best_loss, made.labels)
+    quick_pack(tmp_path / "plain.safetensors", "sharp", sharpen=1.25)
+    x, t = torch.randn(4, 1, 28, 28), torch.tensor([1, 20, 30, 50])
+    with torch.no_grad():
+        plain, sharp = network.eval()(x, t), sd.load("sharp").network(x, t)
+    assert plain.abs().max() > 0.1
+    torch.testing.assert_close(sharp, 1.25 * plain, rtol=5e-3, atol=5e-3)
+
+
+@pytest.mark.usefixtures("weights")
 def test_only_predictions_of_the_image_can_be_sharpened(
     run: Path, tmp_path: Path, quick_pack: Callable[..., None]
 ) -> None:
     made = load_checkpoint(find_checkpoint(run))
     config = replace(made.config, recipe=replace(made.config.recipe, prediction="v"))
     save_checkpoint(tmp_path, "velocity", config, made.step, {}, made.ema, made.best_loss, made.labels)
-    with pytest.raises(UserError, match="only a U-Net without a head that predicts x0 can be sharpened"):
+    with pytest.raises(UserError, match="only a U-Net that predicts x0 can be sharpened"):
         quick_pack(tmp_path / "velocity.safetensors", "sharp", sharpen=1.25)
 
 

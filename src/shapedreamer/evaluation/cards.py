@@ -24,7 +24,7 @@ from ..models import zoo
 from ..models.checkpoint import Checkpoint, RunConfig, load_checkpoint, read_metrics, save_checkpoint
 from ..models.eight_bits import to_eight_bits
 from ..models.model import find_checkpoint
-from ..models.recipes import DrawnData, MnistData
+from ..models.recipes import DrawnData, MnistData, UNetConfig
 from .table import describe
 
 MAX_BYTES = 12e6  # weights of one model
@@ -144,14 +144,22 @@ def _write_weights(checkpoint: Checkpoint, folder: Path, name: str) -> Path:
 def _scale_output(checkpoint: Checkpoint, factor: float) -> dict[str, Tensor]:
     """The averaged weights of a network whose output is `factor` times that of the checkpoint's.
 
-    UserError unless the network predicts x̂₀ and its last layer is a convolution, conv_out.
+    A PixelHead adds its output to that of the U-Net, which it also sees. So both are scaled, and what it sees is scaled
+    back. UserError unless the network is a U-Net that predicts x̂₀.
     """
-    recipe, last = checkpoint.config.recipe, ("conv_out.weight", "conv_out.bias")
-    if recipe.prediction != "x0" or not checkpoint.ema.keys() >= set(last) or "head.conv_out.weight" in checkpoint.ema:
-        raise UserError("only a U-Net without a head that predicts x0 can be sharpened: leave out sharpen")
+    recipe, weights = checkpoint.config.recipe, dict(checkpoint.ema)
+    if recipe.prediction != "x0" or not isinstance(recipe.network, UNetConfig):
+        raise UserError("only a U-Net that predicts x0 can be sharpened: leave out sharpen")
     if not 1 < factor <= MAX_SHARPEN:
         raise UserError(f"sharpen must be between 1 and {MAX_SHARPEN}, not {factor:g}")
-    return checkpoint.ema | {key: checkpoint.ema[key] * factor for key in last}
+    for layer in ("conv_out", "head.conv_out") if recipe.network.head else ("conv_out",):
+        for key in (f"{layer}.weight", f"{layer}.bias"):
+            weights[key] = weights[key] * factor
+    if recipe.network.head:
+        seen = weights["head.conv_in.weight"].clone()
+        seen[:, recipe.network.in_channels :] /= factor
+        weights["head.conv_in.weight"] = seen
+    return weights
 
 
 def _to_half(state: dict[str, Tensor]) -> dict[str, Tensor]:

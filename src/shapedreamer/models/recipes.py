@@ -418,9 +418,9 @@ def shapes(*, textbook: bool = False, **changes: Any) -> Recipe:
     """
     recipe = Recipe(name="shapes")
     if not textbook:
-        network = UNetConfig(channels=(64, 128, 128), patch=2)
+        network = UNetConfig(channels=(64, 128, 128), patch=2, head=32, scale_shift=True)
         settings = {**_DRAWN, "weight": "balanced", "lr": 2.5e-3}
-        recipe = replace(recipe, network=network, epochs=6, batch_size=64, **settings)
+        recipe = replace(recipe, network=network, labels=True, epochs=6, batch_size=64, **settings)
     return with_overrides(recipe, **changes)
 
 
