@@ -65,7 +65,7 @@ def run(
         weight: Weight of each noise level in the loss. simple is 1. The others weight the error of the predicted image:
             min_snr by the SNR, at most 5; balanced so that all noise levels of a black-and-white image count about
             equally, which gives sharper edges.
-        labels: Train a class-conditional model, which is the default if the images have labels.
+        labels: Train a class-conditional model: the default if the images have labels, except with shapes --textbook.
         label_dropout: Fraction of training samples without label, 0 to 1, for classifier-free guidance.
         seed: Determines the initial weights, the order of the images, timesteps and noise.
         start_from: A run, a checkpoint or a pretrained model with the same network. Training starts from its averaged
