@@ -135,7 +135,7 @@ if check.lab5.forward_strip(forward_strip):
 # details across. It must also learn the timestep: at $t = 10$ it should change almost nothing, at $t = 900$ almost
 # everything.
 #
-# The simplest way, used here and in the recipe `patterns`, adds the timestep *at the bottleneck*. A small MLP turns
+# The simplest way, used here and by `train patterns --textbook`, adds the timestep *at the bottleneck*. A small MLP turns
 # $t/T$, a number between 0 and 1, into a number for each channel, which is added to all positions of this channel.
 
 # %% tags=["exercise"] name="add_time"

@@ -398,6 +398,10 @@ _TUNED: dict[str, Any] = {
 _MASKED_SAMPLING = Sampling("masked_ancestral", 64)
 _DRAWN: dict[str, Any] = {  # black and white
     **_TUNED,
+    "epochs": 6,
+    "batch_size": 64,
+    "lr": 2.5e-3,
+    "weight": "balanced",
     "noise_levels": NoiseLevels(mean=-2.0, std=1.8, uniform=0.25),  # two values take shape at high noise
     "sampling": Sampling("dpmpp_2m", 24, eta=2.0, spacing="log_snr"),  # more noise corrects outlines
 }
@@ -419,18 +423,17 @@ def shapes(*, textbook: bool = False, **changes: Any) -> Recipe:
     recipe = Recipe(name="shapes")
     if not textbook:
         network = UNetConfig(channels=(64, 128, 128), patch=2, head=32, scale_shift=True)
-        settings = {**_DRAWN, "weight": "balanced", "lr": 2.5e-3}
-        recipe = replace(recipe, network=network, labels=True, epochs=6, batch_size=64, **settings)
+        recipe = replace(recipe, network=network, labels=True, **_DRAWN)
     return with_overrides(recipe, **changes)
 
 
 def patterns(*, textbook: bool = False, **changes: Any) -> Recipe:
-    """Circles and squares, 64x64. The timestep enters the network at its bottleneck. Needs the extra `data`."""
+    """Circles and squares, 64x64. With `textbook` the timestep enters at the bottleneck only. Needs the extra `data`."""
     network = UNetConfig(time_at="bottleneck")
     recipe = Recipe(name="patterns", data=DrawnData("patterns"), network=network, labels=True)
     if not textbook:
-        network = replace(network, channels=(64, 128, 128), patch=4)
-        recipe = replace(recipe, network=network, epochs=8, batch_size=32, **_DRAWN)
+        network = UNetConfig(channels=(64, 128, 128), patch=4, head=32, scale_shift=True)
+        recipe = replace(recipe, network=network, **_DRAWN)
     return with_overrides(recipe, **changes)
 
 
