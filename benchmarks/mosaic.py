@@ -1,4 +1,4 @@
-"""Draws the README's first picture: python -m benchmarks.mosaic docs/dream.png
+"""Draws the README's first picture: python -m benchmarks.mosaic docs/denoising.png
 
 Every tile is another sample of a shipped model. A tile further to the right is denoised further: the left edge is x_T,
 the right edge is x_0.
