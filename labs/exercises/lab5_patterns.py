@@ -135,8 +135,8 @@ if check.lab5.forward_strip(forward_strip):
 # details across. It must also learn the timestep: at $t = 10$ it should change almost nothing, at $t = 900$ almost
 # everything.
 #
-# The simplest way, used here and by `train patterns --textbook`, adds the timestep *at the bottleneck*. A small MLP turns
-# $t/T$, a number between 0 and 1, into a number for each channel, which is added to all positions of this channel.
+# The simplest way, used here and by `train patterns --textbook`, adds the timestep *at the bottleneck*. A small MLP
+# turns $t/T$, a number from 0 to 1, into a number for each channel, which is added to all positions of this channel.
 
 # %% tags=["exercise"] name="add_time"
 def add_time(h, t, mlp, T):

@@ -428,7 +428,7 @@ def shapes(*, textbook: bool = False, **changes: Any) -> Recipe:
 
 
 def patterns(*, textbook: bool = False, **changes: Any) -> Recipe:
-    """Circles and squares, 64x64. With `textbook` the timestep enters at the bottleneck only. Needs the extra `data`."""
+    """Circles and squares, 64x64. `textbook`: the timestep enters at the bottleneck only. Needs the extra `data`."""
     network = UNetConfig(time_at="bottleneck")
     recipe = Recipe(name="patterns", data=DrawnData("patterns"), network=network, labels=True)
     if not textbook:
