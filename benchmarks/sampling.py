@@ -16,7 +16,6 @@ import copy
 import json
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,7 @@ from shapedreamer.common.errors import UserError, require
 from shapedreamer.common.names import Prediction
 from shapedreamer.data.drawn.shapes import SPEC
 from shapedreamer.export.diffusers import to_diffusers
-from shapedreamer.export.onnx import OnnxNetwork, to_onnx
+from shapedreamer.export.runtimes import onnx_network
 from shapedreamer.models import recipes
 from shapedreamer.models.model import Model, load
 from shapedreamer.networks.unet import UNet
@@ -79,13 +78,6 @@ def in_float32(network: nn.Module) -> Callable[..., Tensor]:
     return forward
 
 
-def in_onnxruntime(model: Model) -> OnnxNetwork:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        to_onnx(model, path)
-        return OnnxNetwork(path, threads=torch.get_num_threads())
-
-
 def with_backends(name: str, model: Model, calls: int) -> Iterator[Candidate]:
     """The model with each of our backends; only the computation of the network differs."""
     network = model.network
@@ -93,7 +85,7 @@ def with_backends(name: str, model: Model, calls: int) -> Iterator[Candidate]:
         "PyTorch": network,
         "PyTorch, float32": in_float32(network),
         "PyTorch, compiled": torch.compile(network, dynamic=False),
-        "onnxruntime": in_onnxruntime(model),
+        "onnxruntime": onnx_network(model),
     }
     for backend, function in backends.items():
         changed = copy.copy(model)

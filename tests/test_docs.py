@@ -25,7 +25,7 @@ from shapedreamer.common.names import RecipeName
 from shapedreamer.data.files import dcss, download, mnist
 from shapedreamer.data.files.tiles import COURSE_IMAGES, COURSE_LABELS
 from shapedreamer.evaluation.sweep import CURVES
-from shapedreamer.live.network import eager_network
+from shapedreamer.export.runtimes import eager_network
 from shapedreamer.models.recipes import ContextUnetConfig, Recipe, get_recipe
 from shapedreamer.training.loop import train
 from tests.tiny import SMALL
@@ -196,7 +196,7 @@ def test_every_command_runs(
     monkeypatch.setattr("shapedreamer.evaluation.sweep.CURVES", dict(list(CURVES.items())[:2]))
     monkeypatch.setattr("shapedreamer.evaluation.validity.BEAM_WIDTH", 1)  # a short search for shapes in noise
     monkeypatch.setattr("shapedreamer.evaluation.validity.BRANCHES", 1)
-    monkeypatch.setattr("shapedreamer.live.network.onnx_network", eager_network)  # tests/live exports networks
+    monkeypatch.setattr("shapedreamer.export.runtimes.onnx_network", eager_network)  # tests/export exports networks
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)  # would serve until Ctrl-C
     monkeypatch.setattr("shapedreamer.live.site._runtime_files", lambda tarball: {})  # would download with npm
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of my_module.py, which is no file of the command

@@ -1,17 +1,14 @@
-"""Running networks: a batched call gives each request the same result as a call of its own, in the fastest backend."""
-
-import time
+"""A network call for many requests gives each request the same result as a call of its own."""
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from shapedreamer.common.errors import UserError
 from shapedreamer.common.names import Prediction
-from shapedreamer.live import network
+from shapedreamer.export.runtimes import eager_network, onnx_network
 from shapedreamer.live.frames import Request
-from shapedreamer.live.network import Network, denoise, eager_network, fastest_network
+from shapedreamer.live.network import denoise
 from shapedreamer.models.model import Model
 from tests.watching import small_model
 
@@ -66,66 +63,13 @@ def test_an_unconditional_network_is_called_without_a_label() -> None:
     assert_close(x0, expected, rtol=0, atol=1e-5)
 
 
-def test_networks_run_in_float32_even_where_bfloat16_is_faster() -> None:
-    x, t = UNCONDITIONAL.noise(1), torch.ones(1)
-    with torch.inference_mode():
-        expected = UNCONDITIONAL.network(x, t)
-    prediction = eager_network(UNCONDITIONAL)(x, t, None)
-    assert prediction.dtype == torch.float32
-    assert_close(prediction, expected, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize(("eager_seconds", "onnx_seconds", "name"), [(2.0, 1.0, "onnxruntime"), (1.0, 2.0, "eager")])
-def test_the_fastest_backend_is_chosen(
-    monkeypatch: pytest.MonkeyPatch, eager_seconds: float, onnx_seconds: float, name: str
-) -> None:
-    now = 0.0
-
-    def network_taking(call_seconds: list[float]) -> Network:
-        remaining = iter(call_seconds)
-
-        def run(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-            nonlocal now
-            now += next(remaining)
-            return x
-
-        return run
-
-    warm_up = [100.0, *[1000.0] * (network.TRIALS - 2)]
-    eager, onnx = (network_taking([*warm_up, seconds]) for seconds in (eager_seconds, onnx_seconds))
-    monkeypatch.setattr(network, "eager_network", lambda model: eager)
-    monkeypatch.setattr(network, "onnx_network", lambda model: onnx)
-    monkeypatch.setattr(time, "perf_counter", lambda: now)
-    chosen, chosen_name = fastest_network(UNCONDITIONAL)
-    assert chosen_name == name
-    assert chosen is {"eager": eager, "onnxruntime": onnx}[name]
-
-
-def test_networks_run_in_torch_without_the_extra_export(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def missing(model: Model) -> Network:
-        raise UserError("this needs onnxscript: pip install 'shapedreamer[export]'")
-
-    monkeypatch.setattr(network, "onnx_network", missing)
-    chosen, name = fastest_network(UNCONDITIONAL)
-    assert name == "eager"
-    assert chosen(UNCONDITIONAL.noise(1), torch.ones(1), None).shape == (1, 3, 8, 8)
-    assert "shapedreamer[export]" in caplog.text
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [CONDITIONAL, UNCONDITIONAL], ids=["conditional", "unconditional"])
-def test_onnxruntime_agrees_with_torch(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnxruntime_agrees_with_torch(model: Model) -> None:
     pytest.importorskip("onnxscript", reason="needs the extra 'export'")
     pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
     label = None if model.labels is None else torch.eye(3)[:2]
     requests = [new_request(model, 2, 30, label), new_request(model, 1, 9)]
     expected = denoise(requests, model, eager_network(model))
-    onnx = network.onnx_network(model)
-    for result, x0 in zip(denoise(requests, model, onnx), expected, strict=True):
+    for result, x0 in zip(denoise(requests, model, onnx_network(model)), expected, strict=True):
         assert_close(result, x0, rtol=0, atol=1e-5)
-    monkeypatch.setattr(network, "onnx_network", lambda model: onnx)  # exporting once is enough
-    chosen, name = fastest_network(model)
-    assert name in ("eager", "onnxruntime")
-    assert_close(denoise(requests, model, chosen)[0], expected[0], rtol=0, atol=1e-5)

@@ -17,11 +17,12 @@ from shapedreamer.diffusion import masked
 from shapedreamer.diffusion.denoiser import with_label
 from shapedreamer.export.onnx import OnnxNetwork, save_onnx, to_onnx
 from shapedreamer.export.pipeline import save_pipeline
+from shapedreamer.export.runtimes import eager_network
 from shapedreamer.imaging.comparison import compare_epochs
 from shapedreamer.imaging.editing import inpaint, interpolate, vary
 from shapedreamer.imaging.figures import write_samples
 from shapedreamer.live.frames import Denoising, inpainting, sampling, varying
-from shapedreamer.live.network import denoise, eager_network
+from shapedreamer.live.network import denoise
 from shapedreamer.live.settings import model_info
 from shapedreamer.live.site import build_site
 from shapedreamer.models.checkpoint import RunConfig, load_checkpoint

@@ -4,7 +4,7 @@ import copy
 import difflib
 import html
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -51,6 +51,9 @@ MAX_BYTES = 4 * 2**30  # of the images of one call; more do not fit the memory o
 LABELS = 0x1ABE1  # folded into a seed to draw labels, so that they are independent of its noise
 
 
+RunNetwork = Callable[..., Tensor]  # (x_t, t) or (x_t, t, label) -> the network's prediction
+
+
 class Model:
     """A network with everything needed to sample from it.
 
@@ -62,6 +65,8 @@ class Model:
                rounding, which can occasionally change the image
     config:    the configuration of the run that trained it; None for a model made by hand
     process:   "gaussian", or "masked" for a network that outputs logits of hidden pixels; see diffusion/masked.py
+    for_few:   for each number of images up to MAX_FLOAT32_IMAGES, a faster way to run the network on a CPU, if there is
+               one; export/runtimes.py fills it
 
     Methods that sample take SampleOptions, or its fields by keyword: `model.sample(8, sampler="ddim", steps=25)`. They
     raise UserError for a value out of range, for an unknown label, and for any label if the model is unconditional.
@@ -85,6 +90,8 @@ class Model:
         self.network, self.sampling, self.precision = network.eval(), sampling, precision
         self.schedule, self.prediction, self.spec, self.labels = schedule, prediction, spec, labels
         self.device = next(network.parameters()).device
+        self.for_few: Mapping[int, RunNetwork] = {}
+        self._run: RunNetwork | None = None  # instead of `network`
         self._guides: dict[tuple[Path, Precision], Model] = {}
 
     def __repr__(self) -> str:
@@ -183,12 +190,12 @@ class Model:
         sampler = self.bind_sampler(options, Noise(options.seed, first))  # such as diffusion.samplers.ddim
         return sampler(denoise, x_T=x_T)
 
-    def _in_precision_for(self, num: int) -> "Model":
-        """The model, in float32 if that is faster for this number of images."""
-        if self.precision == "float32" or self.device.type != "cpu" or num > MAX_FLOAT32_IMAGES:
+    def _fast_for(self, num: int) -> "Model":
+        """The model, computing in the way that is fastest for this number of images."""
+        if self.device.type != "cpu" or num > MAX_FLOAT32_IMAGES:
             return self
         model = copy.copy(self)
-        model.precision = "float32"
+        model.precision, model._run = "float32", self.for_few.get(num)
         return model
 
     def bind_sampler(self, options: SampleOptions, noise: Noise, times: Sequence[int] | None = None) -> Sampler:
@@ -279,7 +286,7 @@ class Model:
         times: as in bind_sampler; cfg_pp needs them
         total: as in stream
         """
-        model = self._in_precision_for(total or num)
+        model = self._fast_for(total or num)
         vectors = self.label_vectors(options.label, num, options.seed, first)
         weak = None if options.guide_with is None else model.guide(options.guide_with)
         if vectors is None and weak is None and options.guidance != 1:
@@ -323,6 +330,8 @@ class Model:
 
         def network(x_t: Tensor, *label: Tensor) -> Tensor:
             with torch_defaults(), torch.inference_mode(), autocast(self.device, self.precision):
+                if self._run is not None:
+                    return self._run(x_t, *label)
                 return in_shares(self.network, x_t.contiguous(memory_format=torch.channels_last), *label)
 
         return with_label(network, label)
