@@ -20,8 +20,8 @@ def run(
     """Serve the live page, on which a network dreams in your browser. Ctrl-C stops it.
 
     Args:
-        model: The model to start with: a shipped model, a run folder or a checkpoint file. All shipped models can be
-            selected on the page.
+        model: The model to start with: a shipped model, a run folder or a checkpoint file. The page lists all
+            shipped models but the checkpoints sprites-epoch-0 to -31.
         host: Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for everyone who can reach it.
         port: Port to listen on; 0 for any free port.
         open: Open the page in a browser.

@@ -12,9 +12,9 @@ network, so `denoise` works with every sampler. Other programs read the file dir
     label  (B, L) float32          label vectors, in class-conditional networks only; zeros mean unconditional
 
 and its output is `prediction` (B, C, H, W) float32. The batch size B is free. The file's metadata holds everything else
-needed for sampling: "prediction" (what the network predicts: eps, x0, v, or logit for a masked model), "T", "alpha_bar"
-(T + 1 numbers, as JSON) and "data" (the DataSpec, as JSON). What the exporter adds, such as source lines and paths on
-this machine, is removed.
+needed for sampling: "prediction" (what the network predicts: eps, x0, v, flow, or logit for a masked model), "T",
+"alpha_bar" (T + 1 numbers, as JSON) and "data" (the DataSpec, as JSON). What the exporter adds, such as source lines
+and paths on this machine, is removed.
 
 With sampler=True, one run of the file does all of sampling. Then its inputs are
 

@@ -47,7 +47,7 @@ RUNTIME_FILES = (
 )
 NOTICES = "ThirdPartyNotices.txt"  # of what ONNX Runtime contains; npm's package lacks it, Python's has it
 # Allowed difference of a network's outputs with weights in half precision: in images in [−1, 1], a quarter of the step
-# between two grey levels. The weights of shipped models are stored in half precision, so there it is zero.
+# between two grey levels. The weights of shipped models are numbers of half precision, so there it is zero.
 HALF_TOLERANCE = 2e-3
 
 POLICY = {
