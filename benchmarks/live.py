@@ -43,7 +43,7 @@ from shapedreamer.live.engine import Engine
 from shapedreamer.live.frames import unpack
 from shapedreamer.live.settings import max_message_bytes, model_info, parse
 from shapedreamer.live.site import build_site
-from shapedreamer.models.model import Model, RunNetwork, load
+from shapedreamer.models.model import Model, NetworkFunction, load
 from shapedreamer.models.options import SampleOptions
 
 from .sampling import original
@@ -166,7 +166,7 @@ def socket_fps(address: str, model: Model, name: str, calls: int, count: int, le
 class TimedNetwork:
     """A network that adds up the seconds its calls take."""
 
-    def __init__(self, network: RunNetwork) -> None:
+    def __init__(self, network: NetworkFunction) -> None:
         self.network, self.seconds = network, 0.0
 
     def __call__(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
@@ -204,7 +204,7 @@ def engine_fps(
     return frames / duration, busy / duration
 
 
-def network_throughput(network: RunNetwork, model: Model, batch: int, length: float) -> float:
+def network_throughput(network: NetworkFunction, model: Model, batch: int, length: float) -> float:
     """Images per second of the network alone, with this batch size."""
     x, t = model.noise(batch), torch.full((batch,), model.schedule.T)
     label = None if model.labels is None else model.label_vectors("any", batch)

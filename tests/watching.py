@@ -17,7 +17,7 @@ from shapedreamer.live.engine import Engine
 from shapedreamer.live.frames import FRAME, Denoising, Header, unpack
 from shapedreamer.live.network import denoise
 from shapedreamer.live.settings import ControlMessage, Message, SetMessage, Settings
-from shapedreamer.models.model import Model, RunNetwork
+from shapedreamer.models.model import Model, NetworkFunction
 from shapedreamer.models.recipes import Sampling
 from shapedreamer.networks.unet import UNet
 
@@ -58,12 +58,12 @@ def small_model(
     return Model(network, schedule or cosine(50), prediction, spec, table, sampling, "float32")
 
 
-def eager(model: Model) -> tuple[RunNetwork, str]:
+def eager(model: Model) -> tuple[NetworkFunction, str]:
     """For Engine's choose_network: always torch."""
     return eager_network(model), "eager"
 
 
-def failing(model: Model) -> tuple[RunNetwork, str]:
+def failing(model: Model) -> tuple[NetworkFunction, str]:
     """For Engine's choose_network: a network that raises for a batch of 16, which stops the engine."""
 
     def network(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from shapedreamer.common.errors import UserError
 from shapedreamer.export import runtimes
 from shapedreamer.export.runtimes import eager_network, fast_for_few, fastest_network
-from shapedreamer.models.model import MAX_FLOAT32_IMAGES, Model, RunNetwork
+from shapedreamer.models.model import MAX_FLOAT32_IMAGES, Model, NetworkFunction
 from tests.watching import small_model
 
 CONDITIONAL, UNCONDITIONAL = small_model(channels=3), small_model(labels=(), channels=3)
@@ -31,11 +31,11 @@ def use_networks(
     monkeypatch: pytest.MonkeyPatch,
     eager_seconds: Callable[[int, int], float],
     onnx_seconds: Callable[[int, int], float],
-) -> dict[str, RunNetwork]:
+) -> dict[str, NetworkFunction]:
     """Networks that return x, and take as long as these functions of (calls before, images) say."""
     now = 0.0
 
-    def network_taking(seconds: Callable[[int, int], float]) -> RunNetwork:
+    def network_taking(seconds: Callable[[int, int], float]) -> NetworkFunction:
         calls = 0
 
         def run(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
@@ -118,7 +118,7 @@ def test_few_images_are_the_same_in_onnxruntime() -> None:
 def test_networks_run_in_torch_without_the_extra_export(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def missing(model: Model) -> RunNetwork:
+    def missing(model: Model) -> NetworkFunction:
         raise UserError("this needs onnxscript: pip install 'shapedreamer[export]'")
 
     monkeypatch.setattr(runtimes, "onnx_network", missing)

@@ -22,7 +22,7 @@ from shapedreamer.live import frames
 from shapedreamer.live.engine import MAX_BATCH, MAX_TRACES, Engine
 from shapedreamer.live.frames import FRAME, TRACE, Denoising, Header, unpack
 from shapedreamer.live.settings import RepaintMessage, SampleMessage, TraceMessage
-from shapedreamer.models.model import Model, RunNetwork
+from shapedreamer.models.model import Model, NetworkFunction
 from shapedreamer.models.options import SampleOptions
 from tests.watching import TIMEOUT, Client, eager, failing, set_message, settings, small_model
 
@@ -31,7 +31,7 @@ MODELS = {"small": small_model(), "other": small_model(labels=(), channels=3)}
 
 @contextmanager
 def running(
-    choose_network: Callable[[Model], tuple[RunNetwork, str]] = eager, clock: Callable[[], float] | None = None
+    choose_network: Callable[[Model], tuple[NetworkFunction, str]] = eager, clock: Callable[[], float] | None = None
 ) -> Iterator[Engine]:
     """A running engine, which must leave no thread behind."""
     before = threading.active_count()
@@ -53,7 +53,7 @@ class Gate:
         self.passes, self.arrivals = Semaphore(0), Semaphore(0)
         self.calls: list[tuple[str, int]] = []
 
-    def choose_network(self, model: Model) -> tuple[RunNetwork, str]:
+    def choose_network(self, model: Model) -> tuple[NetworkFunction, str]:
         name = next(name for name, other in MODELS.items() if other is model)
 
         def network(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
@@ -569,7 +569,7 @@ def test_models_are_looked_up_when_a_viewer_first_selects_them() -> None:
 def test_a_network_is_chosen_in_the_background_and_then_used() -> None:
     started, go, used = threading.Event(), threading.Event(), threading.Event()
 
-    def choose_network(model: Model) -> tuple[RunNetwork, str]:
+    def choose_network(model: Model) -> tuple[NetworkFunction, str]:
         started.set()
         assert go.wait(TIMEOUT)
 
@@ -601,7 +601,7 @@ def test_a_network_is_chosen_in_the_background_and_then_used() -> None:
 def test_if_choosing_a_network_fails_the_model_keeps_running_in_torch(caplog: pytest.LogCaptureFixture) -> None:
     failed = threading.Event()
 
-    def choose_network(model: Model) -> tuple[RunNetwork, str]:
+    def choose_network(model: Model) -> tuple[NetworkFunction, str]:
         failed.set()
         raise RuntimeError("no backend")
 

@@ -18,14 +18,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..models.model import MAX_FLOAT32_IMAGES, Model, RunNetwork
+from ..models.model import MAX_FLOAT32_IMAGES, Model, NetworkFunction
 from .onnx import OnnxNetwork, to_onnx
 
 TRIALS = 6  # timed network calls per runtime; the fastest one counts
 log = logging.getLogger(__name__)
 
 
-def eager_network(model: Model) -> RunNetwork:
+def eager_network(model: Model) -> NetworkFunction:
     """The model's network in torch, in float32, so that images match those of onnxruntime."""
 
     def network(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
@@ -36,7 +36,7 @@ def eager_network(model: Model) -> RunNetwork:
     return network
 
 
-def onnx_network(model: Model) -> RunNetwork:
+def onnx_network(model: Model) -> NetworkFunction:
     """The model's network in onnxruntime. The export takes seconds. UserError without the extra `export`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
@@ -48,8 +48,8 @@ def fast_for_few(model: Model) -> Model:
     """A copy of the model that samples up to MAX_FLOAT32_IMAGES images at a time as fast as this machine can.
 
     Both runtimes are measured with each of these numbers of images, and onnxruntime is used where it is faster. The
-    export takes seconds and the measurement less than one, so this pays in a program that samples often. Samples agree
-    up to rounding, which can occasionally change the image. A model on a GPU stays as it is.
+    export takes seconds and the measurement less than one, so this pays in a program that samples often. The runtimes
+    round differently, which can occasionally change an image. On a GPU, the copy samples as the model does.
 
     UserError without the extra `export`.
     """
@@ -61,7 +61,7 @@ def fast_for_few(model: Model) -> Model:
     return faster
 
 
-def fastest_network(model: Model) -> tuple[RunNetwork, str]:
+def fastest_network(model: Model) -> tuple[NetworkFunction, str]:
     """The model's network in the runtime that is faster for one image, and its name: "eager" or "onnxruntime"."""
     runtimes = {"eager": eager_network(model)}
     if model.device.type == "cpu":
@@ -73,7 +73,7 @@ def fastest_network(model: Model) -> tuple[RunNetwork, str]:
     return runtimes[name], name
 
 
-def fastest(runtimes: Mapping[str, RunNetwork], model: Model, num: int = 1) -> str:
+def fastest(runtimes: Mapping[str, NetworkFunction], model: Model, num: int = 1) -> str:
     """The name of the runtime that is fastest for this number of images, measured with a few calls.
 
     (torch.compile is no candidate: it needs a C++ compiler, and it compiles again for every new batch size.)

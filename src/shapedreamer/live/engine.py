@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..export.runtimes import eager_network, fastest_network
-from ..models.model import Model, RunNetwork
+from ..models.model import Model, NetworkFunction
 from ..models.options import SampleOptions
 from .frames import Denoising, Dream, Frame, Request, Sample, Trace
 from .network import denoise
@@ -176,11 +176,11 @@ class Engine:
     def __init__(
         self,
         models: Mapping[str, Model],
-        choose_network: Callable[[Model], tuple[RunNetwork, str]] = fastest_network,
+        choose_network: Callable[[Model], tuple[NetworkFunction, str]] = fastest_network,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.models, self._choose_network, self._clock = models, choose_network, clock
-        self._networks: dict[str, tuple[RunNetwork, str]] = {}  # of the models that viewers have selected
+        self._networks: dict[str, tuple[NetworkFunction, str]] = {}  # of the models that viewers have selected
         self._prepared: set[str] = set()  # models whose network has been chosen, or is being chosen
         self._background = ThreadPoolExecutor(1, "choose-network")
         self._changed = Condition()  # guards the viewers and the counters below

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ..diffusion import masked
 from ..diffusion.denoiser import Denoiser
-from ..models.model import Model, RunNetwork
+from ..models.model import Model, NetworkFunction
 from .frames import Request
 
 
-def denoise(requests: Sequence[Request], model: Model, network: RunNetwork) -> list[Tensor]:
+def denoise(requests: Sequence[Request], model: Model, network: NetworkFunction) -> list[Tensor]:
     """x̂₀ for each request, from one network call. The result equals calling Model.denoiser for each request."""
     rows = [(request, label) for request in requests for label in request.passes]
     x, t = torch.cat([request.x_t for request, _ in rows]), torch.cat([request.t for request, _ in rows])

@@ -18,7 +18,7 @@ from ..common.errors import UserError, require
 from ..common.files import naming_disk_errors
 from ..export.runtimes import fastest_network
 from ..models import zoo
-from ..models.model import Model, RunNetwork, load
+from ..models.model import Model, NetworkFunction, load
 from .engine import Engine
 from .server import Limits, make_app
 
@@ -41,7 +41,7 @@ class _Page(NamedTuple):
 def make_runs_app(
     folder: Path,
     refresh: Callable[[], object] = lambda: None,
-    choose_network: Callable[[Model], tuple[RunNetwork, str]] = fastest_network,
+    choose_network: Callable[[Model], tuple[NetworkFunction, str]] = fastest_network,
 ) -> "ASGIApp":
     """The pages of the runs in a folder as an ASGI application. It starts an engine when a run is first opened.
 
@@ -89,7 +89,7 @@ class _Pages:
         self,
         folder: Path,
         refresh: Callable[[], object],
-        choose_network: Callable[[Model], tuple[RunNetwork, str]],
+        choose_network: Callable[[Model], tuple[NetworkFunction, str]],
     ) -> None:
         self.folder, self.refresh, self.choose_network = folder, refresh, choose_network
         self.lock = threading.Lock()

@@ -51,7 +51,7 @@ MAX_BYTES = 4 * 2**30  # of the images of one call; more do not fit the memory o
 LABELS = 0x1ABE1  # folded into a seed to draw labels, so that they are independent of its noise
 
 
-RunNetwork = Callable[..., Tensor]  # (x_t, t) or (x_t, t, label) -> the network's prediction
+NetworkFunction = Callable[..., Tensor]  # (x_t, t) or (x_t, t, label) -> the network's prediction
 
 
 class Model:
@@ -90,8 +90,8 @@ class Model:
         self.network, self.sampling, self.precision = network.eval(), sampling, precision
         self.schedule, self.prediction, self.spec, self.labels = schedule, prediction, spec, labels
         self.device = next(network.parameters()).device
-        self.for_few: Mapping[int, RunNetwork] = {}
-        self._run: RunNetwork | None = None  # instead of `network`
+        self.for_few: Mapping[int, NetworkFunction] = {}
+        self._run: NetworkFunction | None = None  # instead of `network`
         self._guides: dict[tuple[Path, Precision], Model] = {}
 
     def __repr__(self) -> str:
